@@ -1,0 +1,380 @@
+"""Catalog, Plan, Report: the nouns of the product, as frozen data with a JSON codec.
+
+Each can be printed, diffed, cached and put into a bug report. Documents carry `schema`, a
+name and a number; they grow by adding keys only. Secret values never appear: a catalog holds
+handles (`{"$secret": "user:deploy#password"}`), results hold `<secret>`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Sequence, Tuple
+
+from reconciler.errors import Mark, ProtocolError
+from reconciler.resource import Change, Content, Secret, Value
+
+#: Default time limit of one resource, in seconds.
+TIMEOUT = 900.0
+HIDDEN = "<secret>"
+
+Json = Dict[str, object]
+
+
+def dumps(document: object) -> bytes:
+    """Canonical JSON: the same data give the same bytes."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One resource as the catalog carries it.
+
+    type, key: make its id, `type:key`. params: field -> value, as the module's fields want
+    them; content is `{"$content": [sha256, size]}`, a secret `{"$secret": handle}`.
+    mark: where it is declared. title: what its author called it.
+    requires, notify: ids. handler: acts only when notified. timeout: seconds.
+    declared_as: the type that was written, where compile made another of it.
+    """
+
+    type: str
+    key: str
+    params: Mapping[str, object]
+    mark: Mark
+    title: str = ""
+    tags: Tuple[str, ...] = ()
+    requires: Tuple[str, ...] = ()
+    notify: Tuple[str, ...] = ()
+    handler: bool = False
+    timeout: float = TIMEOUT
+    no_log: bool = False
+    declared_as: str = ""
+    role: str = ""
+
+    @property
+    def id(self) -> str:
+        """`type:key`; a handler's is `handler:TITLE`, since it may name the same thing."""
+        return f"handler:{self.title}" if self.handler else f"{self.type}:{self.key}"
+
+    def to_json(self) -> Json:
+        """Defaults are left out: most resources have few of these."""
+        document: Json = {
+            "type": self.type,
+            "key": self.key,
+            "params": dict(self.params),
+            "source": [self.mark.file, self.mark.line, self.mark.column],
+        }
+        optional: Json = {
+            "title": self.title,
+            "tags": list(self.tags),
+            "requires": list(self.requires),
+            "notify": list(self.notify),
+            "handler": self.handler,
+            "no_log": self.no_log,
+            "declared_as": self.declared_as,
+            "role": self.role,
+        }
+        document.update({name: value for name, value in optional.items() if value})
+        if self.timeout != TIMEOUT:
+            document["timeout"] = self.timeout
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> "Declaration":
+        """The inverse of `to_json`. Raises KeyError, TypeError for something else."""
+        get = document.get
+        return cls(
+            type=str(document["type"]),
+            key=str(document["key"]),
+            params=document["params"],  # type: ignore[arg-type]  # checked by the module's schema
+            mark=Mark(*document["source"]),  # type: ignore[misc]
+            title=str(get("title", "")),
+            tags=tuple(get("tags", ())),  # type: ignore[arg-type]
+            requires=tuple(get("requires", ())),  # type: ignore[arg-type]
+            notify=tuple(get("notify", ())),  # type: ignore[arg-type]
+            handler=bool(get("handler", False)),
+            timeout=float(get("timeout", TIMEOUT)),  # type: ignore[arg-type]
+            no_log=bool(get("no_log", False)),
+            declared_as=str(get("declared_as", "")),
+            role=str(get("role", "")),
+        )
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The compiled desired state of one host at one commit.
+
+    commit: the full commit id, or "" where the state repo is no Git repository.
+    dirty: compiled from a work tree, which may differ from the commit.
+    facts: the digest of the facts that it was compiled with.
+    modules: the state repo's own modules, name -> source text; they travel with the catalog.
+    """
+
+    host: str
+    resources: Tuple[Declaration, ...]
+    commit: str = ""
+    dirty: bool = False
+    facts: str = ""
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """The document that `dumps` turns into the catalog's bytes."""
+        return {
+            "schema": ["reconciler/catalog", 1],
+            "host": self.host,
+            "commit": self.commit,
+            "dirty": self.dirty,
+            "facts": self.facts,
+            "modules": dict(self.modules),
+            "resources": [resource.to_json() for resource in self.resources],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> "Catalog":
+        """The inverse of `to_json`. Raises ProtocolError for anything else."""
+        check_schema(document, "reconciler/catalog")
+        try:
+            return cls(
+                host=str(document["host"]),
+                commit=str(document["commit"]),
+                dirty=bool(document["dirty"]),
+                facts=str(document["facts"]),
+                modules=dict(document["modules"]),  # type: ignore[call-overload]
+                resources=tuple(Declaration.from_json(r) for r in document["resources"]),  # type: ignore[attr-defined]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"this is not a catalog: {error!r}") from error
+
+
+def check_schema(document: Mapping[str, object], name: str) -> None:
+    """Raise ProtocolError unless `document` is a `name` of version 1."""
+    if document.get("schema") != [name, 1]:
+        raise ProtocolError(f"expected a {name} of version 1, found schema {document.get('schema')!r}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a plan foresees, or what a run did, for one resource.
+
+    status: `ok` (in sync), `pending` (plan: will change), `changed`, `failed`, `blocked` (by a
+    failure), `unknown` (plan: only an earlier change will tell), `notified` (a handler acted),
+    `owed` (plan: a handler will act).
+    action: `create`, `change`, `remove`, `run`, `notify` or "".
+    changes: attribute by attribute; diff: unified, for text under the cap.
+    reason: one line for a person: the error, what it waits for, which resource brought it.
+    because: ids: of the resources that block this one, notify it, or converged it.
+    cause: `corrective` if the desired state is the one applied before (drift), else
+    `intentional`; "" where nothing differs.
+    """
+
+    id: str
+    status: str
+    mark: Mark
+    title: str = ""
+    action: str = ""
+    changes: Tuple[Change, ...] = ()
+    diff: str = ""
+    reason: str = ""
+    hint: str = ""
+    because: Tuple[str, ...] = ()
+    cause: str = ""
+    tags: Tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_json(self) -> Json:
+        """Empty parts are left out."""
+        document: Json = {
+            "id": self.id,
+            "status": self.status,
+            "source": [self.mark.file, self.mark.line, self.mark.column],
+        }
+        optional: Json = {
+            "title": self.title,
+            "action": self.action,
+            "changes": [
+                {"attribute": c.attribute, "before": c.before, "after": c.after} for c in self.changes
+            ],
+            "diff": self.diff,
+            "reason": self.reason,
+            "hint": self.hint,
+            "because": list(self.because),
+            "cause": self.cause,
+            "tags": list(self.tags),
+            "seconds": round(self.seconds, 3),
+        }
+        document.update({name: value for name, value in optional.items() if value})
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> "Result":
+        """The inverse of `to_json`. Raises KeyError, TypeError for something else."""
+        get = document.get
+        changes: List[Change] = []
+        for change in get("changes", ()):  # type: ignore[attr-defined]
+            changes.append(Change(str(change["attribute"]), change["before"], change["after"]))
+        return cls(
+            id=str(document["id"]),
+            status=str(document["status"]),
+            mark=Mark(*document["source"]),  # type: ignore[misc]
+            title=str(get("title", "")),
+            action=str(get("action", "")),
+            changes=tuple(changes),
+            diff=str(get("diff", "")),
+            reason=str(get("reason", "")),
+            hint=str(get("hint", "")),
+            because=tuple(get("because", ())),  # type: ignore[arg-type]
+            cause=str(get("cause", "")),
+            tags=tuple(get("tags", ())),  # type: ignore[arg-type]
+            seconds=float(get("seconds", 0.0)),  # type: ignore[arg-type]
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The differences between a catalog and a machine, in the order in which they would go."""
+
+    host: str
+    results: Tuple[Result, ...]
+    commit: str = ""
+    dirty: bool = False
+    warnings: Tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    schema = "reconciler/plan"
+
+    @property
+    def differs(self) -> bool:
+        """Whether a run would do anything."""
+        return any(result.status in ("pending", "unknown", "owed") for result in self.results)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something could not even be looked at, or would be blocked by that."""
+        return any(result.status in ("failed", "blocked") for result in self.results)
+
+    def counts(self) -> Dict[str, int]:
+        """How many results have each status."""
+        return count(self.results)
+
+    def to_json(self) -> Json:
+        """The document that `--json` prints."""
+        return {
+            "schema": [self.schema, 1],
+            "host": self.host,
+            "commit": self.commit,
+            "dirty": self.dirty,
+            "summary": self.counts(),
+            "warnings": list(self.warnings),
+            "seconds": round(self.seconds, 3),
+            "results": [result.to_json() for result in self.results],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> "Plan":
+        """The inverse of `to_json`. Raises ProtocolError for anything else."""
+        check_schema(document, cls.schema)
+        return cls(**_common(document))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did. One schema for every mode.
+
+    run: a unique id. started: seconds since the epoch, UTC. interrupted: it stopped at a
+    boundary, because it was told to.
+    """
+
+    host: str
+    results: Tuple[Result, ...]
+    commit: str = ""
+    dirty: bool = False
+    warnings: Tuple[str, ...] = ()
+    seconds: float = 0.0
+    run: str = ""
+    mode: str = "local"
+    started: float = 0.0
+    interrupted: bool = False
+
+    schema = "reconciler/report"
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything on the machine was changed."""
+        return any(result.status in ("changed", "notified") for result in self.results)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything did not converge."""
+        return any(result.status in ("failed", "blocked") for result in self.results)
+
+    def counts(self) -> Dict[str, int]:
+        """How many results have each status."""
+        return count(self.results)
+
+    def to_json(self) -> Json:
+        """The document that `--json` prints."""
+        return {
+            "schema": [self.schema, 1],
+            "run": self.run,
+            "mode": self.mode,
+            "host": self.host,
+            "commit": self.commit,
+            "dirty": self.dirty,
+            "started": round(self.started, 3),
+            "seconds": round(self.seconds, 3),
+            "interrupted": self.interrupted,
+            "summary": self.counts(),
+            "warnings": list(self.warnings),
+            "results": [result.to_json() for result in self.results],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> "Report":
+        """The inverse of `to_json`. Raises ProtocolError for anything else."""
+        check_schema(document, cls.schema)
+        own = {name: document[name] for name in ("run", "mode", "started", "interrupted")}
+        return cls(**_common(document), **own)  # type: ignore[arg-type]
+
+
+def count(results: Sequence[Result]) -> Dict[str, int]:
+    """How many results have each status, most common statuses always present."""
+    counts = {"ok": 0, "changed": 0, "failed": 0, "blocked": 0}
+    for result in results:
+        counts[result.status] = counts.get(result.status, 0) + 1
+    return counts
+
+
+def _common(document: Mapping[str, object]) -> Json:
+    try:
+        return {
+            "host": document["host"],
+            "commit": document["commit"],
+            "dirty": document["dirty"],
+            "seconds": document["seconds"],
+            "warnings": tuple(document["warnings"]),  # type: ignore[arg-type]
+            "results": tuple(Result.from_json(r) for r in document["results"]),  # type: ignore[attr-defined]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"this is not a plan or report: {error!r}") from error
+
+
+def encode_param(value: object) -> object:
+    """A parameter as the catalog carries it."""
+    if isinstance(value, Content):
+        return {"$content": [value.sha256, value.size]}
+    return value
+
+
+def decode_param(value: object, secrets: Mapping[str, str]) -> object:
+    """The inverse: content references become Content, handles become the secret itself."""
+    if isinstance(value, dict):
+        if "$content" in value:
+            return Content(*value["$content"])
+        if "$secret" in value:
+            return Secret(secrets[value["$secret"]])
+    return value
+
+
+def show_value(value: Value) -> str:
+    """A value for a person: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,162 @@
+"""The contract of a resource type.
+
+An author draws two pictures and makes one move: `desired()` and `actual(host)` return plain
+JSON-able dicts, `apply(host, diff)` closes the gap. The engine alone compares, so a dry run
+cannot lie, and after `apply` it looks again, so a success cannot lie either.
+
+A file under `modules/` holds one frozen dataclass. Its fields are the schema, read from the
+syntax tree and never by running the file: the first field is the key, the `#:` comment behind
+a field is its documentation, the module's docstring is title and example.
+Field types are a closed vocabulary: `str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`,
+`Literal[...]`, `Content`, `Secret`, and `T | None`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+
+from reconciler.errors import ResourceError, Unsupported
+from reconciler.host import Host
+
+Value = Union[None, bool, int, float, str, List["Value"], Dict[str, "Value"]]
+State = Optional[Dict[str, Value]]
+"""What a resource looks like: attribute -> value; None = it does not exist."""
+
+
+class Content(NamedTuple):
+    """The content of a file by its SHA-256; the bytes stay with the controller until asked for."""
+
+    sha256: str
+    size: int
+
+
+class Secret(str):
+    """A value that appears in no plan, diff, report, log or argv; `repr` hides it."""
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class Change(NamedTuple):
+    """One attribute that differs."""
+
+    attribute: str
+    before: Value
+    after: Value
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The difference between two pictures; `changes` covers only what `after` mentions."""
+
+    before: State
+    after: State
+
+    @property
+    def changes(self) -> Tuple[Change, ...]:
+        """Attribute by attribute, in the order in which `desired()` lists them."""
+        if self.after is None:
+            gone = self.before or {}
+            return tuple(Change(name, gone[name], None) for name in gone)
+        before = self.before or {}
+        return tuple(
+            Change(name, before.get(name), value)
+            for name, value in self.after.items()
+            if self.before is None or before.get(name) != value
+        )
+
+    @property
+    def changed(self) -> Set[str]:
+        """The names of the attributes that differ."""
+        return {change.attribute for change in self.changes}
+
+    def __bool__(self) -> bool:
+        if self.before is None or self.after is None:
+            return self.before is not self.after
+        return any(self.before.get(name) != value for name, value in self.after.items())
+
+
+class Refresh(NamedTuple):
+    """What a notification asks for: of several on one target, only the strongest is carried out."""
+
+    target: str
+    strength: int
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing on one host. Keys that `desired()` leaves out are not managed."""
+
+    #: Other names that a parameter may be written with: {alias: field}.
+    aliases: ClassVar[Mapping[str, str]] = {}
+    #: True if `apply` can change what other resources look at (a package, a command).
+    opaque: ClassVar[bool] = False
+    #: True if `apply_many` does several at once better than one by one.
+    batched: ClassVar[bool] = False
+
+    def claims(self) -> Set[str]:
+        """What this resource owns: `path:/etc/motd`, `unit:nginx.service`, `user:deploy`."""
+        raise NotImplementedError
+
+    def needs(self) -> Set[str]:
+        """Claims that must be converged first where the catalog has them.
+
+        A trailing `/**` stands for everything below: `path:/etc/apt/**`.
+        """
+        return set()
+
+    def desired(self) -> State:
+        """What it should look like. Where the wish is a condition (`latest`, `>= 1.2`),
+        `actual` repeats the wish itself once the condition holds."""
+        raise NotImplementedError
+
+    def actual(self, host: Host) -> State:
+        """What it looks like; only reads. Raises NotYet where there is nothing to look at."""
+        raise NotImplementedError
+
+    def apply(self, host: Host, diff: Diff) -> None:
+        """Close the gap. Raises ResourceError."""
+        raise NotImplementedError
+
+    @classmethod
+    def actual_many(cls, resources: Sequence[Resource], host: Host) -> None:
+        """Read ahead for all of them at once and keep it with `host.memo`; optional."""
+
+    @classmethod
+    def apply_many(
+        cls, host: Host, work: Sequence[Tuple[Resource, Diff]]
+    ) -> List[Optional[ResourceError]]:
+        """Close several gaps at once; what came of each, in the order of `work`."""
+        outcomes: List[Optional[ResourceError]] = []
+        for resource, diff in work:
+            try:
+                resource.apply(host, diff)
+                outcomes.append(None)
+            except ResourceError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def preview(self, host: Host, diff: Diff) -> Optional[Tuple[bytes, bytes]]:
+        """The texts before and after that a person wants to see as a diff; None: there are none."""
+        return None
+
+    def refresh(self) -> Optional[Refresh]:
+        """What a notification to this resource does; None: it cannot be notified."""
+        return None
+
+    def on_notify(self, host: Host) -> None:
+        """Carry the notification out: restart, reload, run."""
+        raise Unsupported("this resource type cannot be notified")
+
+    def absorbs(self, diff: Diff) -> bool:
+        """True if this change did what notifications owed so far would do: a service that
+        was just started needs no restart."""
+        return False
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A type that compile turns into others (`template` into `file`): all schema, no host."""
+
+    aliases: ClassVar[Mapping[str, str]] = {}

@@ -1,0 +1,554 @@
+"""The file system, through directory descriptors: nothing here follows a planted link.
+
+A program that runs as root writes into directories that other users own. Between a check by
+name and an act by name they can put a link there. So every path is walked from the root, one
+directory descriptor after the other, each opened with O_NOFOLLOW, and every act is relative
+to the last descriptor.
+
+Links on the way are followed only if root (or we) own both the link and the directory it is
+in: `/var/run` and a usr-merged `/bin` work, a link in somebody's home does not. Once the walk
+is in a directory that somebody else owns, what comes next must have that same owner; else it
+was moved there (CVE-2017-18078, CVE-2018-6954: the same checks in systemd are `CHASE_SAFE`).
+
+Paths are absolute text, undecodable bytes as surrogates. A `Tree` with another root resolves
+absolute links below that root, like chroot.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from contextlib import contextmanager
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+from reconciler.errors import Moved, ResourceError, UnsafePath, Unsupported
+
+MAX_LINKS = 40
+CHUNK = 1 << 20
+TEMP_MARK = ".rec-"
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+O_PATH = 0o10000000  # not in `os` before 3.10
+
+#: Never removed with what is below them.
+PROTECTED = frozenset(
+    "/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin"
+    " /srv /sys /tmp /usr /usr/bin /usr/lib /usr/sbin /usr/share /var /var/lib /var/log".split()
+)
+
+#: Capabilities and measurements belong to the old content, not to the name.
+CONTENT_XATTRS = ("security.capability", "security.ima", "security.evm")
+
+
+class Attributes(NamedTuple):
+    """Owner, group and mode to set; None leaves one as it is."""
+
+    uid: Optional[int] = None
+    gid: Optional[int] = None
+    mode: Optional[int] = None
+
+
+class Place(NamedTuple):
+    """A name in an open directory, and whether only root can put things there."""
+
+    fd: int
+    name: str
+    trusted: bool
+
+
+def split(path: str) -> List[str]:
+    """The components of an absolute path. Raises UnsafePath for `..`, NUL and relative paths."""
+    if not path.startswith("/") or "\0" in path:
+        raise UnsafePath(f"{path!r} is not an absolute path")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise UnsafePath(f"{path!r} contains '..'")
+    return parts
+
+
+def explain(error: OSError, path: str, act: str) -> ResourceError:
+    """The same error in the words of an operator, with what to do where that is known."""
+    hint = {
+        errno.ENOSPC: "free some space; the next run goes on from here",
+        errno.EDQUOT: "the quota is used up; the next run goes on from here",
+        errno.EROFS: "the file system is mounted read-only",
+        errno.EPERM: "if it is immutable (lsattr), remove the flag with chattr -i",
+        errno.EBUSY: "it is a mount point or a bind-mounted file, and cannot be replaced",
+        errno.ENOENT: "declare its directory, or create it first",
+    }.get(error.errno or 0, "")
+    return ResourceError(f"cannot {act} {path}: {error.strerror}", hint=hint)
+
+
+class Tree:
+    """A file system below `root`, and the durability of what is written to it.
+
+    durability: `full` syncs each file and its directory at once, `batch` syncs each file at
+    once and the directories at the next `flush`, `none` leaves it to the kernel.
+    """
+
+    def __init__(self, root: str = "/", durability: str = "batch") -> None:
+        self.root = root
+        self.durability = durability
+        self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._safe = (0, os.geteuid())
+        self._dirty: Dict[Tuple[int, int], int] = {}
+        self._kept: Dict[str, Tuple[int, bool]] = {}
+        self._keeping = False
+
+    def close(self) -> None:
+        """Flush, and give all descriptors back."""
+        self.flush()
+        self._forget_kept()
+        os.close(self._root_fd)
+
+    # -- walking -------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within this, parents stay open: one walk for all the files of a directory.
+
+        Only for looking: whoever acts walks again, so that it meets the machine of now.
+        """
+        self._keeping = True
+        try:
+            yield
+        finally:
+            self._keeping = False
+            self._forget_kept()
+
+    def _forget_kept(self) -> None:
+        for fd, _ in self._kept.values():
+            os.close(fd)
+        self._kept.clear()
+
+    @contextmanager
+    def parent(self, path: str) -> Iterator[Place]:
+        """The open directory that holds `path`. Raises OSError, UnsafePath."""
+        parts = split(path)
+        if not parts:
+            raise UnsafePath("the root directory itself cannot be managed")
+        directory = "/" + "/".join(parts[:-1])
+        kept = self._kept.get(directory) if self._keeping else None
+        fd, trusted = kept or self._walk(parts[:-1])
+        if self._keeping and kept is None and len(self._kept) < 256:
+            self._kept[directory] = kept = (fd, trusted)
+        try:
+            yield Place(fd, parts[-1], trusted)
+        finally:
+            if kept is None:
+                os.close(fd)
+
+    def _walk(self, parts: List[str]) -> Tuple[int, bool]:
+        """Open the directory `parts`, link by link. The caller closes the descriptor."""
+        todo = list(reversed(parts))
+        chain = [os.dup(self._root_fd)]
+        owner = os.fstat(chain[0]).st_uid
+        links = 0
+        try:
+            while todo:
+                part = todo.pop()
+                if part == "..":  # only from the text of a link that root made
+                    if len(chain) > 1:
+                        os.close(chain.pop())
+                    owner = os.fstat(chain[-1]).st_uid
+                    continue
+                try:
+                    fd = os.open(part, DIRECTORY, dir_fd=chain[-1])
+                except OSError as error:
+                    if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                        raise
+                    text = self._trusted_link(chain[-1], owner, part, error)
+                    links += 1
+                    if links > MAX_LINKS:
+                        raise UnsafePath(f"too many links on the way to /{'/'.join(parts)}") from None
+                    if text.startswith("/"):
+                        for old in chain[1:]:
+                            os.close(old)
+                        del chain[1:]
+                        owner = os.fstat(chain[0]).st_uid
+                    todo.extend(p for p in reversed(text.split("/")) if p not in ("", "."))
+                    continue
+                chain.append(fd)
+                entered = os.fstat(fd).st_uid
+                if owner not in self._safe and entered != owner:
+                    raise UnsafePath(
+                        f"'{part}' on the way to /{'/'.join(parts)} belongs to uid {entered}, but lies "
+                        f"in a directory of uid {owner}, who could have put it there"
+                    )
+                owner = entered
+            return os.dup(chain[-1]), owner in self._safe
+        finally:
+            for fd in chain:
+                os.close(fd)
+
+    def _trusted_link(self, fd: int, owner: int, name: str, error: OSError) -> str:
+        """The text of the link `name`, if nobody but root can have made it."""
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISLNK(found.st_mode):
+            raise error
+        if found.st_uid not in self._safe or owner not in self._safe:
+            raise UnsafePath(
+                f"'{name}' is a symbolic link made by uid {found.st_uid}; it is not followed",
+                hint="remove the link, or declare the path that it points to",
+            )
+        return os.readlink(name, dir_fd=fd)
+
+    # -- looking -------------------------------------------------------------------------
+
+    def lstat(self, path: str) -> Optional[os.stat_result]:
+        """What is there, links not followed; None if nothing is."""
+        if path == "/":
+            return os.fstat(self._root_fd)
+        try:
+            with self.parent(path) as place:
+                return os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[int]:
+        """A regular file, to read. Raises OSError; UnsafePath for anything but a regular file."""
+        with self.parent(path) as place:
+            fd = os.open(place.name, REGULAR, dir_fd=place.fd)
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise UnsafePath(f"{path} is not a regular file")
+            if found.st_nlink > 1 and not place.trusted:
+                raise UnsafePath(f"{path} is a hard link that its owner may have made to any file")
+            yield fd
+        finally:
+            os.close(fd)
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The content of a regular file, a piece at a time."""
+        with self.open(path) as fd:
+            while True:
+                piece = os.read(fd, CHUNK)
+                if not piece:
+                    return
+                yield piece
+
+    def digest(self, path: str) -> str:
+        """The SHA-256 of a regular file, in hexadecimal."""
+        digest = hashlib.sha256()
+        for piece in self.chunks(path):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def readlink(self, path: str) -> str:
+        """The text of a symbolic link."""
+        with self.parent(path) as place:
+            return os.readlink(place.name, dir_fd=place.fd)
+
+    def listdir(self, path: str) -> List[str]:
+        """The names in a directory, sorted."""
+        fd, _ = self._walk(split(path))
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    # -- acting --------------------------------------------------------------------------
+
+    def write(
+        self,
+        path: str,
+        content: Iterable[bytes],
+        attributes: Attributes,
+        *,
+        expect: Optional[os.stat_result] = None,
+        validate: Optional[Callable[[str], None]] = None,
+    ) -> None:
+        """Put a regular file in place: whole or not at all.
+
+        The temporary file is 0600 before it has content and lies in the same directory;
+        attributes that are None come from the file that it replaces (a new one gets 0600).
+        expect: what the caller saw there; if that has changed, Moved is raised.
+        validate: called with the temporary file's path; if it raises, nothing has changed.
+        Raises ResourceError.
+        """
+        try:
+            with self.parent(path) as place:
+                self._write(path, place, content, attributes, expect, validate)
+        except OSError as error:
+            raise explain(error, path, "write") from error
+
+    def _write(
+        self,
+        path: str,
+        place: Place,
+        content: Iterable[bytes],
+        attributes: Attributes,
+        expect: Optional[os.stat_result],
+        validate: Optional[Callable[[str], None]],
+    ) -> None:
+        found = _stat_at(place)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise Unsupported(f"{path} exists and is not a regular file", hint="remove it first, or declare force: true")
+        if expect is not None and not _same(expect, found):
+            raise Moved(f"{path} was changed by somebody else in the meantime")
+        # 255 bytes is the longest name that Linux file systems take.
+        stem = os.fsdecode(os.fsencode(place.name)[:200])
+        temporary = f".{stem}{TEMP_MARK}{secrets.token_hex(12)}"
+        fd = os.open(temporary, CREATE, 0o600, dir_fd=place.fd)
+        try:
+            try:
+                for piece in content:
+                    _write_all(fd, piece)
+                if found is not None:
+                    _copy_xattrs(place, fd)
+                _set_attributes(fd, attributes, found)
+                if self.durability != "none":
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            if validate is not None:
+                validate(path[: len(path) - len(path.rstrip("/").rsplit("/", 1)[1])] + temporary)
+            if not _same(found, _stat_at(place)):
+                raise Moved(f"{path} was changed by somebody else in the meantime")
+            os.rename(temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
+        except BaseException:
+            _unlink_quietly(temporary, place.fd)
+            raise
+        self._sync_directory(place.fd)
+
+    def mkdir(self, path: str, attributes: Attributes) -> None:
+        """Make one directory. Raises ResourceError."""
+        try:
+            with self.parent(path) as place:
+                os.mkdir(place.name, 0o700, dir_fd=place.fd)
+                self._sync_directory(place.fd)
+        except OSError as error:
+            raise explain(error, path, "make directory") from error
+        self.set_attributes(path, attributes)
+
+    def symlink(self, path: str, text: str) -> None:
+        """Put a symbolic link in place, atomically replacing a file or link. Raises ResourceError."""
+        self._replace(path, "link", lambda name, fd: os.symlink(text, name, dir_fd=fd))
+
+    def hardlink(self, path: str, target: str) -> None:
+        """Make `path` another name of the file `target`. Raises ResourceError."""
+        try:
+            with self.parent(target) as source:
+                self._replace(
+                    path,
+                    "link",
+                    lambda name, fd: os.link(
+                        source.name, name, src_dir_fd=source.fd, dst_dir_fd=fd, follow_symlinks=False
+                    ),
+                )
+        except OSError as error:
+            raise explain(error, target, "link to") from error
+
+    def _replace(self, path: str, act: str, make: Callable[[str, int], None]) -> None:
+        try:
+            with self.parent(path) as place:
+                temporary = f".{TEMP_MARK}{secrets.token_hex(12)}"
+                make(temporary, place.fd)
+                try:
+                    os.rename(temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
+                except BaseException:
+                    _unlink_quietly(temporary, place.fd)
+                    raise
+                # Renaming a file onto another name of itself does nothing, and leaves both.
+                _unlink_quietly(temporary, place.fd)
+                self._sync_directory(place.fd)
+        except OSError as error:
+            raise explain(error, path, act) from error
+
+    def set_attributes(self, path: str, attributes: Attributes) -> None:
+        """Change owner, group and mode of what is there, in place. Raises ResourceError.
+
+        A link's own owner is changed, never its target's; a link has no mode.
+        """
+        try:
+            with self.parent(path) as place:
+                _change_in_place(path, place, attributes)
+        except OSError as error:
+            raise explain(error, path, "change the attributes of") from error
+
+    def set_times(self, path: str, atime_ns: int, mtime_ns: int) -> None:
+        """Set the times of what is there, links not followed. Raises ResourceError."""
+        try:
+            with self.parent(path) as place:
+                os.utime(place.name, ns=(atime_ns, mtime_ns), dir_fd=place.fd, follow_symlinks=False)
+        except OSError as error:
+            raise explain(error, path, "set the times of") from error
+
+    def remove(self, path: str, *, recurse: bool = False) -> None:
+        """Remove a file, a link, an empty directory; with `recurse` all that is below it.
+
+        Stays on one file system, refuses mount points and the directories of PROTECTED.
+        Raises ResourceError.
+        """
+        clean = "/" + "/".join(split(path))
+        if clean in PROTECTED:
+            raise UnsafePath(f"{clean} is part of the system and is never removed")
+        self._refuse_mounts(clean)
+        try:
+            with self.parent(clean) as place:
+                found = _stat_at(place)
+                if found is None:
+                    return
+                if not stat.S_ISDIR(found.st_mode):
+                    os.unlink(place.name, dir_fd=place.fd)
+                else:
+                    if recurse:
+                        _empty(place.name, place.fd, found.st_dev, clean)
+                    os.rmdir(place.name, dir_fd=place.fd)
+                self._sync_directory(place.fd)
+        except OSError as error:
+            raise explain(error, clean, "remove") from error
+
+    def sweep(self, path: str) -> None:
+        """Remove the temporary files that a killed run left for `path`."""
+        stem = path.rsplit("/", 1)[-1]
+        start = f".{os.fsdecode(os.fsencode(stem)[:200])}{TEMP_MARK}"
+        try:
+            with self.parent(path) as place:
+                for name in os.listdir(place.fd):
+                    if name.startswith((start, f".{TEMP_MARK}")):
+                        _unlink_quietly(name, place.fd)
+        except (OSError, UnsafePath):
+            return  # the directory itself is gone, and what was in it
+
+    def flush(self) -> None:
+        """Make the renames so far durable: sync the directories that they happened in."""
+        while self._dirty:
+            _, fd = self._dirty.popitem()
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def _sync_directory(self, fd: int) -> None:
+        if self.durability == "full":
+            os.fsync(fd)
+        elif self.durability == "batch":
+            found = os.fstat(fd)
+            identity = (found.st_dev, found.st_ino)
+            if identity not in self._dirty:
+                if len(self._dirty) >= 64:
+                    self.flush()
+                self._dirty[identity] = os.dup(fd)
+
+    def _refuse_mounts(self, path: str) -> None:
+        """A bind mount has the same device number: only the mount table tells."""
+        whole = (self.root.rstrip("/") + path).rstrip("/")
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+                points = [line.split(" ", 5)[4] for line in table]
+        except OSError:
+            return
+        for point in points:
+            point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n")
+            if point == whole or point.startswith(whole + "/"):
+                raise UnsafePath(f"{point} is a mount point; unmount it first")
+
+
+def _stat_at(place: Place) -> Optional[os.stat_result]:
+    try:
+        return os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _same(one: Optional[os.stat_result], other: Optional[os.stat_result]) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.st_dev, one.st_ino, one.st_mtime_ns, one.st_size) == (
+        other.st_dev,
+        other.st_ino,
+        other.st_mtime_ns,
+        other.st_size,
+    )
+
+
+def _write_all(fd: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _copy_xattrs(place: Place, fd: int) -> None:
+    """Keep ACLs, labels and user attributes of the file that is replaced, as far as the
+    file system has them."""
+    try:
+        old = os.open(place.name, REGULAR, dir_fd=place.fd)
+    except FileNotFoundError:
+        return
+    try:
+        for name in os.listxattr(old):
+            if name not in CONTENT_XATTRS:
+                os.setxattr(fd, name, os.getxattr(old, name))
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
+            raise
+    finally:
+        os.close(old)
+
+
+def _set_attributes(fd: int, attributes: Attributes, found: Optional[os.stat_result]) -> None:
+    """On a descriptor of our own new file; chown first, because it clears setuid bits."""
+    uid, gid, mode = attributes
+    if found is not None:
+        uid = found.st_uid if uid is None else uid
+        gid = found.st_gid if gid is None else gid
+        mode = stat.S_IMODE(found.st_mode) if mode is None else mode
+    now = os.fstat(fd)
+    wanted = (now.st_uid if uid is None else uid, now.st_gid if gid is None else gid)
+    if wanted != (now.st_uid, now.st_gid):
+        os.fchown(fd, *wanted)
+    os.fchmod(fd, 0o600 if mode is None else mode)
+
+
+def _change_in_place(path: str, place: Place, attributes: Attributes) -> None:
+    """Through a descriptor of the very inode that was checked (O_PATH opens without effect)."""
+    fd = os.open(place.name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+    try:
+        found = os.fstat(fd)
+        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not place.trusted:
+            raise UnsafePath(f"{path} is a hard link that its owner may have made to any file")
+        uid = found.st_uid if attributes.uid is None else attributes.uid
+        gid = found.st_gid if attributes.gid is None else attributes.gid
+        if stat.S_ISLNK(found.st_mode):
+            os.chown(place.name, uid, gid, dir_fd=place.fd, follow_symlinks=False)
+            return
+        handle = f"/proc/self/fd/{fd}"
+        mode = stat.S_IMODE(found.st_mode) if attributes.mode is None else attributes.mode
+        if (uid, gid) != (found.st_uid, found.st_gid):
+            os.chown(handle, uid, gid)
+            found = os.fstat(fd)
+        if mode != stat.S_IMODE(found.st_mode):
+            os.chmod(handle, mode)
+    finally:
+        os.close(fd)
+
+
+def _empty(name: str, parent_fd: int, device: int, path: str) -> None:
+    """Remove all that is in a directory, entered by descriptor, never across a device."""
+    fd = os.open(name, DIRECTORY, dir_fd=parent_fd)
+    try:
+        if os.fstat(fd).st_dev != device:
+            raise UnsafePath(f"{path} is another file system; it is not removed")
+        for entry in os.listdir(fd):
+            found = os.stat(entry, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                _empty(entry, fd, device, f"{path}/{entry}")
+                os.rmdir(entry, dir_fd=fd)
+            else:
+                os.unlink(entry, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _unlink_quietly(name: str, fd: int) -> None:
+    try:
+        os.unlink(name, dir_fd=fd)
+    except OSError:
+        return
