@@ -90,6 +90,11 @@ class Resource:
 
     #: Other names that a parameter may be written with: {alias: field}.
     aliases: ClassVar[Mapping[str, str]] = {}
+    #: The fields that make the key, joined by `#`; `a|b` is the first of them that is given.
+    #: Empty: the first field alone.
+    key_fields: ClassVar[Tuple[str, ...]] = ()
+    #: Outside of handlers one of these must be given, or nothing would say when it is done.
+    requires_one_of: ClassVar[Tuple[str, ...]] = ()
     #: True if `apply` can change what other resources look at (a package, a command).
     opaque: ClassVar[bool] = False
     #: True if `apply_many` does several at once better than one by one.

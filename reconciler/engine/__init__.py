@@ -1,0 +1,1 @@
+"""The engine: a catalog in, events and a report out. All that runs as root, all that travels."""

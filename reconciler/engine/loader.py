@@ -1,0 +1,91 @@
+"""From declarations to live resources: finds a type's module by name, at run time.
+
+The state repo's own modules come with the catalog as text. They are loaded under the same
+package as the built-in ones, so `from reconciler.modules._mine import X` works in them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Dict, Mapping, Optional, Sequence, Type
+
+from reconciler.catalog import Declaration, decode_param
+from reconciler.errors import ConfigError, ProtocolError
+from reconciler.resource import Lowered, Resource
+
+PACKAGE = "reconciler.modules"
+
+
+class Loader:
+    """Loads resource types; `own` are the state repo's modules, name -> source text."""
+
+    def __init__(self, own: Optional[Mapping[str, str]] = None) -> None:
+        self._types: Dict[str, Type[Resource]] = {}
+        if own:
+            sys.meta_path.append(_OwnModules(own))
+
+    def type(self, name: str) -> Type[Resource]:
+        """The class of a resource type. Raises ConfigError for one that is not there."""
+        found = self._types.get(name)
+        if found is None:
+            self._types[name] = found = _load(name)
+        return found
+
+    def build(self, declaration: Declaration, secrets: Optional[Mapping[str, str]] = None) -> Resource:
+        """The live resource of a declaration. Raises ConfigError, ProtocolError."""
+        params = {
+            name: decode_param(value, secrets or {}) for name, value in declaration.params.items()
+        }
+        try:
+            return self.type(declaration.type)(**params)
+        except TypeError as error:
+            raise ProtocolError(f"{declaration.id} does not fit its type: {error}", mark=declaration.mark) from error
+        except ConfigError as error:
+            error.mark = error.mark or declaration.mark
+            raise
+
+
+def _load(name: str) -> Type[Resource]:
+    if not name.isidentifier() or name.startswith("_"):
+        raise ConfigError(f"{name!r} is not the name of a resource type")
+    try:
+        module = importlib.import_module(f"{PACKAGE}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{PACKAGE}.{name}":
+            raise ConfigError(f"the module of type '{name}' needs {error.name}, which is not there") from error
+        raise ConfigError(f"there is no resource type '{name}'") from error
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, (Resource, Lowered))
+            and value.__module__ == module.__name__
+        ):
+            if issubclass(value, Lowered):
+                raise ProtocolError(f"'{name}' is made into another type by compile and has no place in a catalog")
+            return value
+    raise ConfigError(f"the module of type '{name}' holds no Resource")
+
+
+class _OwnModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports from texts. Comes last, so that it cannot replace a built-in module."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._sources = {f"{PACKAGE}.{name}": text for name, text in sources.items()}
+
+    def find_spec(
+        self, fullname: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
+    ) -> Optional[importlib.machinery.ModuleSpec]:
+        if fullname not in self._sources:
+            return None
+        return importlib.util.spec_from_loader(fullname, self, origin=f"modules/{fullname.rpartition('.')[2]}.py")
+
+    def get_source(self, fullname: str) -> str:
+        return self._sources[fullname]
+
+    def is_package(self, fullname: str) -> bool:
+        return False
