@@ -1,0 +1,60 @@
+"""One run at a time on a host: a flock, which the kernel frees whatever becomes of its holder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from contextlib import contextmanager
+from typing import Iterator
+
+from reconciler.errors import LockBusy, ReconcilerError
+
+PLACE = "run/reconciler/lock"
+
+
+@contextmanager
+def lock(root: str, run: str, mode: str, timeout: float = 0.0) -> Iterator[None]:
+    """Hold the host's lock. timeout: seconds to wait for another run. Raises LockBusy."""
+    path = os.path.join(root, PLACE)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ReconcilerError(f"cannot open the lock {path}: {error.strerror}") from error
+    try:
+        _take(fd, path, time.monotonic() + timeout)
+        # Only for people: the lock is the flock, not what the file says.
+        os.ftruncate(fd, 0)
+        holder = {"pid": os.getpid(), "run": run, "mode": mode, "since": int(time.time())}
+        os.pwrite(fd, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, path: str, end: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise ReconcilerError(f"cannot lock {path}: {error.strerror}") from error
+        if time.monotonic() >= end:
+            raise LockBusy(
+                f"another run holds the lock: {_holder(fd)}",
+                hint="wait for it, or give --lock-timeout SECONDS",
+            )
+        time.sleep(0.1)
+
+
+def _holder(fd: int) -> str:
+    try:
+        holder = json.loads(os.pread(fd, 4096, 0))
+        age = time.time() - float(holder["since"])
+        return f"{holder['mode']} run {holder['run']}, pid {holder['pid']}, for {age:.0f} s"
+    except (ValueError, KeyError, TypeError):
+        return "it has not said who it is"
