@@ -1,0 +1,363 @@
+"""The host's own memory: what it owns, what it applied, what it still owes.
+
+Written in few transactions, because each one costs a sync: before the first change of a run
+what is intended, with the notifications that it would owe and the first image of each file;
+at its end what came of it. A run that was killed in between leaves intents behind: if such a
+resource is found in sync by the next run, its change did happen, and its notifications are
+owed. So nothing that was owed is lost, whatever the instant.
+
+A ledger that SQLite refuses is put aside (`ledger.db.bad-TIME`) and a new one begun: the host
+is the truth, and the next run writes down again what it owns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+import time
+from contextlib import contextmanager
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+
+from reconciler.catalog import Declaration, Report, Result, dumps
+from reconciler.errors import ReconcilerError
+from reconciler.host import Host
+
+STATE = "var/lib/reconciler"
+#: Larger files are not copied; their image says so.
+IMAGE_CAP = 64 << 20
+#: Runs, and their changes, that are kept.
+KEEP_RUNS = 1000
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY, started REAL, seconds REAL, mode TEXT, host TEXT, commit_id TEXT,
+    dirty INTEGER, status TEXT, summary TEXT);
+CREATE TABLE IF NOT EXISTS resources (
+    id TEXT PRIMARY KEY, type TEXT, wish TEXT, claims TEXT, file TEXT, line INTEGER,
+    commit_id TEXT, run TEXT, since REAL, converged INTEGER);
+CREATE TABLE IF NOT EXISTS changes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, at REAL, resource TEXT, status TEXT,
+    action TEXT, cause TEXT, changes TEXT, reason TEXT, file TEXT, line INTEGER);
+CREATE TABLE IF NOT EXISTS intents (
+    resource TEXT PRIMARY KEY, run TEXT, notify TEXT, paths TEXT);
+CREATE TABLE IF NOT EXISTS owed (
+    handler TEXT, because TEXT, run TEXT, PRIMARY KEY (handler, because));
+CREATE TABLE IF NOT EXISTS images (
+    path TEXT PRIMARY KEY, run TEXT, at REAL, kind TEXT, mode INTEGER, uid INTEGER,
+    gid INTEGER, size INTEGER, sha256 TEXT, link TEXT, stored TEXT);
+CREATE INDEX IF NOT EXISTS changes_of ON changes (resource, seq);
+"""
+
+
+class Known(NamedTuple):
+    """What the ledger knows of a resource: the digest of its wish, and if that was reached."""
+
+    wish: str
+    converged: bool
+
+
+class Intent(NamedTuple):
+    """A change that a run was about to make: the handlers it notifies, the paths it touches."""
+
+    resource: str
+    notify: Tuple[str, ...]
+    paths: Tuple[str, ...]
+
+
+class Ledger:
+    """The open ledger of a host. One writer at a time, under the host's lock."""
+
+    def __init__(self, root: str, database: sqlite3.Connection, warnings: Sequence[str] = ()) -> None:
+        self.root = root
+        self.warnings = list(warnings)
+        self._database = database
+        self._imaged: Optional[Set[str]] = None
+
+    @classmethod
+    @contextmanager
+    def open(cls, root: str) -> Iterator["Ledger"]:
+        """For a run that changes things. Raises ReconcilerError if it cannot be written."""
+        directory = os.path.join(root, STATE)
+        path = os.path.join(directory, "ledger.db")
+        warnings: List[str] = []
+        try:
+            os.makedirs(os.path.join(directory, "images"), mode=0o700, exist_ok=True)
+            os.chmod(directory, 0o700)
+            try:
+                database = _connect(path)
+            except sqlite3.DatabaseError as error:
+                aside = f"{path}.bad-{int(time.time())}"
+                for suffix in ("", "-wal", "-shm"):
+                    if os.path.exists(path + suffix):
+                        os.rename(path + suffix, aside + suffix)
+                warnings.append(f"the ledger was damaged ({error}) and is kept as {aside}; a new one was begun")
+                database = _connect(path)
+        except (OSError, sqlite3.Error) as error:
+            raise ReconcilerError(f"cannot write the ledger {path}: {error}", hint="is there space, and is it root's?") from error
+        try:
+            yield cls(root, database, warnings)
+        except sqlite3.Error as error:
+            raise ReconcilerError(f"cannot write the ledger {path}: {error}") from error
+        finally:
+            database.close()
+
+    @classmethod
+    @contextmanager
+    def open_readonly(cls, root: str) -> Iterator[Optional["Ledger"]]:
+        """For a look that must not touch a byte; None if there is no ledger, or none readable.
+
+        SQLite cannot read a database with a write-ahead log without writing beside it; after
+        a kill there is such a log, and then a copy is read.
+        """
+        path = os.path.join(root, STATE, "ledger.db")
+        with tempfile.TemporaryDirectory(prefix="reconciler-") if _has_log(path) else _nothing() as copy:
+            try:
+                if copy is not None:
+                    for suffix in ("", "-wal"):
+                        shutil.copyfile(path + suffix, os.path.join(copy, "ledger.db" + suffix))
+                    database = sqlite3.connect(os.path.join(copy, "ledger.db"))
+                else:
+                    os.stat(path)
+                    database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)
+                database.execute("SELECT count(*) FROM owed").fetchone()
+            except (OSError, sqlite3.Error):
+                yield None
+                return
+            try:
+                yield cls(root, database)
+            finally:
+                database.close()
+
+    # -- what it knows -------------------------------------------------------------------
+
+    def known(self) -> Dict[str, Known]:
+        """Every resource that the ledger owns."""
+        rows = self._database.execute("SELECT id, wish, converged FROM resources")
+        return {id: Known(wish, bool(converged)) for id, wish, converged in rows}
+
+    def owed(self) -> Dict[str, Tuple[str, ...]]:
+        """Handlers that earlier runs owe: id -> the resources that notified it."""
+        owed: Dict[str, List[str]] = {}
+        for handler, because in self._database.execute("SELECT handler, because FROM owed ORDER BY rowid"):
+            owed.setdefault(handler, []).append(because)
+        return {handler: tuple(because) for handler, because in owed.items()}
+
+    def intents(self) -> List[Intent]:
+        """What a killed run was about to do."""
+        rows = self._database.execute("SELECT resource, notify, paths FROM intents ORDER BY rowid")
+        return [Intent(id, tuple(json.loads(notify)), tuple(json.loads(paths))) for id, notify, paths in rows]
+
+    def runs(self, limit: int = 20) -> List[Dict[str, object]]:
+        """The last runs, newest first."""
+        names = ("run", "started", "seconds", "mode", "host", "commit", "dirty", "status", "summary")
+        rows = self._database.execute(
+            "SELECT id, started, seconds, mode, host, commit_id, dirty, status, summary"
+            " FROM runs ORDER BY started DESC, rowid DESC LIMIT ?",
+            (limit,),
+        )
+        found = [dict(zip(names, row)) for row in rows]
+        for run in found:
+            run["dirty"] = bool(run["dirty"])
+            run["summary"] = json.loads(str(run["summary"] or "{}"))
+        return found
+
+    def changes(
+        self, resource: Optional[str] = None, cause: Optional[str] = None, limit: int = 100
+    ) -> List[Dict[str, object]]:
+        """The last changes, newest first, of one resource and of one cause if given."""
+        names = ("run", "at", "resource", "status", "action", "cause", "changes", "reason", "file", "line", "commit", "started")
+        rows = self._database.execute(
+            "SELECT c.run, c.at, c.resource, c.status, c.action, c.cause, c.changes, c.reason,"
+            " c.file, c.line, r.commit_id, r.started FROM changes c LEFT JOIN runs r ON r.id = c.run"
+            " WHERE (?1 IS NULL OR c.resource = ?1) AND (?2 IS NULL OR c.cause = ?2)"
+            " ORDER BY c.seq DESC LIMIT ?3",
+            (resource, cause, limit),
+        )
+        found = [dict(zip(names, row)) for row in rows]
+        for change in found:
+            change["changes"] = json.loads(str(change["changes"] or "[]"))
+        return found
+
+    def check(self) -> str:
+        """What SQLite's own check says: "ok", or what is wrong."""
+        try:
+            return str(self._database.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            return str(error)
+
+    # -- what it is told -----------------------------------------------------------------
+
+    def begin(self, run: str, mode: str, host: str, commit: str, dirty: bool, intents: Sequence[Intent]) -> None:
+        """Before the first change: the run, and all that it intends, durably."""
+        with self._database:
+            self._database.execute(
+                "INSERT OR REPLACE INTO runs VALUES (?,?,0,?,?,?,?,'running','{}')",
+                (run, time.time(), mode, host, commit, dirty),
+            )
+            self._intend(run, intents)
+
+    def intend(self, run: str, intent: Intent) -> None:
+        """Before a change that `begin` did not foresee."""
+        with self._database:
+            self._intend(run, [intent])
+
+    def _intend(self, run: str, intents: Sequence[Intent]) -> None:
+        # What a killed run intended for the same resource may have happened: keep what it owes.
+        before = {intent.resource: intent for intent in self.intents()}
+        for intent in intents:
+            old = before.get(intent.resource)
+            notify = {*intent.notify, *(old.notify if old else ())}
+            self._database.execute(
+                "INSERT OR REPLACE INTO intents VALUES (?,?,?,?)",
+                (intent.resource, run, json.dumps(sorted(notify)), json.dumps(intent.paths)),
+            )
+
+    def owe(self, run: str, handlers: Mapping[str, Iterable[str]]) -> None:
+        """Handlers that must still be notified: handler -> because."""
+        with self._database:
+            for handler, because in handlers.items():
+                for one in because:
+                    self._database.execute("INSERT OR IGNORE INTO owed VALUES (?,?,?)", (handler, one, run))
+
+    def delivered(self, handlers: Iterable[str]) -> None:
+        """These handlers are owed nothing any more."""
+        with self._database:
+            self._database.executemany("DELETE FROM owed WHERE handler = ?", [(h,) for h in handlers])
+
+    def settle(self, run: str, results: Sequence[Result], owed: Mapping[str, Iterable[str]]) -> None:
+        """What came of these resources so far: their intents become history and debts."""
+        with self._database:
+            for result in results:
+                self._database.execute("DELETE FROM intents WHERE resource = ?", (result.id,))
+                self._record(run, result)
+            for handler, because in owed.items():
+                for one in because:
+                    self._database.execute("INSERT OR IGNORE INTO owed VALUES (?,?,?)", (handler, one, run))
+
+    def _record(self, run: str, result: Result) -> None:
+        changes = [{"attribute": c.attribute, "before": c.before, "after": c.after} for c in result.changes]
+        self._database.execute(
+            "INSERT INTO changes (run, at, resource, status, action, cause, changes, reason, file, line)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (run, time.time(), result.id, result.status, result.action, result.cause, json.dumps(changes),
+             result.reason, result.mark.file, result.mark.line),
+        )  # fmt: skip
+
+    def finish(self, report: Report, owned: Mapping[str, Tuple[Declaration, Sequence[str], bool]]) -> None:
+        """The end of a run. owned: id -> declaration, its claims, whether it converged."""
+        known = self.known()
+        with self._database:
+            for id, (declaration, claims, converged) in owned.items():
+                wish = wish_digest(declaration)
+                if known.get(id) != Known(wish, converged):
+                    self._database.execute(
+                        "INSERT OR REPLACE INTO resources VALUES (?,?,?,?,?,?,?,?,?,?)",
+                        (id, declaration.type, wish, json.dumps(sorted(claims)), declaration.mark.file,
+                         declaration.mark.line, report.commit, report.run, time.time(), converged),
+                    )  # fmt: skip
+            status = "interrupted" if report.interrupted else "failed" if report.failed else "done"
+            self._database.execute(
+                "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?)",
+                (report.run, report.started, report.seconds, report.mode, report.host, report.commit,
+                 report.dirty, status, json.dumps(report.counts())),
+            )  # fmt: skip
+            self._forget_old_runs()
+
+    def _forget_old_runs(self) -> None:
+        row = self._database.execute(
+            "SELECT started FROM runs ORDER BY started DESC LIMIT 1 OFFSET ?", (KEEP_RUNS,)
+        ).fetchone()
+        if row is not None:
+            self._database.execute("DELETE FROM runs WHERE started <= ?", row)
+            self._database.execute("DELETE FROM changes WHERE run NOT IN (SELECT id FROM runs)")
+
+    # -- first images --------------------------------------------------------------------
+
+    def keep_images(self, run: str, host: Host, paths: Iterable[str], hidden: Set[str]) -> None:
+        """Keep what these paths were, if we never touched them before.
+
+        hidden: paths whose content may be secret; of these only the attributes are kept.
+        """
+        if self._imaged is None:
+            self._imaged = {row[0] for row in self._database.execute("SELECT path FROM images")}
+        fresh = [path for path in dict.fromkeys(paths) if path not in self._imaged]
+        if not fresh:
+            return
+        with self._database:
+            for path in fresh:
+                self._database.execute(
+                    "INSERT OR IGNORE INTO images VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    (path, run, time.time(), *self._image(host, path, path in hidden)),
+                )
+                self._imaged.add(path)
+
+    def _image(self, host: Host, path: str, hidden: bool) -> Tuple[object, ...]:
+        found = host.lstat(path)
+        if found is None:
+            return ("absent", None, None, None, None, None, None, None)
+        attributes = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_size)
+        if stat.S_ISLNK(found.st_mode):
+            return ("link", *attributes, None, host.readlink(path), None)
+        if not stat.S_ISREG(found.st_mode):
+            return ("directory" if stat.S_ISDIR(found.st_mode) else "special", *attributes, None, None, None)
+        if hidden or found.st_size > IMAGE_CAP:
+            return ("file", *attributes, None, None, None)
+        sha256 = host.digest(path)
+        stored = os.path.join(self.root, STATE, "images", sha256)
+        if not os.path.exists(stored):
+            temporary = f"{stored}.new"
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(fd, "wb") as image:
+                for piece in host.files.chunks(path):
+                    image.write(piece)
+                image.flush()
+                os.fsync(fd)
+            os.rename(temporary, stored)
+        return ("file", *attributes, sha256, None, sha256)
+
+    def images(self) -> Dict[str, Dict[str, object]]:
+        """path -> what it was before it was first changed."""
+        names = ("kind", "mode", "uid", "gid", "size", "sha256", "link", "stored")
+        rows = self._database.execute(f"SELECT path, {', '.join(names)} FROM images")
+        return {row[0]: dict(zip(names, row[1:])) for row in rows}
+
+
+def wish_digest(declaration: Declaration) -> str:
+    """The digest of what a declaration wants; secrets enter as handles only."""
+    return hashlib.sha256(dumps([declaration.type, declaration.key, declaration.params])).hexdigest()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    database = sqlite3.connect(path, timeout=10)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        if database.execute("PRAGMA user_version").fetchone()[0] != 1:
+            database.executescript(TABLES + "PRAGMA user_version=1;")
+        database.execute("SELECT count(*) FROM resources").fetchone()
+    except sqlite3.DatabaseError:
+        database.close()
+        raise
+    return database
+
+
+def _has_log(path: str) -> bool:
+    try:
+        return os.stat(path + "-wal").st_size > 0
+    except OSError:
+        return False
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
