@@ -1,0 +1,288 @@
+"""Compare a catalog with the machine, without touching it.
+
+A plan on an empty host neither fails nor lies because a package, a user or a directory will
+only exist after an earlier resource: what is not there yet, but will be brought by something
+that is pending before it, is planned as if it were absent; what only that earlier change can
+decide is `unknown`, and says what it waits for.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type
+
+from reconciler.catalog import Catalog, Plan, Result
+from reconciler.engine.diff import shown, unified
+from reconciler.engine.ledger import Intent, Known, Ledger, wish_digest
+from reconciler.engine.limit import limit
+from reconciler.engine.order import Node, Order
+from reconciler.errors import NotYet, ReconcilerError, ResourceError
+from reconciler.host import Host
+from reconciler.resource import Diff, Resource, Secret
+
+Emit = Callable[[Mapping[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a plan found for one node. diff: None where it could not be looked at."""
+
+    node: Node
+    result: Result
+    diff: Optional[Diff] = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether converge has something to do here, or must look to know."""
+        return self.result.status in ("pending", "unknown")
+
+
+def plan(
+    catalog: Catalog, order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool = True
+) -> Plan:
+    """The plan of a whole catalog: every resource, then the handlers that will be notified."""
+    started = time.monotonic()
+    steps = look(order, host, ledger, diff=diff)
+    owed = recovered(order, ledger, steps)
+    for step in steps:
+        if step.pending:
+            if step.diff is not None and step.node.resource.absorbs(step.diff):
+                absorb(order, owed, step.node)
+            add_owed(order, owed, step.node)
+    results = [step.result for step in steps]
+    results += [
+        Result(call.node.id, "owed", call.node.declaration.mark, call.node.declaration.title, "notify", because=call.because)
+        for call in calls(order, owed)
+    ]
+    return Plan(
+        host=catalog.host,
+        results=tuple(results),
+        commit=catalog.commit,
+        dirty=catalog.dirty,
+        warnings=tuple(host.warnings),
+        seconds=time.monotonic() - started,
+    )
+
+
+def look(order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool) -> List[Step]:
+    """Look at every node, in order. Nothing is changed: acts of the host raise."""
+    host.readonly = True
+    known = ledger.known() if ledger is not None else {}
+    steps: List[Step] = []
+    found: Dict[str, Step] = {}
+    opaque: List[str] = []
+    with host.files.reading():
+        read_ahead((node.resource for node in order.nodes), host)
+        for node in order.nodes:
+            waits = [one for one in sorted(order.requires[node.id]) if found[one].pending]
+            step = _look_at(node, host, found, order, waits or opaque[-1:])
+            if step.pending and step.diff is not None:
+                step = replace(step, result=described(step.result, node, step.diff, host, known, text=diff))
+            if step.pending and node.resource.opaque:
+                opaque.append(node.id)
+            found[node.id] = step
+            steps.append(step)
+    return steps
+
+
+def read_ahead(resources: Iterable[Resource], host: Host) -> None:
+    """Let each type read for all its resources at once."""
+    by_type: Dict[Type[Resource], List[Resource]] = {}
+    for resource in resources:
+        by_type.setdefault(type(resource), []).append(resource)
+    for kind, members in by_type.items():
+        try:
+            kind.actual_many(members, host)
+        except ResourceError:
+            continue  # each of them meets the same error by itself, and says so
+
+
+def examine(node: Node, host: Host) -> Diff:
+    """The difference, now. Raises ResourceError; a bug in a module becomes one."""
+    try:
+        with limit(host, node.declaration.timeout):
+            return Diff(node.resource.actual(host), node.resource.desired())
+    except ReconcilerError:
+        raise
+    except Exception as error:
+        raise bug(node, error) from error
+
+
+def bug(node: Node, error: Exception) -> ResourceError:
+    """An exception that no module should let through, as an error that names the place."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""
+    return ResourceError(
+        f"the module of type '{node.declaration.type}' failed: {type(error).__name__}: {error}{place}",
+        hint="this is a bug in the module, not in the state repo",
+    )
+
+
+def blockers(node: Node, order: Order, statuses: Mapping[str, str]) -> Tuple[str, ...]:
+    """The requirements that failed or are blocked themselves."""
+    return tuple(
+        one for one in sorted(order.requires[node.id]) if statuses.get(one) in ("failed", "blocked")
+    )
+
+
+def chain(first: str, because: Mapping[str, Tuple[str, ...]]) -> str:
+    """The way from a blocked resource to the failure behind it, for a person."""
+    path = [first]
+    while because.get(path[-1]) and len(path) < 20:
+        path.append(because[path[-1]][0])
+    return " <- ".join(path)
+
+
+def _look_at(node: Node, host: Host, found: Mapping[str, Step], order: Order, waits: Sequence[str]) -> Step:
+    declaration = node.declaration
+    result = Result(node.id, "ok", declaration.mark, declaration.title, tags=declaration.tags)
+    blocked = blockers(node, order, {id: step.result.status for id, step in found.items() if id in order.requires[node.id]})
+    if blocked:
+        path = chain(blocked[0], {id: step.result.because for id, step in found.items()})
+        return Step(node, replace(result, status="blocked", because=blocked, reason=f"waits for {path}, which failed"))
+    try:
+        diff = examine(node, host)
+    except NotYet as error:
+        if not waits:
+            return Step(node, failure(result, error))
+        reason = f"after {', '.join(waits)}"
+        if node.resource.opaque:
+            return Step(node, replace(result, status="unknown", action="run", reason=f"decided {reason}", because=tuple(waits)))
+        wish = Diff(None, node.resource.desired())
+        if not wish:
+            return Step(node, replace(result, status="unknown", action="remove", reason=f"decided {reason}", because=tuple(waits)))
+        return Step(node, replace(result, status="pending", reason=reason, because=tuple(waits)), wish)
+    except ResourceError as error:
+        if waits and any(one in order.requires[node.id] for one in waits):
+            reason = f"decided after {', '.join(waits)}; now: {error.message}"
+            return Step(node, replace(result, status="unknown", action="change", reason=reason, because=tuple(waits)))
+        return Step(node, failure(result, error))
+    if diff:
+        return Step(node, replace(result, status="pending"), diff)
+    if diff.after is None and waits and found[waits[0]].node.resource.opaque:
+        # What a package brings is not known before, so what must not be there is looked at again.
+        reason = f"absent now; looked at again after {waits[0]}"
+        return Step(node, replace(result, status="unknown", action="remove", reason=reason, because=tuple(waits)), diff)
+    return Step(node, result, diff)
+
+
+def failure(result: Result, error: ReconcilerError) -> Result:
+    """The result of a resource that failed."""
+    return replace(result, status="failed", reason=error.message, hint=error.hint)
+
+
+def described(
+    result: Result, node: Node, diff: Diff, host: Host, known: Mapping[str, Known], *, text: bool
+) -> Result:
+    """A result with the difference in it: verb, attributes, texts, and whether it is drift."""
+    if not diff:
+        return result
+    hidden = node.declaration.no_log
+    verb = "remove" if diff.after is None else "create" if diff.before is None else "change"
+    was = known.get(node.id)
+    drift = was is not None and was.converged and was.wish == wish_digest(node.declaration)
+    return replace(
+        result,
+        action="run" if node.resource.opaque and diff.before == {"done": False} else verb,
+        changes=shown(diff, hidden),
+        diff="" if hidden or not text or not _showable(diff) else _text(node, diff, host),
+        cause="corrective" if drift else "intentional",
+    )
+
+
+def _showable(diff: Diff) -> bool:
+    return not any(isinstance(value, Secret) for value in (diff.after or {}).values())
+
+
+def _text(node: Node, diff: Diff, host: Host) -> str:
+    """The texts before and after as a unified diff. A plan must not fail for want of one."""
+    try:
+        texts = node.resource.preview(host, diff)
+    except (ResourceError, OSError):
+        return ""
+    return unified(texts[0], texts[1], node.declaration.key.split("#", 1)[0]) if texts else ""
+
+
+# -- notifications -----------------------------------------------------------------------
+
+Owed = Dict[str, List[str]]
+"""Handlers that must be notified: id -> the resources that did it."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A handler to carry out. covers: weaker handlers of the same target, done by this one."""
+
+    node: Node
+    because: Tuple[str, ...]
+    covers: Tuple[str, ...] = ()
+
+
+def add_owed(order: Order, owed: Owed, node: Node) -> None:
+    """A change of `node` notifies its handlers."""
+    for handler in node.declaration.notify:
+        because = owed.setdefault(handler, [])
+        if node.id not in because:
+            because.append(node.id)
+
+
+def absorb(order: Order, owed: Owed, node: Node) -> List[str]:
+    """`node` was just started: what was owed to it so far is done. The handlers concerned."""
+    claims = node.resource.claims()
+    done: List[str] = []
+    for handler in list(owed):
+        refresh = order.handlers[handler].resource.refresh() if handler in order.handlers else None
+        if refresh is not None and refresh.target in claims:
+            del owed[handler]
+            done.append(handler)
+    return done
+
+
+def recovered(order: Order, ledger: Optional[Ledger], steps: Sequence[Step]) -> Owed:
+    """What earlier runs still owe, killed ones included.
+
+    An intent whose resource is in sync now: its change went through before the kill.
+    """
+    if ledger is None:
+        return {}
+    owed: Owed = {handler: list(because) for handler, because in ledger.owed().items()}
+    in_sync = {step.node.id for step in steps if not step.pending}
+    for intent in ledger.intents():
+        if intent.resource in in_sync:
+            for handler in intent.notify:
+                owed.setdefault(handler, []).append(intent.resource)
+    return {handler: because for handler, because in owed.items() if handler in order.handlers}
+
+
+def calls(order: Order, owed: Mapping[str, Sequence[str]]) -> List[Call]:
+    """The handlers to carry out, in declared order; of several on one target only the
+    strongest, for a restart does what a reload would."""
+    strongest: Dict[str, Tuple[int, str]] = {}
+    members: Dict[str, List[str]] = {}
+    for id, node in order.handlers.items():
+        refresh = node.resource.refresh() if id in owed else None
+        if refresh is not None:
+            members.setdefault(refresh.target, []).append(id)
+            if refresh.strength > strongest.get(refresh.target, (-1, ""))[0]:
+                strongest[refresh.target] = (refresh.strength, id)
+    found: List[Call] = []
+    for id, node in order.handlers.items():
+        if id not in owed:
+            continue
+        refresh = node.resource.refresh()
+        if refresh is None:
+            found.append(Call(node, tuple(owed[id])))
+        elif strongest[refresh.target][1] == id:
+            covers = tuple(other for other in members[refresh.target] if other != id)
+            because = dict.fromkeys(one for member in (id, *covers) for one in owed[member])
+            found.append(Call(node, tuple(because), covers))
+    return found
+
+
+def intent_of(node: Node) -> Intent:
+    """What the ledger is told before `node` is changed."""
+    paths = sorted(claim[len("path:") :] for claim in node.resource.claims() if claim.startswith("path:"))
+    return Intent(node.id, node.declaration.notify, tuple(paths))
