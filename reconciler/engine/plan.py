@@ -121,27 +121,25 @@ def bug(node: Node, error: Exception) -> ResourceError:
     )
 
 
-def blockers(node: Node, order: Order, statuses: Mapping[str, str]) -> Tuple[str, ...]:
+def blockers(requires: Iterable[str], result_of: Callable[[str], Result]) -> Tuple[str, ...]:
     """The requirements that failed or are blocked themselves."""
-    return tuple(
-        one for one in sorted(order.requires[node.id]) if statuses.get(one) in ("failed", "blocked")
-    )
+    return tuple(one for one in sorted(requires) if result_of(one).status in ("failed", "blocked"))
 
 
-def chain(first: str, because: Mapping[str, Tuple[str, ...]]) -> str:
+def chain(first: str, result_of: Callable[[str], Result]) -> str:
     """The way from a blocked resource to the failure behind it, for a person."""
     path = [first]
-    while because.get(path[-1]) and len(path) < 20:
-        path.append(because[path[-1]][0])
+    while result_of(path[-1]).status == "blocked":
+        path.append(result_of(path[-1]).because[0])
     return " <- ".join(path)
 
 
 def _look_at(node: Node, host: Host, found: Mapping[str, Step], order: Order, waits: Sequence[str]) -> Step:
     declaration = node.declaration
     result = Result(node.id, "ok", declaration.mark, declaration.title, tags=declaration.tags)
-    blocked = blockers(node, order, {id: step.result.status for id, step in found.items() if id in order.requires[node.id]})
+    blocked = blockers(order.requires[node.id], lambda id: found[id].result)
     if blocked:
-        path = chain(blocked[0], {id: step.result.because for id, step in found.items()})
+        path = chain(blocked[0], lambda id: found[id].result)
         return Step(node, replace(result, status="blocked", because=blocked, reason=f"waits for {path}, which failed"))
     try:
         diff = examine(node, host)
