@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from reconciler.catalog import Catalog, Declaration, Report, Result
+from reconciler.catalog import Catalog, Declaration, Report, Result, show_value
+from reconciler.engine.diff import shown
 from reconciler.engine.ledger import Known, Ledger
 from reconciler.engine.limit import Boundary, limit
 from reconciler.engine.order import Node, Order
@@ -121,9 +122,8 @@ class _Work:
             return
         self.intended = {node.id for node in pending}
         intents = [intent_of(node) for node in pending]
-        self.ledger.begin(self.run.id, self.run.mode, catalog.host, catalog.commit, catalog.dirty, intents)
-        # Of a run that was killed: its debts are ours now, its intents are done with.
-        self.ledger.settle(self.run.id, [], self.owed)
+        run = self.run
+        self.ledger.begin(run.id, run.mode, catalog.host, catalog.commit, catalog.dirty, intents, self.owed)
         hidden = {
             path
             for node in self.order.nodes
@@ -176,6 +176,7 @@ class _Work:
             for one in batch:
                 self.emit({"event": "start", "id": one.node.id, "index": len(self.done), "total": total})
             self._turn(batch)
+        self.results.update((step.node.id, step.result) for step in queue)
 
     def _is_idle(self, step: Step) -> bool:
         """In sync when planned, and nothing since then that could have changed that."""
@@ -317,9 +318,6 @@ class _Work:
             return error
         if not left:
             return None
-        from reconciler.catalog import show_value
-        from reconciler.engine.diff import shown
-
         changes = shown(left, node.declaration.no_log)
         still = ", ".join(f"{c.attribute} is {show_value(c.before)}, not {show_value(c.after)}" for c in changes)
         return NotConverged(f"applied without an error, but still differs: {still or 'it is still there'}")

@@ -192,13 +192,25 @@ class Ledger:
 
     # -- what it is told -----------------------------------------------------------------
 
-    def begin(self, run: str, mode: str, host: str, commit: str, dirty: bool, intents: Sequence[Intent]) -> None:
-        """Before the first change: the run, and all that it intends, durably."""
+    def begin(
+        self,
+        run: str,
+        mode: str,
+        host: str,
+        commit: str,
+        dirty: bool,
+        intents: Sequence[Intent],
+        owed: Mapping[str, Iterable[str]],
+    ) -> None:
+        """Before the first change: the run, all that it intends, and what it took over from a
+        run that was killed; in one transaction, durably."""
         with self._database:
             self._database.execute(
                 "INSERT OR REPLACE INTO runs VALUES (?,?,0,?,?,?,?,'running','{}')",
                 (run, time.time(), mode, host, commit, dirty),
             )
+            self._owe(run, owed)
+            self._database.execute("DELETE FROM intents")
             self._intend(run, intents)
 
     def intend(self, run: str, intent: Intent) -> None:
@@ -207,22 +219,16 @@ class Ledger:
             self._intend(run, [intent])
 
     def _intend(self, run: str, intents: Sequence[Intent]) -> None:
-        # What a killed run intended for the same resource may have happened: keep what it owes.
-        before = {intent.resource: intent for intent in self.intents()}
-        for intent in intents:
-            old = before.get(intent.resource)
-            notify = {*intent.notify, *(old.notify if old else ())}
-            self._database.execute(
-                "INSERT OR REPLACE INTO intents VALUES (?,?,?,?)",
-                (intent.resource, run, json.dumps(sorted(notify)), json.dumps(intent.paths)),
-            )
+        self._database.executemany(
+            "INSERT OR REPLACE INTO intents VALUES (?,?,?,?)",
+            [(one.resource, run, json.dumps(one.notify), json.dumps(one.paths)) for one in intents],
+        )
 
-    def owe(self, run: str, handlers: Mapping[str, Iterable[str]]) -> None:
-        """Handlers that must still be notified: handler -> because."""
-        with self._database:
-            for handler, because in handlers.items():
-                for one in because:
-                    self._database.execute("INSERT OR IGNORE INTO owed VALUES (?,?,?)", (handler, one, run))
+    def _owe(self, run: str, owed: Mapping[str, Iterable[str]]) -> None:
+        self._database.executemany(
+            "INSERT OR IGNORE INTO owed VALUES (?,?,?)",
+            [(handler, one, run) for handler, because in owed.items() for one in because],
+        )
 
     def delivered(self, handlers: Iterable[str]) -> None:
         """These handlers are owed nothing any more."""
@@ -235,9 +241,7 @@ class Ledger:
             for result in results:
                 self._database.execute("DELETE FROM intents WHERE resource = ?", (result.id,))
                 self._record(run, result)
-            for handler, because in owed.items():
-                for one in because:
-                    self._database.execute("INSERT OR IGNORE INTO owed VALUES (?,?,?)", (handler, one, run))
+            self._owe(run, owed)
 
     def _record(self, run: str, result: Result) -> None:
         changes = [{"attribute": c.attribute, "before": c.before, "after": c.after} for c in result.changes]

@@ -1,0 +1,165 @@
+"""The engine as a process: `python3 -I engine.pyz`, frames on stdin and stdout.
+
+Requests, one after the other, until stdin ends:
+
+    {"op": "facts", "root": "/"}
+    {"op": "plan" | "apply", "root": "/", "durability": "batch", "diff": true, "mode": "local",
+     "lock_timeout": 0}                      followed by a frame with the catalog
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import uuid
+from typing import Dict, Iterator, List, Mapping
+
+if not __package__ and os.path.isdir(os.path.dirname(os.path.abspath(__file__))):
+    # Started as a file of an installed package, in isolated mode: the package's place is ours.
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+if sys.version_info < (3, 9):
+    sys.stderr.write("reconciler needs Python 3.9 or newer on the host\n")
+    sys.exit(1)
+
+from reconciler.catalog import Catalog
+from reconciler.engine.converge import Run, converge
+from reconciler.engine.facts import gather
+from reconciler.engine.ledger import Ledger
+from reconciler.engine.limit import Boundary
+from reconciler.engine.loader import Loader
+from reconciler.engine.lock import lock
+from reconciler.engine.order import Node, Order, arrange
+from reconciler.engine.plan import plan
+from reconciler.engine.wire import PROTOCOL, Message, Wire, error_to_json
+from reconciler.errors import ProtocolError, ReconcilerError, ResourceError
+from reconciler.host import Host
+
+#: Content up to this size is kept: a plan shows it and a run writes it, and it travels once.
+KEEP = 256 << 10
+
+
+def main() -> int:
+    """Serve requests until the controller hangs up; 0, whatever the requests came to."""
+    wire = _take_streams()
+    boundary = Boundary()
+    boundary.listen()
+    wire.send({"hello": PROTOCOL, "python": list(sys.version_info[:3]), "pid": os.getpid()})
+    while not boundary.reached:
+        try:
+            request = wire.receive()
+        except EOFError:
+            return 0
+        try:
+            wire.send(_answer(wire, request, boundary))
+        except EOFError:
+            return 0
+        except BrokenPipeError:
+            return 0
+        except ReconcilerError as error:
+            wire.send({"error": error_to_json(error)})
+        except Exception as error:
+            wire.send({"error": _bug(error)})
+    return 0
+
+
+def _take_streams() -> Wire:
+    """Keep stdin and stdout for frames: nothing that is printed or started can reach them."""
+    incoming = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
+    outgoing = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return Wire(incoming, outgoing)
+
+
+def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, object]:
+    root = str(request.get("root", "/"))
+    if not os.path.isdir(root):
+        raise ProtocolError(f"the root {root} is not a directory")
+    operation = request.get("op")
+    if operation == "facts":
+        return {"facts": gather(root)}
+    if operation not in ("plan", "apply"):
+        raise ProtocolError(f"unknown request {operation!r}")
+    catalog = Catalog.from_json(wire.receive())
+    order = _arrange(catalog, wire)
+    host = Host(
+        root, facts=gather(root), durability=str(request.get("durability", "batch")), fetch=_Contents(wire)
+    )
+    diff = bool(request.get("diff", True))
+    if operation == "plan":
+        with Ledger.open_readonly(root) as ledger:
+            return {"plan": plan(catalog, order, host, ledger, diff=diff).to_json()}
+    run = Run(uuid.uuid4().hex[:12], str(request.get("mode", "local")), diff)
+    patience = float(str(request.get("lock_timeout", 0)))
+    os.umask(0o077)
+    with lock(root, run.id, run.mode, patience), Ledger.open(root) as ledger:
+        return {"report": converge(catalog, order, host, ledger, run, boundary, wire.send).to_json()}
+
+
+def _arrange(catalog: Catalog, wire: Wire) -> Order:
+    """Live resources in order; secrets are asked for only where the catalog has handles."""
+    handles = any(
+        isinstance(value, dict) and "$secret" in value
+        for declaration in catalog.resources
+        for value in declaration.params.values()
+    )
+    secrets: Dict[str, str] = {}
+    if handles:
+        wire.send({"ask": "secrets"})
+        answer = wire.receive().get("secrets")
+        secrets = {str(k): str(v) for k, v in answer.items()} if isinstance(answer, dict) else {}
+    loader = Loader(catalog.modules)
+    nodes: List[Node] = [Node(one, loader.build(one, secrets)) for one in catalog.resources]
+    return arrange(nodes)
+
+
+class _Contents:
+    """Content from the controller, checked against the digest that the catalog names."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._kept: Dict[str, bytes] = {}
+
+    def __call__(self, sha256: str, size: int) -> Iterator[bytes]:
+        if sha256 in self._kept:
+            yield self._kept[sha256]
+            return
+        self._wire.send({"ask": "content", "sha256": sha256, "size": size})
+        pieces = self._wire.receive_content()
+        digest = hashlib.sha256()
+        whole: List[bytes] = []
+        try:
+            for piece in pieces:
+                digest.update(piece)
+                if size <= KEEP:
+                    whole.append(piece)
+                yield piece
+        finally:
+            for _ in pieces:
+                pass  # a full disk ends the reading early, the frames are still to come
+        if digest.hexdigest() != sha256:
+            raise ResourceError(f"the content that came is not the one declared (sha256 {sha256[:12]})")
+        if size <= KEEP:
+            self._kept[sha256] = b"".join(whole)
+
+
+def _bug(error: Exception) -> Message:
+    """An exception that is our own mistake: said as such, with its place."""
+    import traceback
+
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return {
+        "type": "ReconcilerError",
+        "message": f"the engine failed: {type(error).__name__}: {error} "
+        f"({place.filename.rpartition('/')[2]}:{place.lineno})",
+        "hint": "this is a bug in reconciler",
+        "trace": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

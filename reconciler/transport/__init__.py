@@ -1,0 +1,1 @@
+"""Ways to a host: this machine's own engine process; SSH."""

@@ -1,0 +1,185 @@
+"""The controller's side of the engine protocol.
+
+    with Engine.local() as engine:
+        facts = engine.facts()
+        report = engine.apply(catalog, content=..., secrets=...)
+
+The process starts when the object is made, so that the caller can import and compile while
+the engine starts up. What comes back is untrusted: bounded by the frames, checked by shape.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import reconciler
+from reconciler.catalog import Plan, Report
+from reconciler.engine.wire import PROTOCOL, Message, Wire, error_from_json
+from reconciler.errors import Interrupted, ProtocolError, ReconcilerError, TransportError
+
+Contents = Callable[[str], Iterable[bytes]]
+Secrets = Callable[[], Mapping[str, str]]
+OnEvent = Callable[[Message], None]
+
+
+class Engine:
+    """A running engine, wherever it is. Use it as a context manager, so that it always ends.
+
+    argv: how to start it, with the protocol on its stdin and stdout.
+    root, durability: as in `Host`.
+    """
+
+    def __init__(self, argv: Sequence[str], *, root: str = "/", durability: str = "batch") -> None:
+        self._options = {"root": root, "durability": durability}
+        try:
+            # Its own process group: Ctrl-C reaches it once, through us, and stops it at a boundary.
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+        except OSError as error:
+            raise TransportError(f"cannot start the engine: {error}") from error
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._wire = Wire(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
+        self._greeted = False
+
+    @classmethod
+    def local(cls, root: str = "/", durability: str = "batch") -> Engine:
+        """The engine of this installation, on this machine."""
+        main = os.path.join(os.path.dirname(reconciler.__file__), "engine", "__main__.py")
+        # -S: the standard library is all it needs. -B: a look must not write, not even a cache.
+        return cls([sys.executable, "-I", "-S", "-B", main], root=root, durability=durability)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up, and wait until the engine has stopped at a boundary."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            self._process.wait()
+
+    def facts(self) -> dict[str, Any]:
+        """What the host says about itself. Raises ReconcilerError."""
+        answer = self._ask({"op": "facts"}, None)
+        facts = answer.get("facts")
+        if not isinstance(facts, dict):
+            raise ProtocolError("the engine answered without facts")
+        return facts
+
+    def plan(
+        self,
+        catalog: bytes,
+        *,
+        content: Contents,
+        secrets: Secrets,
+        diff: bool = True,
+        on_event: OnEvent = lambda event: None,
+    ) -> Plan:
+        """The differences between the catalog (its canonical JSON) and the host.
+
+        content: the bytes of a SHA-256 that the catalog names; asked only for what differs.
+        secrets: handle -> value; asked only if the catalog has handles. Raises ReconcilerError.
+        """
+        answer = self._ask({"op": "plan", "diff": diff}, catalog, content, secrets, on_event)
+        return Plan.from_json(_object(answer, "plan"))
+
+    def apply(
+        self,
+        catalog: bytes,
+        *,
+        content: Contents,
+        secrets: Secrets,
+        diff: bool = True,
+        on_event: OnEvent = lambda event: None,
+        lock_timeout: float = 0.0,
+        mode: str = "local",
+    ) -> Report:
+        """Converge the host; like `plan`. lock_timeout: seconds to wait for another run."""
+        request: Message = {"op": "apply", "diff": diff, "mode": mode, "lock_timeout": lock_timeout}
+        answer = self._ask(request, catalog, content, secrets, on_event)
+        return Report.from_json(_object(answer, "report"))
+
+    def _ask(
+        self,
+        request: Message,
+        catalog: bytes | None,
+        content: Contents | None = None,
+        secrets: Secrets | None = None,
+        on_event: OnEvent = lambda event: None,
+    ) -> Message:
+        try:
+            if not self._greeted:
+                hello = self._wire.receive()
+                if hello.get("hello") != PROTOCOL:
+                    raise ProtocolError(f"the engine speaks another protocol: {hello.get('hello')!r}")
+                self._greeted = True
+            self._wire.send({**request, **self._options})
+            if catalog is not None:
+                self._wire.send_json(catalog)
+            while True:
+                try:
+                    answer = self._wire.receive()
+                except KeyboardInterrupt:
+                    self.stop()
+                    continue
+                if "event" in answer:
+                    on_event(answer)
+                elif answer.get("ask") == "content" and content is not None:
+                    self._send_content(content, str(answer.get("sha256")))
+                elif answer.get("ask") == "secrets" and secrets is not None:
+                    self._wire.send({"secrets": dict(secrets())})
+                elif "error" in answer:
+                    raise error_from_json(answer["error"])
+                else:
+                    return answer
+        except (EOFError, BrokenPipeError) as error:
+            code = self._process.poll()
+            if code is not None and code < 0:
+                raise TransportError(f"the engine was killed by {signal.Signals(-code).name}") from error
+            raise Interrupted("the engine stopped before it had answered") from error
+
+    def stop(self) -> None:
+        """Ask the engine to stop at the next boundary; its report still comes."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def _send_content(self, content: Contents, sha256: str) -> None:
+        try:
+            pieces = iter(content(sha256))
+            first = next(pieces, b"")
+        except ReconcilerError as error:
+            from reconciler.engine.wire import error_to_json
+
+            self._wire.send({"error": error_to_json(error)})
+            return
+        self._wire.send_content(_chained(first, pieces))
+
+
+def _chained(first: bytes, rest: Iterable[bytes]) -> Iterable[bytes]:
+    yield first
+    yield from rest
+
+
+def _object(answer: Message, name: str) -> Mapping[str, object]:
+    value = answer.get(name)
+    if not isinstance(value, dict):
+        raise ProtocolError(f"the engine answered without a {name}")
+    return value
