@@ -53,9 +53,7 @@ def main() -> int:
             return 0
         try:
             wire.send(_answer(wire, request, boundary))
-        except EOFError:
-            return 0
-        except BrokenPipeError:
+        except (EOFError, BrokenPipeError):
             return 0
         except ReconcilerError as error:
             wire.send({"error": error_to_json(error)})
@@ -96,8 +94,15 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
     run = Run(uuid.uuid4().hex[:12], str(request.get("mode", "local")), diff)
     patience = float(str(request.get("lock_timeout", 0)))
     os.umask(0o077)
+
+    def emit(event: Mapping[str, object]) -> None:
+        try:
+            wire.send(event)
+        except BrokenPipeError:
+            boundary.reached = True  # nobody listens any more: stop where it is safe
+
     with lock(root, run.id, run.mode, patience), Ledger.open(root) as ledger:
-        return {"report": converge(catalog, order, host, ledger, run, boundary, wire.send).to_json()}
+        return {"report": converge(catalog, order, host, ledger, run, boundary, emit).to_json()}
 
 
 def _arrange(catalog: Catalog, wire: Wire) -> Order:
@@ -138,6 +143,8 @@ class _Contents:
                 if size <= KEEP:
                     whole.append(piece)
                 yield piece
+        except EOFError as error:
+            raise ResourceError("the controller is gone, and the content with it") from error
         finally:
             for _ in pieces:
                 pass  # a full disk ends the reading early, the frames are still to come

@@ -1,0 +1,1 @@
+"""Agentless runs: the engine packed for hosts that have nothing of ours."""
