@@ -1,0 +1,209 @@
+"""Where output goes: lines for a person, one JSON document for a program, progress for a wait.
+
+Every word of every line passes through `visible`, so no caller can forget it. Colour comes from
+rich, which is imported only where colour is wanted; a pipe gets plain text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TextIO
+
+from reconciler.cli.visible import visible
+
+#: A wait shorter than this many seconds shows no progress: it would only flicker.
+PATIENCE = 0.5
+
+
+class Span(NamedTuple):
+    """A piece of a line and how it looks: a style of rich, such as `bold red`."""
+
+    text: str
+    style: str = ""
+
+
+Line = tuple[Span, ...]
+
+
+def line(*parts: str | Span) -> Line:
+    """A line out of plain and styled pieces."""
+    return tuple(part if isinstance(part, Span) else Span(part) for part in parts)
+
+
+def plain(shown: Line) -> str:
+    """A line as a pipe gets it."""
+    return "".join(visible(span.text) for span in shown)
+
+
+def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """NO_COLOR and FORCE_COLOR decide where they are set and not empty; else only a terminal."""
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return stream.isatty() and environment.get("TERM") != "dumb"
+
+
+class Output:
+    """What one call of the program says.
+
+    as_json: stdout carries one JSON document and nothing else; lines are dropped.
+    verbose: also show what is in sync.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        verbose: bool = False,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.as_json = as_json
+        self.verbose = verbose
+        self._stdout = sys.stdout if stdout is None else stdout
+        self._stderr = sys.stderr if stderr is None else stderr
+        self._environment = os.environ if environment is None else environment
+        self._writers: dict[int, Callable[[Line], None]] = {}
+        #: Nobody reads any more: `reconciler plan | head` is no error.
+        self.closed = False
+        #: Text of a file that an error may point into, by the name that its mark has.
+        self.read_source: Callable[[str], str | None] = lambda file: None
+
+    def line(self, *parts: str | Span) -> None:
+        """One line on stdout; nothing with `--json`."""
+        self.lines([line(*parts)])
+
+    def lines(self, shown: list[Line]) -> None:
+        """Several lines on stdout; nothing with `--json`."""
+        if not self.as_json:
+            self._write(self._stdout, shown)
+
+    def document(self, document: object) -> None:
+        """The one JSON document of this call. ASCII, so a terminal cannot be fooled by it."""
+        self._write_text(self._stdout, json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+
+    def note(self, *parts: str | Span) -> None:
+        """One line on stderr: what a person should know beside the result."""
+        self._write(self._stderr, [line(*parts)])
+
+    def notes(self, shown: list[Line]) -> None:
+        """Several lines on stderr."""
+        self._write(self._stderr, shown)
+
+    def text(self, text: str) -> None:
+        """Text of our own, as it is, on stdout: help and generated documents."""
+        self._write_text(self._stdout, text)
+
+    @contextlib.contextmanager
+    def progress(self, verb: str) -> Iterator[Callable[[Mapping[str, object]], None]]:
+        """Show the engine's events while they come, on a terminal, once it takes a while."""
+        if not self._stderr.isatty() or self._environment.get("TERM") == "dumb":
+            yield lambda event: None
+            return
+        bar = _Bar(verb, self._stderr)
+        try:
+            yield bar.on_event
+        finally:
+            bar.close()
+
+    def flush(self) -> None:
+        """Raises OSError where the output could not be written, for one on a full disk."""
+        try:
+            self._stdout.flush()
+        except BrokenPipeError:
+            self._give_up()
+
+    def _write(self, stream: TextIO, shown: list[Line]) -> None:
+        if id(stream) not in self._writers:
+            self._writers[id(stream)] = self._writer(stream)
+        write = self._writers[id(stream)]
+        try:
+            for one in shown:
+                write(one)
+        except BrokenPipeError:
+            self._give_up()
+
+    def _write_text(self, stream: TextIO, text: str) -> None:
+        try:
+            stream.write(text)
+        except BrokenPipeError:
+            self._give_up()
+
+    def _writer(self, stream: TextIO) -> Callable[[Line], None]:
+        if wants_colour(stream, self._environment):
+            return _coloured(stream)
+        return lambda shown: void(stream.write(plain(shown) + "\n"))
+
+    def _give_up(self) -> None:
+        """Send what is still to come to nowhere, also what the interpreter flushes at its end."""
+        self.closed = True
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # lives until the end
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere.fileno(), self._stdout.fileno())
+        self._stdout = nowhere
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+def _coloured(stream: TextIO) -> Callable[[Line], None]:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, force_terminal=True, color_system="standard", no_color=False, markup=False, emoji=False, highlight=False)
+
+    def write(shown: Line) -> None:
+        text = Text.assemble(*((visible(span.text), span.style) for span in shown))
+        console.print(text, soft_wrap=True)
+
+    return write
+
+
+class _Bar:
+    """A progress bar that comes when the wait has become long, and leaves no trace."""
+
+    def __init__(self, verb: str, stream: TextIO) -> None:
+        self._verb = verb
+        self._stream = stream
+        self._begun = time.monotonic()
+        self._shown: tuple[object, object] | None = None
+
+    def on_event(self, event: Mapping[str, object]) -> None:
+        if self._shown is None and time.monotonic() - self._begun < PATIENCE:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        if self._shown is None:
+            from rich.console import Console
+
+            progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(file=self._stream, markup=False),
+                transient=True,
+            )
+            progress.start()
+            self._shown = (progress, progress.add_task(self._verb, total=None))
+        progress, task = self._shown
+        assert isinstance(progress, Progress)
+        index, total = event.get("index"), event.get("total")
+        progress.update(
+            task,  # type: ignore[arg-type]  # what add_task gave
+            description=f"{self._verb} {visible(str(event.get('id', '')))}",
+            completed=index if isinstance(index, int) else None,
+            total=total if isinstance(total, int) else None,
+        )
+
+    def close(self) -> None:
+        if self._shown is not None:
+            self._shown[0].stop()  # type: ignore[attr-defined]  # the Progress above

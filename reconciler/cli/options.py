@@ -1,0 +1,98 @@
+"""The options that verbs share, so that one word means one thing everywhere."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from reconciler.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, except that a wrong call is an error of ours: exit 3, with a hint.
+
+    Options are not abbreviated: what `--li` means would change with the next option.
+    """
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]  # as argparse wants them
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see: {self.prog} --help")
+
+
+def output_options(parser: argparse.ArgumentParser) -> None:
+    """What every verb takes."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print one JSON document, also for errors")
+    group.add_argument("-v", "--verbose", action="store_true", help="show more: also what is in sync")
+    group.add_argument("--debug", action="store_true", help="show the traceback of a bug in reconciler")
+
+
+def repo_options(parser: argparse.ArgumentParser) -> None:
+    """Which state repo, and which commit of it."""
+    group = parser.add_argument_group("state repo")
+    group.add_argument("-C", dest="repo", metavar="REPO", default=".", help="directory of the state repo (default: here)")
+    group.add_argument("--ref", metavar="REF", help="read this commit, branch or tag, not the files of the directory")
+
+
+def inventory_options(parser: argparse.ArgumentParser) -> None:
+    """Which hosts there are, and which of them are meant."""
+    group = parser.add_argument_group("hosts")
+    group.add_argument(
+        "-i",
+        "--inventory",
+        dest="inventories",
+        metavar="INVENTORY",
+        action="append",
+        default=[],
+        help="inventory file or directory; may be given several times",
+    )
+    group.add_argument("--limit", metavar="PATTERN", help="only these hosts: web:&production:!web3")
+    group.add_argument("--allow-empty", action="store_true", help="a selection of nothing is no error")
+
+
+def local_options(parser: argparse.ArgumentParser) -> None:
+    """This machine, and by which name the inventory knows it."""
+    group = parser.add_argument_group("this machine")
+    group.add_argument("--local", action="store_true", help="this machine; without an inventory it is in group `all`")
+    group.add_argument("--host", metavar="NAME", help="the name of this machine in the inventory (default: its host name)")
+    root_option(group)
+
+
+def root_option(parser: argparse._ActionsContainer) -> None:  # noqa: SLF001  # a parser or a group
+    """The root file system to work on."""
+    parser.add_argument("--root", metavar="DIR", default="/", help="a directory that holds a root file system, instead of /")
+
+
+def tag_options(parser: argparse.ArgumentParser) -> None:
+    """Which resources."""
+    group = parser.add_argument_group("resources")
+    group.add_argument("--tags", metavar="TAGS", type=words, default=[], action="extend", help="only resources with one of these tags")
+    group.add_argument("--skip-tags", metavar="TAGS", type=words, default=[], action="extend", help="no resources with one of these tags")
+
+
+def words(text: str) -> list[str]:
+    """`a,b` as a list. Raises ArgumentTypeError where nothing is left."""
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("expected names, separated by commas")
+    return found
+
+
+def positive(text: str) -> int:
+    """A number from 1. Raises ArgumentTypeError."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time from 0 on. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds, such as 30 or 0.5, found {text!r}")
+    return value
