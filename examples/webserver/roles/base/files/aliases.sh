@@ -1,0 +1,3 @@
+alias ll='ls -l'
+alias la='ls -A'
+alias ..='cd ..'

@@ -1,0 +1,3 @@
+export EDITOR=vi
+export PAGER=less
+export HISTTIMEFORMAT='%F %T '
