@@ -1,0 +1,44 @@
+# A newcomer's two commands are `make demo` and `make test`; both set up what they need.
+SHELL := /bin/bash
+ARGS ?=
+
+.PHONY: help demo test test-fast test-slow check fix dev bench clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: ## boot a host, converge it from Git, break it, watch it heal
+	@scripts/setup debian product wheel
+	@.venv/bin/python -P scripts/demo.py $(ARGS)
+
+test: ## everything: lint, types, import contracts, all tests on the built wheel
+	@scripts/setup debian everything wheel images
+	@scripts/check
+	@scripts/test $(ARGS)
+
+test-fast: ## the tests that boot no host and take no time
+	@scripts/setup debian everything wheel
+	@scripts/test -m "not host and not slow" $(ARGS)
+
+test-slow: ## only the slow tests
+	@scripts/setup debian everything wheel images
+	@scripts/test -m slow $(ARGS)
+
+check: ## lint, format, types, import contracts
+	@scripts/setup debian everything
+	@scripts/check
+
+fix: ## let the linter and the formatter repair what they can
+	@scripts/setup debian everything
+	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+
+dev: ## an editable install in .venv-dev
+	@scripts/setup debian editable
+
+bench: ## the benchmarks
+	@scripts/setup debian everything wheel
+	@.venv/bin/python -P benchmarks/run.py $(ARGS)
+
+clean: ## remove what make made here (the cache of base images stays)
+	@scripts/clean
