@@ -16,7 +16,7 @@ import time
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from reconciler.errors import CommandFailed, NotYet, ReconcilerError, ResourceError, TimedOut, Unsupported
-from reconciler.safepath import Attributes, Tree, explain
+from reconciler.safepath import Attributes, Place, Tree, change_in_place, explain
 
 T = TypeVar("T")
 
@@ -62,6 +62,26 @@ class Account(NamedTuple):
     home: str
     shell: str
     comment: str
+
+
+class Entry(NamedTuple):
+    """One thing below a directory, while `Host.below` stands at it. name: relative to there."""
+
+    host: Host
+    path: str
+    name: str
+    found: os.stat_result
+    place: Place
+
+    def set_attributes(self, attributes: Attributes) -> None:
+        """Change owner, group and mode in place; of a link, its own. Raises ResourceError."""
+        self.host.act(self.path)
+        try:
+            change_in_place(self.path, self.place, attributes)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise explain(error, self.path, "change the attributes of") from error
 
 
 class Host:
@@ -135,6 +155,26 @@ class Host:
         except OSError as error:
             raise explain(error, path, "list") from error
 
+    def resolve(self, path: str) -> str:
+        """Where `path` leads: links followed that nobody but root can have put there.
+
+        Raises UnsafePath for any other link, ResourceError.
+        """
+        try:
+            return self.files.resolve(path)
+        except OSError as error:
+            raise explain(error, path, "follow") from error
+
+    def below(self, path: str) -> Iterator[Entry]:
+        """Everything below a directory on its file system, parents first. Raises ResourceError."""
+        try:
+            for name, found, place in self.files.below(path):
+                yield Entry(self, f"{path}/{name}", name, found, place)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise explain(error, path, "walk") from error
+
     def content(self, sha256: str, size: int) -> Iterator[bytes]:
         """The bytes that the catalog names by digest, a piece at a time."""
         if self._fetch is None:
@@ -181,11 +221,11 @@ class Host:
         return self.memo("user", "accounts", lambda: {a.name: a for a in self._read_accounts()})
 
     def _read_accounts(self) -> List[Account]:
-        found: List[Account] = []
-        for fields in self.table("/etc/passwd", 7):
-            name, _, uid, gid, comment, home, shell = fields
-            found.append(Account(name, int(uid), int(gid), home, shell, comment))
-        return found
+        return [
+            Account(name, int(uid), int(gid), home, shell, comment)
+            for name, _, uid, gid, comment, home, shell in self.table("/etc/passwd", 7)
+            if _is_number(uid) and _is_number(gid)
+        ]
 
     def groups(self) -> Dict[str, Tuple[int, Tuple[str, ...]]]:
         """All local groups: name -> (gid, members)."""
@@ -195,6 +235,7 @@ class Host:
             lambda: {
                 name: (int(gid), tuple(m for m in members.split(",") if m))
                 for name, _, gid, members in self.table("/etc/group", 4)
+                if _is_number(gid)
             },
         )
 
@@ -204,12 +245,13 @@ class Host:
             text = self.read(path).decode("utf-8", "surrogateescape")
         except NotYet:
             return []
-        rows = (line.split(":") for line in text.splitlines() if line and line[0] not in "#+-")
+        # Not splitlines(): a comment may hold characters that it takes for the end of a line.
+        rows = (line.split(":") for line in text.split("\n") if line and line[0] not in "#+-")
         return [row for row in rows if len(row) == width]
 
     def uid(self, name: str) -> int:
         """The number of an owner given by name or number. Raises NotYet for an unknown name."""
-        if name.isdigit():
+        if _is_number(name):
             return int(name)
         account = self.account(name)
         if account is not None:
@@ -218,7 +260,7 @@ class Host:
 
     def gid(self, name: str) -> int:
         """The number of a group given by name or number. Raises NotYet for an unknown name."""
-        if name.isdigit():
+        if _is_number(name):
             return int(name)
         group = self.groups().get(name)
         if group is not None:
@@ -289,8 +331,8 @@ class Host:
         self.act(path)
         self.files.write(path, content, attributes, expect=expect, validate=validate)
 
-    def mkdir(self, path: str, attributes: Attributes = Attributes(mode=0o755)) -> None:
-        """Make one directory. Raises ResourceError."""
+    def mkdir(self, path: str, attributes: Attributes = Attributes()) -> None:
+        """Make one directory, with mode 0755 unless one is given. Raises ResourceError."""
         self.act(path)
         self.files.mkdir(path, attributes)
 
@@ -348,6 +390,10 @@ class Host:
         except BaseException:
             _kill_group(process)
             raise
+        finally:
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
         done = Completed(tuple(argv), process.returncode, _text(out), _text(err))
         if check and not done.ok:
             raise CommandFailed(done.argv, done.code, done.err.strip() or done.out)
@@ -402,23 +448,29 @@ class _Kept:
     """The first and the last half MiB of a stream."""
 
     def __init__(self) -> None:
-        self.head = b""
-        self.tail = b""
+        self.head = bytearray()
+        self.tail = bytearray()
         self.dropped = 0
 
     def add(self, piece: bytes) -> None:
         room = OUTPUT_CAP // 2 - len(self.head)
         self.head += piece[:room]
         self.tail += piece[room:]
+        # Cut once in a while, and not for every piece.
+        if len(self.tail) > 4 * OUTPUT_CAP:
+            self._cut()
+
+    def _cut(self) -> None:
         extra = len(self.tail) - OUTPUT_CAP // 2
         if extra > 0:
-            self.tail = self.tail[extra:]
+            del self.tail[:extra]
             self.dropped += extra
 
     def whole(self) -> bytes:
+        self._cut()
         if not self.dropped:
-            return self.head + self.tail
-        return self.head + b"\n[... %d bytes left out ...]\n" % self.dropped + self.tail
+            return bytes(self.head + self.tail)
+        return b"%b\n[... %d bytes left out ...]\n%b" % (self.head, self.dropped, self.tail)
 
 
 def _communicate(process: "subprocess.Popen[bytes]", input: Optional[bytes], end: float) -> Tuple[bytes, bytes]:
@@ -462,9 +514,6 @@ def _communicate(process: "subprocess.Popen[bytes]", input: Optional[bytes], end
         process.wait(max(end - time.monotonic(), 0.0))
     except subprocess.TimeoutExpired:
         raise _Late from None
-    for stream in (process.stdout, process.stderr, process.stdin):
-        if stream is not None:
-            stream.close()
     return kept[process.stdout].whole(), kept[process.stderr].whole()
 
 
@@ -485,6 +534,10 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
             except ProcessLookupError:
                 pass
         return
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _text(output: bytes) -> str:

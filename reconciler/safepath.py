@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 from reconciler.errors import Moved, ResourceError, UnsafePath, Unsupported
 
 MAX_LINKS = 40
+#: Levels of a tree that are removed with one descriptor each.
+MAX_DEPTH = 100
 CHUNK = 1 << 20
 TEMP_MARK = ".rec-"
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -180,22 +183,54 @@ class Tree:
                         f"in a directory of uid {owner}, who could have put it there"
                     )
                 owner = entered
-            return os.dup(chain[-1]), owner in self._safe
+            return os.dup(chain[-1]), self._only_ours(os.fstat(chain[-1]))
         finally:
             for fd in chain:
                 os.close(fd)
+
+    def _only_ours(self, directory: os.stat_result) -> bool:
+        """Whether nobody but root (or we) can put things into a directory."""
+        by_group = directory.st_mode & 0o020 and directory.st_gid != 0
+        return directory.st_uid in self._safe and not by_group and not directory.st_mode & 0o002
 
     def _trusted_link(self, fd: int, owner: int, name: str, error: OSError) -> str:
         """The text of the link `name`, if nobody but root can have made it."""
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if not stat.S_ISLNK(found.st_mode):
             raise error
-        if found.st_uid not in self._safe or owner not in self._safe:
+        # Anybody can make a hard link to a link of root, where the kernel does not forbid it.
+        borrowed = found.st_nlink > 1 and not self._only_ours(os.fstat(fd))
+        if found.st_uid not in self._safe or owner not in self._safe or borrowed:
             raise UnsafePath(
-                f"'{name}' is a symbolic link made by uid {found.st_uid}; it is not followed",
+                f"'{name}' is a symbolic link that uid {found.st_uid if owner in self._safe else owner} "
+                "may have put there; it is not followed",
                 hint="remove the link, or declare the path that it points to",
             )
         return os.readlink(name, dir_fd=fd)
+
+    def resolve(self, path: str) -> str:
+        """Where `path` leads: its last component's links followed, by the rule for those on the way.
+
+        Raises UnsafePath, OSError.
+        """
+        for _ in range(MAX_LINKS):
+            try:
+                with self.parent(path) as place:
+                    found = _stat_at(place)
+                    if found is None or not stat.S_ISLNK(found.st_mode):
+                        return path
+                    owner = os.fstat(place.fd).st_uid
+                    text = self._trusted_link(place.fd, owner, place.name, OSError())
+                    # The text may begin with `..`, which counts from where the directory really is.
+                    path = os.path.normpath(os.path.join(self._location(place.fd), text))
+            except (FileNotFoundError, NotADirectoryError):
+                return path
+        raise UnsafePath(f"too many links at {path}")
+
+    def _location(self, fd: int) -> str:
+        """The path below our root of an open directory."""
+        whole = os.readlink(f"/proc/self/fd/{fd}")
+        return whole[len(os.path.realpath(self.root).rstrip("/")) :] or "/"
 
     # -- looking -------------------------------------------------------------------------
 
@@ -250,6 +285,38 @@ class Tree:
         fd, _ = self._walk(split(path))
         try:
             return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def below(self, path: str) -> Iterator[Tuple[str, os.stat_result, Place]]:
+        """Everything below a directory on its file system, parents first: name, look, place.
+
+        Goes by descriptors, so owners may differ from level to level: a link is seen and never
+        entered, whenever it is put there.
+        """
+        fd, trusted = self._walk(split(path))
+        yield from self._below(fd, trusted, os.fstat(fd).st_dev, "")
+
+    def _below(
+        self, fd: int, trusted: bool, device: int, prefix: str
+    ) -> Iterator[Tuple[str, os.stat_result, Place]]:
+        try:
+            for name in sorted(os.listdir(fd)):
+                place = Place(fd, name, trusted)
+                found = _stat_at(place)
+                if found is None or found.st_dev != device:
+                    continue
+                yield prefix + name, found, place
+                if not stat.S_ISDIR(found.st_mode):
+                    continue
+                try:
+                    inner = os.open(name, DIRECTORY, dir_fd=fd)
+                except OSError as error:
+                    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        continue  # it was swapped just now
+                    raise
+                ours = trusted and self._only_ours(os.fstat(inner))
+                yield from self._below(inner, ours, device, f"{prefix}{name}/")
         finally:
             os.close(fd)
 
@@ -308,7 +375,7 @@ class Tree:
             finally:
                 os.close(fd)
             if validate is not None:
-                validate(path[: len(path) - len(path.rstrip("/").rsplit("/", 1)[1])] + temporary)
+                validate(f"{path.rstrip('/').rsplit('/', 1)[0]}/{temporary}")
             if not _same(found, _stat_at(place)):
                 raise Moved(f"{path} was changed by somebody else in the meantime")
             os.rename(temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
@@ -318,14 +385,26 @@ class Tree:
         self._sync_directory(place.fd)
 
     def mkdir(self, path: str, attributes: Attributes) -> None:
-        """Make one directory. Raises ResourceError."""
+        """Make one directory: 0755 unless a mode is given, and setgid if its directory is.
+
+        Raises ResourceError.
+        """
         try:
             with self.parent(path) as place:
                 os.mkdir(place.name, 0o700, dir_fd=place.fd)
+                fd = os.open(place.name, DIRECTORY, dir_fd=place.fd)
+                try:
+                    made = os.fstat(fd)
+                    if made.st_uid != os.geteuid() or os.listdir(fd):
+                        raise UnsafePath(f"{path} was swapped for another directory just now")
+                    if attributes.mode is None:
+                        attributes = attributes._replace(mode=0o755 | made.st_mode & stat.S_ISGID)
+                    _set_attributes(fd, attributes, None)
+                finally:
+                    os.close(fd)
                 self._sync_directory(place.fd)
         except OSError as error:
             raise explain(error, path, "make directory") from error
-        self.set_attributes(path, attributes)
 
     def symlink(self, path: str, text: str) -> None:
         """Put a symbolic link in place, atomically replacing a file or link. Raises ResourceError."""
@@ -368,7 +447,7 @@ class Tree:
         """
         try:
             with self.parent(path) as place:
-                _change_in_place(path, place, attributes)
+                change_in_place(path, place, attributes)
         except OSError as error:
             raise explain(error, path, "change the attributes of") from error
 
@@ -383,18 +462,21 @@ class Tree:
     def remove(self, path: str, *, recurse: bool = False) -> None:
         """Remove a file, a link, an empty directory; with `recurse` all that is below it.
 
-        Stays on one file system, refuses mount points and the directories of PROTECTED.
+        What is not there is no error. Stays on one file system, refuses mount points and the directories of PROTECTED.
         Raises ResourceError.
         """
         clean = "/" + "/".join(split(path))
         if clean in PROTECTED:
             raise UnsafePath(f"{clean} is part of the system and is never removed")
-        self._refuse_mounts(clean)
         try:
             with self.parent(clean) as place:
                 found = _stat_at(place)
                 if found is None:
                     return
+                real = f"{self._location(place.fd).rstrip('/')}/{place.name}"
+                if real in PROTECTED:
+                    raise UnsafePath(f"{real} is part of the system and is never removed")
+                self._refuse_mounts(real)
                 if not stat.S_ISDIR(found.st_mode):
                     os.unlink(place.name, dir_fd=place.fd)
                 else:
@@ -402,6 +484,8 @@ class Tree:
                         _empty(place.name, place.fd, found.st_dev, clean)
                     os.rmdir(place.name, dir_fd=place.fd)
                 self._sync_directory(place.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return
         except OSError as error:
             raise explain(error, clean, "remove") from error
 
@@ -439,14 +523,14 @@ class Tree:
 
     def _refuse_mounts(self, path: str) -> None:
         """A bind mount has the same device number: only the mount table tells."""
-        whole = (self.root.rstrip("/") + path).rstrip("/")
+        whole = os.path.realpath(self.root).rstrip("/") + path
         try:
             with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
                 points = [line.split(" ", 5)[4] for line in table]
         except OSError:
             return
         for point in points:
-            point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n")
+            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point)
             if point == whole or point.startswith(whole + "/"):
                 raise UnsafePath(f"{point} is a mount point; unmount it first")
 
@@ -499,7 +583,9 @@ def _set_attributes(fd: int, attributes: Attributes, found: Optional[os.stat_res
     if found is not None:
         uid = found.st_uid if uid is None else uid
         gid = found.st_gid if gid is None else gid
-        mode = stat.S_IMODE(found.st_mode) if mode is None else mode
+        if mode is None:
+            kept = 0o7777 if (uid, gid) == (found.st_uid, found.st_gid) else 0o1777
+            mode = stat.S_IMODE(found.st_mode) & kept
     now = os.fstat(fd)
     wanted = (now.st_uid if uid is None else uid, now.st_gid if gid is None else gid)
     if wanted != (now.st_uid, now.st_gid):
@@ -507,8 +593,11 @@ def _set_attributes(fd: int, attributes: Attributes, found: Optional[os.stat_res
     os.fchmod(fd, 0o600 if mode is None else mode)
 
 
-def _change_in_place(path: str, place: Place, attributes: Attributes) -> None:
-    """Through a descriptor of the very inode that was checked (O_PATH opens without effect)."""
+def change_in_place(path: str, place: Place, attributes: Attributes) -> None:
+    """Change the attributes of what is at an open place. Raises OSError, UnsafePath.
+
+    Acts through a descriptor of the very inode that was checked (O_PATH opens without effect).
+    """
     fd = os.open(place.name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
     try:
         found = os.fstat(fd)
@@ -520,31 +609,54 @@ def _change_in_place(path: str, place: Place, attributes: Attributes) -> None:
             os.chown(place.name, uid, gid, dir_fd=place.fd, follow_symlinks=False)
             return
         handle = f"/proc/self/fd/{fd}"
-        mode = stat.S_IMODE(found.st_mode) if attributes.mode is None else attributes.mode
         if (uid, gid) != (found.st_uid, found.st_gid):
+            # The kernel clears setuid and setgid of a file here: they were the old owner's wish.
             os.chown(handle, uid, gid)
             found = os.fstat(fd)
-        if mode != stat.S_IMODE(found.st_mode):
-            os.chmod(handle, mode)
+        if attributes.mode not in (None, stat.S_IMODE(found.st_mode)):
+            os.chmod(handle, attributes.mode or 0)
     finally:
         os.close(fd)
 
 
 def _empty(name: str, parent_fd: int, device: int, path: str) -> None:
-    """Remove all that is in a directory, entered by descriptor, never across a device."""
-    fd = os.open(name, DIRECTORY, dir_fd=parent_fd)
+    """Remove all that is in a directory, entered by descriptor, never across a device.
+
+    A tree may be deeper than we have descriptors: what is too deep is moved to the top first.
+    """
+    top = os.open(name, DIRECTORY, dir_fd=parent_fd)
     try:
-        if os.fstat(fd).st_dev != device:
+        if os.fstat(top).st_dev != device:
             raise UnsafePath(f"{path} is another file system; it is not removed")
-        for entry in os.listdir(fd):
-            found = os.stat(entry, dir_fd=fd, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                _empty(entry, fd, device, f"{path}/{entry}")
-                os.rmdir(entry, dir_fd=fd)
-            else:
-                os.unlink(entry, dir_fd=fd)
+        while True:
+            entries = os.listdir(top)
+            if not entries:
+                return
+            for entry in entries:
+                _remove_entry(entry, top, top, device, path, MAX_DEPTH)
     finally:
-        os.close(fd)
+        os.close(top)
+
+
+def _remove_entry(name: str, fd: int, top: int, device: int, path: str, depth: int) -> None:
+    found = _stat_at(Place(fd, name, trusted=False))
+    if found is None:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        os.unlink(name, dir_fd=fd)
+        return
+    if depth == 0:
+        os.rename(name, f"{TEMP_MARK}{secrets.token_hex(12)}", src_dir_fd=fd, dst_dir_fd=top)
+        return
+    inner = os.open(name, DIRECTORY, dir_fd=fd)
+    try:
+        if os.fstat(inner).st_dev != device:
+            raise UnsafePath(f"{path}/{name} is another file system; it is not removed")
+        for entry in os.listdir(inner):
+            _remove_entry(entry, inner, top, device, f"{path}/{name}", depth - 1)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=fd)
 
 
 def _unlink_quietly(name: str, fd: int) -> None:
