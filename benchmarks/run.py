@@ -19,9 +19,10 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+from workloads import PACKAGES, SERVICES, UNIT, WORKLOADS, write  # noqa: E402
+
 from hosts.booted import BootedHost  # noqa: E402  tests/ is not installed
 from hosts.lab import Lab  # noqa: E402
-from workloads import PACKAGES, SERVICES, UNIT, WORKLOADS, write  # noqa: E402
 
 #: What the issue of the foundation asks for, in seconds of wall time.
 BARS = {"w1000": 0.35, "w12": 0.40}
@@ -49,7 +50,15 @@ def _measure(host: BootedHost, name: str, times: int) -> dict[str, Any]:
     repo = f"/root/{name}"
     host.run(["git", "init", "-q", repo])
     host.run(["git", "-C", repo, "add", "."])
-    commit = ["-c", "user.name=bench", "-c", "user.email=bench@example.test", "commit", "-qm", "all"]
+    commit = [
+        "-c",
+        "user.name=bench",
+        "-c",
+        "user.email=bench@example.test",
+        "commit",
+        "-qm",
+        "all",
+    ]
     host.run(["git", "-C", repo, *commit])
     if name == "w12":
         for service in SERVICES:
@@ -68,7 +77,9 @@ def _measure(host: BootedHost, name: str, times: int) -> dict[str, Any]:
     done = host.run(["python3", "/root/timed.py", json.dumps(commands), str(times)], timeout=600)
     samples: dict[str, Any] = json.loads(done.stdout)
     report = json.loads(first.stdout)
-    samples["first apply"] = [{"wall": report["seconds"], "cpu": 0, "rss": 0, "code": 0, "last": [""]}]
+    samples["first apply"] = [
+        {"wall": report["seconds"], "cpu": 0, "rss": 0, "code": 0, "last": [""]}
+    ]
     return samples
 
 
@@ -76,7 +87,8 @@ def _wanted(host: BootedHost, name: str) -> dict[str, Any]:
     found = host.run(["find", "/srv/bench", "-type", "f"]).stdout.split()
     return {
         "files": [
-            [path, hashlib.sha256((host.root / path[1:]).read_bytes()).hexdigest()] for path in found
+            [path, hashlib.sha256((host.root / path[1:]).read_bytes()).hexdigest()]
+            for path in found
         ],
         "packages": PACKAGES if name == "w12" else [],
         "services": SERVICES if name == "w12" else [],

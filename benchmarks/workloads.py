@@ -9,11 +9,38 @@ from pathlib import Path
 SERVICES = [f"bench-{number:02}" for number in range(10)]
 UNIT = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
 #: Part of every Debian root, so that nothing is installed before the first measurement.
-PACKAGES = (
-    "apt base-files base-passwd bash bsdutils coreutils dash debconf debianutils diffutils dpkg"
-    " findutils gpgv grep gzip hostname init-system-helpers libacl1 libattr1 libbz2-1.0 login"
-    " mawk mount ncurses-base passwd perl-base sed tar util-linux zlib1g"
-).split()
+PACKAGES = [
+    "apt",
+    "base-files",
+    "base-passwd",
+    "bash",
+    "bsdutils",
+    "coreutils",
+    "dash",
+    "debconf",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "gpgv",
+    "grep",
+    "gzip",
+    "hostname",
+    "init-system-helpers",
+    "libacl1",
+    "libattr1",
+    "libbz2-1.0",
+    "login",
+    "mawk",
+    "mount",
+    "ncurses-base",
+    "passwd",
+    "perl-base",
+    "sed",
+    "tar",
+    "util-linux",
+    "zlib1g",
+]
 
 Resource = dict[str, object]
 

@@ -80,7 +80,7 @@ class Declaration:
         return document
 
     @classmethod
-    def from_json(cls, document: Mapping[str, object]) -> "Declaration":
+    def from_json(cls, document: Mapping[str, object]) -> Declaration:
         """The inverse of `to_json`. Raises KeyError, TypeError for something else."""
         get = document.get
         return cls(
@@ -130,7 +130,7 @@ class Catalog:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, object]) -> "Catalog":
+    def from_json(cls, document: Mapping[str, object]) -> Catalog:
         """The inverse of `to_json`. Raises ProtocolError for anything else."""
         check_schema(document, "reconciler/catalog")
         try:
@@ -149,7 +149,9 @@ class Catalog:
 def check_schema(document: Mapping[str, object], name: str) -> None:
     """Raise ProtocolError unless `document` is a `name` of version 1."""
     if document.get("schema") != [name, 1]:
-        raise ProtocolError(f"expected a {name} of version 1, found schema {document.get('schema')!r}")
+        raise ProtocolError(
+            f"expected a {name} of version 1, found schema {document.get('schema')!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ class Result:
             "title": self.title,
             "action": self.action,
             "changes": [
-                {"attribute": c.attribute, "before": c.before, "after": c.after} for c in self.changes
+                {"attribute": c.attribute, "before": c.before, "after": c.after}
+                for c in self.changes
             ],
             "diff": self.diff,
             "reason": self.reason,
@@ -206,7 +209,7 @@ class Result:
         return document
 
     @classmethod
-    def from_json(cls, document: Mapping[str, object]) -> "Result":
+    def from_json(cls, document: Mapping[str, object]) -> Result:
         """The inverse of `to_json`. Raises KeyError, TypeError for something else."""
         get = document.get
         changes: List[Change] = []
@@ -270,7 +273,7 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, object]) -> "Plan":
+    def from_json(cls, document: Mapping[str, object]) -> Plan:
         """The inverse of `to_json`. Raises ProtocolError for anything else."""
         check_schema(document, cls.schema)
         return cls(**_common(document))  # type: ignore[arg-type]
@@ -329,7 +332,7 @@ class Report:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, object]) -> "Report":
+    def from_json(cls, document: Mapping[str, object]) -> Report:
         """The inverse of `to_json`. Raises ProtocolError for anything else."""
         check_schema(document, cls.schema)
         own = {name: document[name] for name in ("run", "mode", "started", "interrupted")}
@@ -377,4 +380,6 @@ def decode_param(value: object, secrets: Mapping[str, str]) -> object:
 
 def show_value(value: Value) -> str:
     """A value for a person: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return (
+        value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    )

@@ -7,15 +7,35 @@ is read-only: an act raises, so a dry run cannot lie.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
 import stat
 import subprocess
 import time
-from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
-from reconciler.errors import CommandFailed, NotYet, ReconcilerError, ResourceError, TimedOut, Unsupported
+from reconciler.errors import (
+    CommandFailed,
+    NotYet,
+    ReconcilerError,
+    ResourceError,
+    TimedOut,
+    Unsupported,
+)
 from reconciler.safepath import Attributes, Place, Tree, change_in_place, explain
 
 T = TypeVar("T")
@@ -126,7 +146,9 @@ class Host:
         if found is None:
             raise NotYet(f"{path} does not exist")
         if stat.S_ISREG(found.st_mode) and found.st_size > READ_CAP:
-            raise Unsupported(f"{path} has {found.st_size} bytes; more than {READ_CAP} are not read whole")
+            raise Unsupported(
+                f"{path} has {found.st_size} bytes; more than {READ_CAP} are not read whole"
+            )
         try:
             return b"".join(self.files.chunks(path))
         except OSError as error:
@@ -274,19 +296,32 @@ class Host:
             import pwd
 
             try:
-                return pwd.getpwnam(name).pw_uid if call == "getpwnam" else grp.getgrnam(name).gr_gid
+                return (
+                    pwd.getpwnam(name).pw_uid if call == "getpwnam" else grp.getgrnam(name).gr_gid
+                )
             except KeyError:
                 pass
-        raise NotYet(f"{kind} '{name}' does not exist", hint=f"declare it as a {kind} resource, or install what brings it")
+        raise NotYet(
+            f"{kind} '{name}' does not exist",
+            hint=f"declare it as a {kind} resource, or install what brings it",
+        )
 
     def owner_name(self, uid: int) -> str:
         """The name of a user number; the number itself where it has no name."""
-        names = self.memo("user", "names", lambda: {a.uid: a.name for a in reversed(list(self._accounts().values()))})
+        names = self.memo(
+            "user",
+            "names",
+            lambda: {a.uid: a.name for a in reversed(list(self._accounts().values()))},
+        )
         return names.get(uid, str(uid))
 
     def group_name(self, gid: int) -> str:
         """The name of a group number; the number itself where it has no name."""
-        names = self.memo("group", "names", lambda: {g[0]: name for name, g in reversed(list(self.groups().items()))})
+        names = self.memo(
+            "group",
+            "names",
+            lambda: {g[0]: name for name, g in reversed(list(self.groups().items()))},
+        )
         return names.get(gid, str(gid))
 
     # -- acting --------------------------------------------------------------------------
@@ -294,7 +329,9 @@ class Host:
     def act(self, path: Optional[str] = None) -> None:
         """Say that something will be changed now; `path` if it is a file. Raises in a plan."""
         if self.readonly:
-            raise ReconcilerError(f"a plan must not change anything{f', but would: {path}' if path else ''}")
+            raise ReconcilerError(
+                f"a plan must not change anything{f', but would: {path}' if path else ''}"
+            )
         if path is not None:
             self.before_change(path)
 
@@ -406,7 +443,7 @@ class Host:
         env: Optional[Mapping[str, str]],
         cwd: Optional[str],
         user: Optional[str],
-    ) -> "subprocess.Popen[bytes]":
+    ) -> subprocess.Popen[bytes]:
         where = cwd or "/"
         identity: Dict[str, object] = {}
         environment = {**ENVIRONMENT, **(env or {})}
@@ -416,7 +453,13 @@ class Host:
                 raise NotYet(f"user '{user}' does not exist")
             groups = [gid for gid, members in self.groups().values() if user in members]
             identity = {"user": account.uid, "group": account.gid, "extra_groups": groups}
-            environment = {**ENVIRONMENT, "HOME": account.home, "USER": user, "LOGNAME": user, **(env or {})}
+            environment = {
+                **ENVIRONMENT,
+                "HOME": account.home,
+                "USER": user,
+                "LOGNAME": user,
+                **(env or {}),
+            }
         command = list(argv)
         if self.root != "/":
             if identity or where != "/":
@@ -473,7 +516,9 @@ class _Kept:
         return b"%b\n[... %d bytes left out ...]\n%b" % (self.head, self.dropped, self.tail)
 
 
-def _communicate(process: "subprocess.Popen[bytes]", input: Optional[bytes], end: float) -> Tuple[bytes, bytes]:
+def _communicate(
+    process: subprocess.Popen[bytes], input: Optional[bytes], end: float
+) -> Tuple[bytes, bytes]:
     """Feed and drain a process until it has ended, whoever still holds its output."""
     assert process.stdout is not None and process.stderr is not None
     kept = {process.stdout: _Kept(), process.stderr: _Kept()}
@@ -495,7 +540,9 @@ def _communicate(process: "subprocess.Popen[bytes]", input: Optional[bytes], end
             if now > end and ended is None:
                 raise _Late
             # poll() above is what notices the end of a process whose output stays open.
-            for key, _ in selector.select(min(0.1, max(end - now, 0.0)) if ended is None else GRACE / 4):
+            for key, _ in selector.select(
+                min(0.1, max(end - now, 0.0)) if ended is None else GRACE / 4
+            ):
                 if key.fileobj is process.stdin:
                     try:
                         todo = todo[os.write(key.fd, todo[:65536]) :] if todo else todo
@@ -517,22 +564,18 @@ def _communicate(process: "subprocess.Popen[bytes]", input: Optional[bytes], end
     return kept[process.stdout].whole(), kept[process.stderr].whole()
 
 
-def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started: politely first, for a second."""
     for number, patience in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(patience)
         except subprocess.TimeoutExpired:
             continue
         if number == signal.SIGTERM:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         return
 
 

@@ -39,8 +39,35 @@ O_PATH = 0o10000000  # not in `os` before 3.10
 
 #: Never removed with what is below them.
 PROTECTED = frozenset(
-    "/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /media /mnt /opt /proc /root /run /sbin"
-    " /srv /sys /tmp /usr /usr/bin /usr/lib /usr/sbin /usr/share /var /var/lib /var/log".split()
+    [
+        "/",
+        "/bin",
+        "/boot",
+        "/dev",
+        "/etc",
+        "/home",
+        "/lib",
+        "/lib32",
+        "/lib64",
+        "/media",
+        "/mnt",
+        "/opt",
+        "/proc",
+        "/root",
+        "/run",
+        "/sbin",
+        "/srv",
+        "/sys",
+        "/tmp",
+        "/usr",
+        "/usr/bin",
+        "/usr/lib",
+        "/usr/sbin",
+        "/usr/share",
+        "/var",
+        "/var/lib",
+        "/var/log",
+    ]
 )
 
 #: Capabilities and measurements belong to the old content, not to the name.
@@ -167,7 +194,9 @@ class Tree:
                     text = self._trusted_link(chain[-1], owner, part, error)
                     links += 1
                     if links > MAX_LINKS:
-                        raise UnsafePath(f"too many links on the way to /{'/'.join(parts)}") from None
+                        raise UnsafePath(
+                            f"too many links on the way to /{'/'.join(parts)}"
+                        ) from None
                     if text.startswith("/"):
                         for old in chain[1:]:
                             os.close(old)
@@ -356,7 +385,10 @@ class Tree:
     ) -> None:
         found = _stat_at(place)
         if found is not None and not stat.S_ISREG(found.st_mode):
-            raise Unsupported(f"{path} exists and is not a regular file", hint="remove it first, or declare force: true")
+            raise Unsupported(
+                f"{path} exists and is not a regular file",
+                hint="remove it first, or declare force: true",
+            )
         if expect is not None and not _same(expect, found):
             raise Moved(f"{path} was changed by somebody else in the meantime")
         # 255 bytes is the longest name that Linux file systems take.
@@ -418,7 +450,11 @@ class Tree:
                     path,
                     "link",
                     lambda name, fd: os.link(
-                        source.name, name, src_dir_fd=source.fd, dst_dir_fd=fd, follow_symlinks=False
+                        source.name,
+                        name,
+                        src_dir_fd=source.fd,
+                        dst_dir_fd=fd,
+                        follow_symlinks=False,
                     ),
                 )
         except OSError as error:
@@ -455,7 +491,9 @@ class Tree:
         """Set the times of what is there, links not followed. Raises ResourceError."""
         try:
             with self.parent(path) as place:
-                os.utime(place.name, ns=(atime_ns, mtime_ns), dir_fd=place.fd, follow_symlinks=False)
+                os.utime(
+                    place.name, ns=(atime_ns, mtime_ns), dir_fd=place.fd, follow_symlinks=False
+                )
         except OSError as error:
             raise explain(error, path, "set the times of") from error
 

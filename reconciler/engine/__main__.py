@@ -19,9 +19,6 @@ if not __package__ and os.path.isdir(os.path.dirname(os.path.abspath(__file__)))
     # Started as a file of an installed package, in isolated mode: the package's place is ours.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-if sys.version_info < (3, 9):
-    sys.stderr.write("reconciler needs Python 3.9 or newer on the host\n")
-    sys.exit(1)
 
 from reconciler.catalog import Catalog
 from reconciler.engine.converge import Run, converge
@@ -85,7 +82,10 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
     catalog = Catalog.from_json(wire.receive())
     order = _arrange(catalog, wire)
     host = Host(
-        root, facts=gather(root), durability=str(request.get("durability", "batch")), fetch=_Contents(wire)
+        root,
+        facts=gather(root),
+        durability=str(request.get("durability", "batch")),
+        fetch=_Contents(wire),
     )
     diff = bool(request.get("diff", True))
     if operation == "plan":
@@ -149,7 +149,9 @@ class _Contents:
             for _ in pieces:
                 pass  # a full disk ends the reading early, the frames are still to come
         if digest.hexdigest() != sha256:
-            raise ResourceError(f"the content that came is not the one declared (sha256 {sha256[:12]})")
+            raise ResourceError(
+                f"the content that came is not the one declared (sha256 {sha256[:12]})"
+            )
         if size <= KEEP:
             self._kept[sha256] = b"".join(whole)
 

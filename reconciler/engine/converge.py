@@ -58,7 +58,13 @@ class Run:
 
 
 def converge(
-    catalog: Catalog, order: Order, host: Host, ledger: Ledger, run: Run, boundary: Boundary, emit: Emit
+    catalog: Catalog,
+    order: Order,
+    host: Host,
+    ledger: Ledger,
+    run: Run,
+    boundary: Boundary,
+    emit: Emit,
 ) -> Report:
     """Make the machine match the catalog. Fails per resource, never as a whole, unless the
     ledger cannot be written before the first change (ReconcilerError)."""
@@ -78,7 +84,7 @@ def converge(
         results=tuple(work.results.values()),
         commit=catalog.commit,
         dirty=catalog.dirty,
-        warnings=tuple([*ledger.warnings, *host.warnings]),
+        warnings=(*ledger.warnings, *host.warnings),
         seconds=time.monotonic() - clock,
         run=run.id,
         mode=run.mode,
@@ -123,7 +129,9 @@ class _Work:
         self.intended = {node.id for node in pending}
         intents = [intent_of(node) for node in pending]
         run = self.run
-        self.ledger.begin(run.id, run.mode, catalog.host, catalog.commit, catalog.dirty, intents, self.owed)
+        self.ledger.begin(
+            run.id, run.mode, catalog.host, catalog.commit, catalog.dirty, intents, self.owed
+        )
         hidden = {
             path
             for node in self.order.nodes
@@ -134,7 +142,9 @@ class _Work:
         def keep(path: str) -> None:
             self.ledger.keep_images(self.run.id, self.host, [path], hidden)
 
-        self.ledger.keep_images(self.run.id, self.host, (path for intent in intents for path in intent.paths), hidden)
+        self.ledger.keep_images(
+            self.run.id, self.host, (path for intent in intents for path in intent.paths), hidden
+        )
         self.host.before_change = keep
 
     def end(self, report: Report) -> Report:
@@ -174,7 +184,9 @@ class _Work:
                 continue
             batch = [step, *self._others(step, queue)]
             for one in batch:
-                self.emit({"event": "start", "id": one.node.id, "index": len(self.done), "total": total})
+                self.emit(
+                    {"event": "start", "id": one.node.id, "index": len(self.done), "total": total}
+                )
             self._turn(batch)
         self.results.update((step.node.id, step.result) for step in queue)
 
@@ -208,7 +220,10 @@ class _Work:
         taken = {step.node.id}
         for other in list(queue):
             if type(other.node.resource) is kind and other.pending:
-                if all(one in self.results or one in taken for one in self.order.requires[other.node.id]):
+                if all(
+                    one in self.results or one in taken
+                    for one in self.order.requires[other.node.id]
+                ):
                     batch.append(other)
                     taken.add(other.node.id)
                     queue.remove(other)
@@ -244,16 +259,29 @@ class _Work:
 
     def _already_there(self, step: Step) -> Result:
         """In sync at its turn: as planned, or because an earlier change brought it along."""
-        bringers = tuple(sorted(self.order.requires[step.node.id] & self.done)) or tuple(sorted(self.done))[-1:]
+        bringers = (
+            tuple(sorted(self.order.requires[step.node.id] & self.done))
+            or tuple(sorted(self.done))[-1:]
+        )
         if step.result.status == "pending":
             add_owed(self.order, self.owed, step.node)
-            return replace(step.result, status="changed", because=bringers, reason=f"brought by {', '.join(bringers)}" if bringers else "")
+            return replace(
+                step.result,
+                status="changed",
+                because=bringers,
+                reason=f"brought by {', '.join(bringers)}" if bringers else "",
+            )
         return replace(step.result, status="ok", action="", reason="", because=())
 
     def _change(self, work: Sequence[Tuple[Step, Diff]], clock: float) -> None:
         described_as = {
             step.node.id: described(
-                replace(step.result, because=(), reason=""), step.node, diff, self.host, self.known, text=self.run.diff
+                replace(step.result, because=(), reason=""),
+                step.node,
+                diff,
+                self.host,
+                self.known,
+                text=self.run.diff,
             )
             for step, diff in work
         }
@@ -263,7 +291,16 @@ class _Work:
                     self.ledger.intend(self.run.id, intent_of(step.node))
         except sqlite3.Error as error:
             for step, _ in work:
-                self._conclude(step, failure(step.result, ResourceError(f"the ledger cannot be written, so nothing is changed: {error}")), clock)
+                self._conclude(
+                    step,
+                    failure(
+                        step.result,
+                        ResourceError(
+                            f"the ledger cannot be written, so nothing is changed: {error}"
+                        ),
+                    ),
+                    clock,
+                )
             return
         outcomes = self._apply(work)
         nodes = [step.node for step, _ in work]
@@ -291,7 +328,11 @@ class _Work:
         try:
             with limit(self.host, seconds):
                 if len(work) > 1:
-                    return list(type(first.resource).apply_many(self.host, [(s.node.resource, d) for s, d in work]))
+                    return list(
+                        type(first.resource).apply_many(
+                            self.host, [(s.node.resource, d) for s, d in work]
+                        )
+                    )
                 self._apply_one(first, work[0][1])
                 return [None]
         except ReconcilerError as error:
@@ -319,8 +360,12 @@ class _Work:
         if not left:
             return None
         changes = shown(left, node.declaration.no_log)
-        still = ", ".join(f"{c.attribute} is {show_value(c.before)}, not {show_value(c.after)}" for c in changes)
-        return NotConverged(f"applied without an error, but still differs: {still or 'it is still there'}")
+        still = ", ".join(
+            f"{c.attribute} is {show_value(c.before)}, not {show_value(c.after)}" for c in changes
+        )
+        return NotConverged(
+            f"applied without an error, but still differs: {still or 'it is still there'}"
+        )
 
     def _conclude(self, step: Step, result: Result, clock: float) -> None:
         result = replace(result, seconds=time.monotonic() - clock)
@@ -350,13 +395,28 @@ class _Work:
             if call is None:
                 return
             seen.update((call.node.id, *call.covers))
-            self.emit({"event": "start", "id": call.node.id, "index": len(self.done), "total": len(self.done)})
+            self.emit(
+                {
+                    "event": "start",
+                    "id": call.node.id,
+                    "index": len(self.done),
+                    "total": len(self.done),
+                }
+            )
             self._deliver_one(call)
 
     def _deliver_one(self, call: Call) -> None:
         clock = time.monotonic()
         declaration = call.node.declaration
-        result = Result(call.node.id, "notified", declaration.mark, declaration.title, "notify", because=call.because, tags=declaration.tags)
+        result = Result(
+            call.node.id,
+            "notified",
+            declaration.mark,
+            declaration.title,
+            "notify",
+            because=call.because,
+            tags=declaration.tags,
+        )
         error = self._notify(call.node)
         if error is not None:
             result = failure(result, error)
@@ -372,7 +432,13 @@ class _Work:
         self.emit({"event": "result", "result": result.to_json()})
         for other in call.covers:
             covered = self.order.handlers[other].declaration
-            self.results[other] = Result(other, "ok" if error is None else result.status, covered.mark, covered.title, reason=f"{call.node.id} does it")
+            self.results[other] = Result(
+                other,
+                "ok" if error is None else result.status,
+                covered.mark,
+                covered.title,
+                reason=f"{call.node.id} does it",
+            )
 
     def _notify(self, node: Node) -> Optional[ReconcilerError]:
         """A handler that can be notified is; any other is converged like a resource."""
@@ -382,7 +448,9 @@ class _Work:
                 diff = examine(node, self.host)
                 if not diff:
                     return None
-                return self._apply([(Step(node, Result(node.id, "pending", node.declaration.mark)), diff)])[0] or self._verify(node)
+                return self._apply(
+                    [(Step(node, Result(node.id, "pending", node.declaration.mark)), diff)]
+                )[0] or self._verify(node)
             self.host.readonly = False
             with limit(self.host, node.declaration.timeout):
                 node.resource.on_notify(self.host)

@@ -12,10 +12,23 @@ from reconciler.resource import Change, Diff, Secret, Value
 MAX_LINES = 5000
 CONTEXT = 3
 _CONTROLS: Dict[int, str] = {
-    code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)] if code not in (0x09, 0x0A)
+    code: f"\\x{code:02x}"
+    for code in [*range(0x20), *range(0x7F, 0xA0)]
+    if code not in (0x09, 0x0A)
 }
 #: Characters that reorder or hide text: bidirectional controls, zero width, line separators.
-_CONTROLS.update({code: f"\\u{code:04x}" for code in [*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x206A), 0xFEFF, 0x61C]})
+_CONTROLS.update(
+    {
+        code: f"\\u{code:04x}"
+        for code in [
+            *range(0x200B, 0x2010),
+            *range(0x2028, 0x202F),
+            *range(0x2060, 0x206A),
+            0xFEFF,
+            0x61C,
+        ]
+    }
+)
 
 
 def harmless(text: str) -> str:
@@ -31,7 +44,9 @@ def unified(before: bytes, after: bytes, name: str) -> str:
     if len(old) > MAX_LINES or len(new) > MAX_LINES:
         return f"{len(old)} lines before, {len(new)} after: too many to compare\n"
     lines = difflib.unified_diff(old, new, f"{name} (actual)", f"{name} (desired)", n=CONTEXT)
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ no newline at the end\n" for line in lines)
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ no newline at the end\n" for line in lines
+    )
 
 
 def _lines(content: bytes) -> List[str]:
@@ -44,7 +59,11 @@ def _lines(content: bytes) -> List[str]:
 def shown(diff: Diff, no_log: bool) -> Tuple[Change, ...]:
     """The changes as they may be shown: a secret is never in them, before or after."""
     return tuple(
-        Change(name, _hide(before, after, no_log), HIDDEN if no_log or isinstance(after, Secret) else after)
+        Change(
+            name,
+            _hide(before, after, no_log),
+            HIDDEN if no_log or isinstance(after, Secret) else after,
+        )
         for name, before, after in diff.changes
     )
 

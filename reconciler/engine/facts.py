@@ -28,7 +28,13 @@ FAMILIES = {
     "arch": "Archlinux",
     "alpine": "Alpine",
 }
-NAMES = {"debian": "Debian", "ubuntu": "Ubuntu", "fedora": "Fedora", "centos": "CentOS", "rhel": "RedHat"}
+NAMES = {
+    "debian": "Debian",
+    "ubuntu": "Ubuntu",
+    "fedora": "Fedora",
+    "centos": "CentOS",
+    "rhel": "RedHat",
+}
 MANAGERS = (
     ("usr/bin/apt-get", "apt"),
     ("usr/bin/dnf5", "dnf5"),
@@ -52,8 +58,12 @@ def gather(root: str = "/") -> Facts:
         machine=kernel.machine,
         python_version=platform.python_version(),
         python=list(sys.version_info[:3]),
-        service_mgr="systemd" if root == "/" and os.path.isdir("/run/systemd/system") else "unknown",
-        pkg_mgr=next((name for path, name in MANAGERS if os.path.exists(os.path.join(root, path))), "unknown"),
+        service_mgr="systemd"
+        if root == "/" and os.path.isdir("/run/systemd/system")
+        else "unknown",
+        pkg_mgr=next(
+            (name for path, name in MANAGERS if os.path.exists(os.path.join(root, path))), "unknown"
+        ),
         processor_vcpus=os.cpu_count() or 1,
         memtotal_mb=_memory(),
         machine_id=_text(root, "etc/machine-id").strip(),
@@ -62,7 +72,9 @@ def gather(root: str = "/") -> Facts:
         timezone=_timezone(root),
     )
     facts.update(_names(root))
-    facts.update(_network() if root == "/" else {"interfaces": [], "default_ipv4": {}, "default_ipv6": {}})
+    facts.update(
+        _network() if root == "/" else {"interfaces": [], "default_ipv4": {}, "default_ipv6": {}}
+    )
     return dict(sorted(facts.items()))
 
 
@@ -94,7 +106,9 @@ def _distribution(root: str) -> Facts:
 
 
 def _names(root: str) -> Facts:
-    node = socket.gethostname() if root == "/" else _text(root, "etc/hostname").strip() or "localhost"
+    node = (
+        socket.gethostname() if root == "/" else _text(root, "etc/hostname").strip() or "localhost"
+    )
     fqdn = node
     for line in _text(root, "etc/hosts").splitlines():
         words = line.split("#")[0].split()[1:]
@@ -123,7 +137,12 @@ def _container(root: str) -> str:
     except (OSError, ValueError):
         pass
     vendor = _text("/", "sys/class/dmi/id/sys_vendor").strip()
-    return {"QEMU": "kvm", "VMware, Inc.": "VMware", "innotek GmbH": "virtualbox", "Amazon EC2": "kvm"}.get(vendor, "NA")
+    return {
+        "QEMU": "kvm",
+        "VMware, Inc.": "VMware",
+        "innotek GmbH": "virtualbox",
+        "Amazon EC2": "kvm",
+    }.get(vendor, "NA")
 
 
 def _timezone(root: str) -> str:
@@ -151,7 +170,9 @@ def _network() -> Facts:
             "gateway": gateway,
             "macaddress": _text("/", f"sys/class/net/{device}/address").strip(),
         }
-    wide = [address for name, address in addresses6 if name == device and not address.startswith("fe80")]
+    wide = [
+        address for name, address in addresses6 if name == device and not address.startswith("fe80")
+    ]
     if wide:
         facts["default_ipv6"] = {"interface": device, "address": wide[0]}
     return facts

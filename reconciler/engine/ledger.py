@@ -21,7 +21,18 @@ import stat
 import tempfile
 import time
 from contextlib import contextmanager
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from reconciler.catalog import Declaration, Report, Result, dumps
 from reconciler.errors import ReconcilerError
@@ -72,7 +83,9 @@ class Intent(NamedTuple):
 class Ledger:
     """The open ledger of a host. One writer at a time, under the host's lock."""
 
-    def __init__(self, root: str, database: sqlite3.Connection, warnings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: str, database: sqlite3.Connection, warnings: Sequence[str] = ()
+    ) -> None:
         self.root = root
         self.warnings = list(warnings)
         self._database = database
@@ -80,7 +93,7 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def open(cls, root: str) -> Iterator["Ledger"]:
+    def open(cls, root: str) -> Iterator[Ledger]:
         """For a run that changes things. Raises ReconcilerError if it cannot be written."""
         directory = os.path.join(root, STATE)
         path = os.path.join(directory, "ledger.db")
@@ -95,10 +108,14 @@ class Ledger:
                 for suffix in ("", "-wal", "-shm"):
                     if os.path.exists(path + suffix):
                         os.rename(path + suffix, aside + suffix)
-                warnings.append(f"the ledger was damaged ({error}) and is kept as {aside}; a new one was begun")
+                warnings.append(
+                    f"the ledger was damaged ({error}) and is kept as {aside}; a new one was begun"
+                )
                 database = _connect(path)
         except (OSError, sqlite3.Error) as error:
-            raise ReconcilerError(f"cannot write the ledger {path}: {error}", hint="is there space, and is it root's?") from error
+            raise ReconcilerError(
+                f"cannot write the ledger {path}: {error}", hint="is there space, and is it root's?"
+            ) from error
         try:
             yield cls(root, database, warnings)
         except sqlite3.Error as error:
@@ -108,14 +125,18 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def open_readonly(cls, root: str) -> Iterator[Optional["Ledger"]]:
+    def open_readonly(cls, root: str) -> Iterator[Optional[Ledger]]:
         """For a look that must not touch a byte; None if there is no ledger, or none readable.
 
         SQLite cannot read a database with a write-ahead log without writing beside it; after
         a kill there is such a log, and then a copy is read.
         """
         path = os.path.join(root, STATE, "ledger.db")
-        with tempfile.TemporaryDirectory(prefix="reconciler-") if _has_log(path) else _nothing() as copy:
+        with (
+            tempfile.TemporaryDirectory(prefix="reconciler-")
+            if _has_log(path)
+            else _nothing() as copy
+        ):
             try:
                 if copy is not None:
                     for suffix in ("", "-wal"):
@@ -123,7 +144,9 @@ class Ledger:
                     database = sqlite3.connect(os.path.join(copy, "ledger.db"))
                 else:
                     os.stat(path)
-                    database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)
+                    database = sqlite3.connect(
+                        f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True
+                    )
                 database.execute("SELECT count(*) FROM owed").fetchone()
             except (OSError, sqlite3.Error):
                 yield None
@@ -143,18 +166,33 @@ class Ledger:
     def owed(self) -> Dict[str, Tuple[str, ...]]:
         """Handlers that earlier runs owe: id -> the resources that notified it."""
         owed: Dict[str, List[str]] = {}
-        for handler, because in self._database.execute("SELECT handler, because FROM owed ORDER BY rowid"):
+        for handler, because in self._database.execute(
+            "SELECT handler, because FROM owed ORDER BY rowid"
+        ):
             owed.setdefault(handler, []).append(because)
         return {handler: tuple(because) for handler, because in owed.items()}
 
     def intents(self) -> List[Intent]:
         """What a killed run was about to do."""
         rows = self._database.execute("SELECT resource, notify, paths FROM intents ORDER BY rowid")
-        return [Intent(id, tuple(json.loads(notify)), tuple(json.loads(paths))) for id, notify, paths in rows]
+        return [
+            Intent(id, tuple(json.loads(notify)), tuple(json.loads(paths)))
+            for id, notify, paths in rows
+        ]
 
     def runs(self, limit: int = 20) -> List[Dict[str, object]]:
         """The last runs, newest first."""
-        names = ("run", "started", "seconds", "mode", "host", "commit", "dirty", "status", "summary")
+        names = (
+            "run",
+            "started",
+            "seconds",
+            "mode",
+            "host",
+            "commit",
+            "dirty",
+            "status",
+            "summary",
+        )
         rows = self._database.execute(
             "SELECT id, started, seconds, mode, host, commit_id, dirty, status, summary"
             " FROM runs ORDER BY started DESC, rowid DESC LIMIT ?",
@@ -170,7 +208,20 @@ class Ledger:
         self, resource: Optional[str] = None, cause: Optional[str] = None, limit: int = 100
     ) -> List[Dict[str, object]]:
         """The last changes, newest first, of one resource and of one cause if given."""
-        names = ("run", "at", "resource", "status", "action", "cause", "changes", "reason", "file", "line", "commit", "started")
+        names = (
+            "run",
+            "at",
+            "resource",
+            "status",
+            "action",
+            "cause",
+            "changes",
+            "reason",
+            "file",
+            "line",
+            "commit",
+            "started",
+        )
         rows = self._database.execute(
             "SELECT c.run, c.at, c.resource, c.status, c.action, c.cause, c.changes, c.reason,"
             " c.file, c.line, r.commit_id, r.started FROM changes c LEFT JOIN runs r ON r.id = c.run"
@@ -233,9 +284,13 @@ class Ledger:
     def delivered(self, handlers: Iterable[str]) -> None:
         """These handlers are owed nothing any more."""
         with self._database:
-            self._database.executemany("DELETE FROM owed WHERE handler = ?", [(h,) for h in handlers])
+            self._database.executemany(
+                "DELETE FROM owed WHERE handler = ?", [(h,) for h in handlers]
+            )
 
-    def settle(self, run: str, results: Sequence[Result], owed: Mapping[str, Iterable[str]]) -> None:
+    def settle(
+        self, run: str, results: Sequence[Result], owed: Mapping[str, Iterable[str]]
+    ) -> None:
         """What came of these resources so far: their intents become history and debts."""
         with self._database:
             for result in results:
@@ -244,7 +299,9 @@ class Ledger:
             self._owe(run, owed)
 
     def _record(self, run: str, result: Result) -> None:
-        changes = [{"attribute": c.attribute, "before": c.before, "after": c.after} for c in result.changes]
+        changes = [
+            {"attribute": c.attribute, "before": c.before, "after": c.after} for c in result.changes
+        ]
         self._database.execute(
             "INSERT INTO changes (run, at, resource, status, action, cause, changes, reason, file, line)"
             " VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -252,7 +309,9 @@ class Ledger:
              result.reason, result.mark.file, result.mark.line),
         )  # fmt: skip
 
-    def finish(self, report: Report, owned: Mapping[str, Tuple[Declaration, Sequence[str], bool]]) -> None:
+    def finish(
+        self, report: Report, owned: Mapping[str, Tuple[Declaration, Sequence[str], bool]]
+    ) -> None:
         """The end of a run. owned: id -> declaration, its claims, whether it converged."""
         known = self.known()
         with self._database:
@@ -308,7 +367,13 @@ class Ledger:
         if stat.S_ISLNK(found.st_mode):
             return ("link", *attributes, None, host.readlink(path), None)
         if not stat.S_ISREG(found.st_mode):
-            return ("directory" if stat.S_ISDIR(found.st_mode) else "special", *attributes, None, None, None)
+            return (
+                "directory" if stat.S_ISDIR(found.st_mode) else "special",
+                *attributes,
+                None,
+                None,
+                None,
+            )
         if hidden or found.st_size > IMAGE_CAP:
             return ("file", *attributes, None, None, None)
         sha256 = host.digest(path)
@@ -333,7 +398,9 @@ class Ledger:
 
 def wish_digest(declaration: Declaration) -> str:
     """The digest of what a declaration wants; secrets enter as handles only."""
-    return hashlib.sha256(dumps([declaration.type, declaration.key, declaration.params])).hexdigest()
+    return hashlib.sha256(
+        dumps([declaration.type, declaration.key, declaration.params])
+    ).hexdigest()
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -21,7 +21,9 @@ def limit(host: Host, seconds: float) -> Iterator[None]:
     """
 
     def late(number: int, frame: Optional[FrameType]) -> None:
-        raise TimedOut(f"took longer than its limit of {seconds:g} s", hint="give it a larger `timeout`")
+        raise TimedOut(
+            f"took longer than its limit of {seconds:g} s", hint="give it a larger `timeout`"
+        )
 
     host.deadline = time.monotonic() + seconds
     before = signal.signal(signal.SIGALRM, late)

@@ -36,7 +36,9 @@ class Loader:
             self._types[name] = found = _load(name)
         return found
 
-    def build(self, declaration: Declaration, secrets: Optional[Mapping[str, str]] = None) -> Resource:
+    def build(
+        self, declaration: Declaration, secrets: Optional[Mapping[str, str]] = None
+    ) -> Resource:
         """The live resource of a declaration. Raises ConfigError, ProtocolError."""
         params = {
             name: decode_param(value, secrets or {}) for name, value in declaration.params.items()
@@ -44,7 +46,9 @@ class Loader:
         try:
             return self.type(declaration.type)(**params)
         except TypeError as error:
-            raise ProtocolError(f"{declaration.id} does not fit its type: {error}", mark=declaration.mark) from error
+            raise ProtocolError(
+                f"{declaration.id} does not fit its type: {error}", mark=declaration.mark
+            ) from error
         except ConfigError as error:
             error.mark = error.mark or declaration.mark
             raise
@@ -57,7 +61,9 @@ def _load(name: str) -> Type[Resource]:
         module = importlib.import_module(f"{PACKAGE}.{name}")
     except ModuleNotFoundError as error:
         if error.name != f"{PACKAGE}.{name}":
-            raise ConfigError(f"the module of type '{name}' needs {error.name}, which is not there") from error
+            raise ConfigError(
+                f"the module of type '{name}' needs {error.name}, which is not there"
+            ) from error
         raise ConfigError(f"there is no resource type '{name}'") from error
     for value in vars(module).values():
         if (
@@ -66,7 +72,9 @@ def _load(name: str) -> Type[Resource]:
             and value.__module__ == module.__name__
         ):
             if issubclass(value, Lowered):
-                raise ProtocolError(f"'{name}' is made into another type by compile and has no place in a catalog")
+                raise ProtocolError(
+                    f"'{name}' is made into another type by compile and has no place in a catalog"
+                )
             return value
     raise ConfigError(f"the module of type '{name}' holds no Resource")
 
@@ -82,7 +90,9 @@ class _OwnModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     ) -> Optional[importlib.machinery.ModuleSpec]:
         if fullname not in self._sources:
             return None
-        return importlib.util.spec_from_loader(fullname, self, origin=f"modules/{fullname.rpartition('.')[2]}.py")
+        return importlib.util.spec_from_loader(
+            fullname, self, origin=f"modules/{fullname.rpartition('.')[2]}.py"
+        )
 
     def get_source(self, fullname: str) -> str:
         return self._sources[fullname]

@@ -11,7 +11,19 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Type,
+)
 
 from reconciler.catalog import Declaration, decode_param
 from reconciler.errors import ClaimConflict, ConfigError, ConfigErrors, CycleError
@@ -48,7 +60,8 @@ def arrange(nodes: Sequence[Node]) -> Order:
     errors += _unknown(ordinary, handlers)
     position = {node.id: index for index, node in enumerate(ordinary)}
     requires: Dict[str, Set[str]] = {
-        node.id: {other for other in node.declaration.requires if other in position} for node in ordinary
+        node.id: {other for other in node.declaration.requires if other in position}
+        for node in ordinary
     }
     by_id = {node.id: node for node in ordinary}
     cycle = _cycle(requires, position)
@@ -76,7 +89,9 @@ def check(
         kind = load_type(declaration.type)
         if kind is not None:
             hidden = _AnySecret()
-            params = {name: decode_param(value, hidden) for name, value in declaration.params.items()}
+            params = {
+                name: decode_param(value, hidden) for name, value in declaration.params.items()
+            }
             nodes.append(Node(declaration, kind(**params)))
     try:
         arrange(nodes)
@@ -131,7 +146,12 @@ def _unknown(nodes: Sequence[Node], handlers: Mapping[str, Node]) -> List[Config
     for node in [*nodes, *handlers.values()]:
         for handler in node.declaration.notify:
             if handler not in handlers:
-                errors.append(ConfigError(f"{node.id} notifies {handler}, which is not there", mark=node.declaration.mark))
+                errors.append(
+                    ConfigError(
+                        f"{node.id} notifies {handler}, which is not there",
+                        mark=node.declaration.mark,
+                    )
+                )
     return errors
 
 
@@ -144,7 +164,9 @@ def _implied(nodes: Sequence[Node], claims: Mapping[str, Node]) -> Iterable[Tupl
             if need.endswith("/**"):
                 if need not in below:
                     start = need[:-2]
-                    below[need] = [other for claim, other in claims.items() if claim.startswith(start)]
+                    below[need] = [
+                        other for claim, other in claims.items() if claim.startswith(start)
+                    ]
                 others = below[need]
             else:
                 found = claims.get(need)

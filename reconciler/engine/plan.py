@@ -52,7 +52,14 @@ def plan(
             add_owed(order, owed, step.node)
     results = [step.result for step in steps]
     results += [
-        Result(call.node.id, "owed", call.node.declaration.mark, call.node.declaration.title, "notify", because=call.because)
+        Result(
+            call.node.id,
+            "owed",
+            call.node.declaration.mark,
+            call.node.declaration.title,
+            "notify",
+            because=call.because,
+        )
         for call in calls(order, owed)
     ]
     return Plan(
@@ -78,7 +85,9 @@ def look(order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool) -> L
             waits = [one for one in sorted(order.requires[node.id]) if found[one].pending]
             step = _look_at(node, host, found, order, waits or opaque[-1:])
             if step.pending and step.diff is not None:
-                step = replace(step, result=described(step.result, node, step.diff, host, known, text=diff))
+                step = replace(
+                    step, result=described(step.result, node, step.diff, host, known, text=diff)
+                )
             if step.pending and node.resource.opaque:
                 opaque.append(node.id)
             found[node.id] = step
@@ -114,7 +123,11 @@ def bug(node: Node, error: Exception) -> ResourceError:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = f" at {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""
+    place = (
+        f" at {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        if trace
+        else ""
+    )
     return ResourceError(
         f"the module of type '{node.declaration.type}' failed: {type(error).__name__}: {error}{place}",
         hint="this is a bug in the module, not in the state repo",
@@ -134,13 +147,20 @@ def chain(first: str, result_of: Callable[[str], Result]) -> str:
     return " <- ".join(path)
 
 
-def _look_at(node: Node, host: Host, found: Mapping[str, Step], order: Order, waits: Sequence[str]) -> Step:
+def _look_at(
+    node: Node, host: Host, found: Mapping[str, Step], order: Order, waits: Sequence[str]
+) -> Step:
     declaration = node.declaration
     result = Result(node.id, "ok", declaration.mark, declaration.title, tags=declaration.tags)
     blocked = blockers(order.requires[node.id], lambda id: found[id].result)
     if blocked:
         path = chain(blocked[0], lambda id: found[id].result)
-        return Step(node, replace(result, status="blocked", because=blocked, reason=f"waits for {path}, which failed"))
+        return Step(
+            node,
+            replace(
+                result, status="blocked", because=blocked, reason=f"waits for {path}, which failed"
+            ),
+        )
     try:
         diff = examine(node, host)
     except NotYet as error:
@@ -148,22 +168,51 @@ def _look_at(node: Node, host: Host, found: Mapping[str, Step], order: Order, wa
             return Step(node, failure(result, error))
         reason = f"after {', '.join(waits)}"
         if node.resource.opaque:
-            return Step(node, replace(result, status="unknown", action="run", reason=f"decided {reason}", because=tuple(waits)))
+            return Step(
+                node,
+                replace(
+                    result,
+                    status="unknown",
+                    action="run",
+                    reason=f"decided {reason}",
+                    because=tuple(waits),
+                ),
+            )
         wish = Diff(None, node.resource.desired())
         if not wish:
-            return Step(node, replace(result, status="unknown", action="remove", reason=f"decided {reason}", because=tuple(waits)))
-        return Step(node, replace(result, status="pending", reason=reason, because=tuple(waits)), wish)
+            return Step(
+                node,
+                replace(
+                    result,
+                    status="unknown",
+                    action="remove",
+                    reason=f"decided {reason}",
+                    because=tuple(waits),
+                ),
+            )
+        return Step(
+            node, replace(result, status="pending", reason=reason, because=tuple(waits)), wish
+        )
     except ResourceError as error:
         if waits and any(one in order.requires[node.id] for one in waits):
             reason = f"decided after {', '.join(waits)}; now: {error.message}"
-            return Step(node, replace(result, status="unknown", action="change", reason=reason, because=tuple(waits)))
+            return Step(
+                node,
+                replace(
+                    result, status="unknown", action="change", reason=reason, because=tuple(waits)
+                ),
+            )
         return Step(node, failure(result, error))
     if diff:
         return Step(node, replace(result, status="pending"), diff)
     if diff.after is None and waits and found[waits[0]].node.resource.opaque:
         # What a package brings is not known before, so what must not be there is looked at again.
         reason = f"absent now; looked at again after {waits[0]}"
-        return Step(node, replace(result, status="unknown", action="remove", reason=reason, because=tuple(waits)), diff)
+        return Step(
+            node,
+            replace(result, status="unknown", action="remove", reason=reason, because=tuple(waits)),
+            diff,
+        )
     return Step(node, result, diff)
 
 
@@ -282,5 +331,7 @@ def calls(order: Order, owed: Mapping[str, Sequence[str]]) -> List[Call]:
 
 def intent_of(node: Node) -> Intent:
     """What the ledger is told before `node` is changed."""
-    paths = sorted(claim[len("path:") :] for claim in node.resource.claims() if claim.startswith("path:"))
+    paths = sorted(
+        claim[len("path:") :] for claim in node.resource.claims() if claim.startswith("path:")
+    )
     return Intent(node.id, node.declaration.notify, tuple(paths))

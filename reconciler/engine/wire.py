@@ -113,12 +113,18 @@ def error_from_json(document: object) -> ReconcilerError:
         parts: List[errors.ConfigError] = []
         for one in document.get("errors") or []:
             part = error_from_json(one)
-            parts.append(part if isinstance(part, errors.ConfigError) else errors.ConfigError(str(part)))
+            parts.append(
+                part if isinstance(part, errors.ConfigError) else errors.ConfigError(str(part))
+            )
         return ConfigErrors(parts)
     found = getattr(errors, str(document.get("type")), None)
     kind: Type[ReconcilerError] = ReconcilerError
     # CommandFailed is made from an argv; what travels is its text.
-    if isinstance(found, type) and issubclass(found, ReconcilerError) and found is not errors.CommandFailed:
+    if (
+        isinstance(found, type)
+        and issubclass(found, ReconcilerError)
+        and found is not errors.CommandFailed
+    ):
         kind = found
     source = document.get("source")
     mark: Optional[Mark] = Mark(*source) if isinstance(source, list) and len(source) == 3 else None

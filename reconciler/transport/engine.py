@@ -10,6 +10,7 @@ the engine starts up. What comes back is untrusted: bounded by the frames, check
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,7 +60,10 @@ class Engine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -67,10 +71,8 @@ class Engine:
         """Hang up, and wait until the engine has stopped at a boundary."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
@@ -130,7 +132,9 @@ class Engine:
             if not self._greeted:
                 hello = self._wire.receive()
                 if hello.get("hello") != PROTOCOL:
-                    raise ProtocolError(f"the engine speaks another protocol: {hello.get('hello')!r}")
+                    raise ProtocolError(
+                        f"the engine speaks another protocol: {hello.get('hello')!r}"
+                    )
                 self._greeted = True
             self._wire.send({**request, **self._options})
             if catalog is not None:
@@ -154,7 +158,9 @@ class Engine:
         except (EOFError, BrokenPipeError) as error:
             code = self._process.poll()
             if code is not None and code < 0:
-                raise TransportError(f"the engine was killed by {signal.Signals(-code).name}") from error
+                raise TransportError(
+                    f"the engine was killed by {signal.Signals(-code).name}"
+                ) from error
             raise Interrupted("the engine stopped before it had answered") from error
 
     def stop(self) -> None:
