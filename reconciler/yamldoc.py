@@ -34,6 +34,7 @@ class Limits:
 
 
 LIMITS = Limits()
+NOWHERE = Mark("")
 
 
 class Unsafe(str):
@@ -57,7 +58,7 @@ class _Place(NamedTuple):
 class Map(dict[Any, Any]):
     """A mapping; `mark` is where it starts."""
 
-    def __init__(self, values: Any = (), mark: Mark = Mark("")) -> None:
+    def __init__(self, values: Any = (), mark: Mark = NOWHERE) -> None:
         super().__init__(values)
         self.mark = mark
         self._places: dict[Any, _Place] = {}
@@ -86,7 +87,7 @@ class Map(dict[Any, Any]):
 class Seq(list[Any]):
     """A sequence; `mark` is where it starts."""
 
-    def __init__(self, values: Any = (), mark: Mark = Mark("")) -> None:
+    def __init__(self, values: Any = (), mark: Mark = NOWHERE) -> None:
         super().__init__(values)
         self.mark = mark
         self._places: list[_Place] = []
@@ -127,7 +128,9 @@ def load(text: bytes, file: str, limits: Limits = LIMITS) -> object:
 
 
 #: What YAML calls printable. A byte order mark is not among it.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
 #: What YAML 1.1 calls a line break.
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
@@ -207,11 +210,9 @@ def scalar(text: str) -> object:
 
 def _integer(text: str) -> int:
     sign, digits = (-1, text[1:]) if text[0] == "-" else (1, text.lstrip("+"))
-    if digits.startswith("0b"):
-        return sign * int(digits[2:], 2)
-    if digits.startswith("0x"):
-        return sign * int(digits[2:], 16)
-    return sign * int(digits, 8 if digits[0] == "0" else 10)
+    if digits[0] == "0" and digits[1:2] not in ("b", "x"):
+        return sign * int(digits, 8)
+    return sign * int(digits, 0)
 
 
 # -- building ----------------------------------------------------------------------------
@@ -263,7 +264,11 @@ class _Builder:
         elif kind is yaml.DocumentStartEvent:
             self._documents += 1
             if self._documents > 1:
-                self._fail(event, "a second document starts here", "put each document into a file of its own")
+                self._fail(
+                    event,
+                    "a second document starts here",
+                    "put each document into a file of its own",
+                )
 
     def _scalar(self, event: Any) -> None:
         mark = event.start_mark
@@ -278,7 +283,11 @@ class _Builder:
                 try:
                     value = scalar(text)
                 except ValueError:
-                    self._fail(event, f"{text[:40]!r} is no number that can be used", "put it in quotes to make it text")
+                    self._fail(
+                        event,
+                        f"{text[:40]!r} is no number that can be used",
+                        "put it in quotes to make it text",
+                    )
         elif event.tag is None:
             value = text
         else:
@@ -294,7 +303,9 @@ class _Builder:
             return Unsafe(text)
         if tag == _CORE + "str":
             return text
-        wanted = {"int": int, "float": (float, int), "bool": bool, "null": type(None)}.get(tag.removeprefix(_CORE))
+        wanted = {"int": int, "float": (float, int), "bool": bool, "null": type(None)}.get(
+            tag.removeprefix(_CORE)
+        )
         if wanted is None or not tag.startswith(_CORE):
             self._refuse_tag(event)
         try:
@@ -302,7 +313,9 @@ class _Builder:
         except ValueError:
             value = text
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            self._fail(event, f"{text[:40]!r} is not of the type that its tag says", "leave the tag out")
+            self._fail(
+                event, f"{text[:40]!r} is not of the type that its tag says", "leave the tag out"
+            )
         return float(value) if tag == _CORE + "float" else value  # type: ignore[arg-type]
 
     def _refuse_tag(self, event: Any) -> NoReturn:
@@ -315,7 +328,9 @@ class _Builder:
 
     def _start(self, event: Any, is_map: bool) -> None:
         if len(self._stack) >= self.limits.depth:
-            self._fail(event, f"nested deeper than {self.limits.depth} levels", "flatten the structure")
+            self._fail(
+                event, f"nested deeper than {self.limits.depth} levels", "flatten the structure"
+            )
         if event.tag is not None and event.tag != _CORE + ("map" if is_map else "seq"):
             self._refuse_tag(event)
         mark = event.start_mark
@@ -323,11 +338,15 @@ class _Builder:
             self._fail(
                 event,
                 "a list or mapping cannot be a key",
-                'a value that starts with {{ needs quotes: "{{ name }}"' if is_map else "write a plain name",
+                'a value that starts with {{ needs quotes: "{{ name }}"'
+                if is_map
+                else "write a plain name",
             )
         place = _Place(mark.line + 1, mark.column + 1, file=self.file)
         where = Mark(self.file, place.line, place.column)
-        opened = _Open(Map(mark=where) if is_map else Seq(mark=where), place, event.anchor, self._nodes)
+        opened = _Open(
+            Map(mark=where) if is_map else Seq(mark=where), place, event.anchor, self._nodes
+        )
         self._count(event, 1)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
@@ -346,7 +365,11 @@ class _Builder:
         if self._aliases > self.limits.aliases:
             self._fail(event, f"more than {self.limits.aliases} aliases", "use variables instead")
         if event.anchor not in self._anchors:
-            self._fail(event, f"the anchor &{event.anchor} is not defined above", "define it before it is used")
+            self._fail(
+                event,
+                f"the anchor &{event.anchor} is not defined above",
+                "define it before it is used",
+            )
         found = self._anchors[event.anchor]
         if found is None:
             self._fail(event, f"*{event.anchor} stands inside of itself", "take it out")
@@ -356,10 +379,16 @@ class _Builder:
         if self._wants_key() and isinstance(value, (Map, Seq)):
             self._fail(event, "a list or mapping cannot be a key", "write a plain name")
         raw = value if isinstance(value, str) else None
-        self._put(value, _Place(mark.line + 1, mark.column + 1, raw, quoted=True, file=self.file), event)
+        self._put(
+            value, _Place(mark.line + 1, mark.column + 1, raw, quoted=True, file=self.file), event
+        )
 
     def _wants_key(self) -> bool:
-        return bool(self._stack) and self._stack[-1].key is None and isinstance(self._stack[-1].value, Map)
+        return (
+            bool(self._stack)
+            and self._stack[-1].key is None
+            and isinstance(self._stack[-1].value, Map)
+        )
 
     def _put(self, value: Any, place: _Place, event: Any) -> None:
         if not self._stack:
@@ -386,7 +415,9 @@ class _Builder:
                 top.merges.append((value, place))
                 return
             target[key] = value
-            target._places[key] = place._replace(key_line=key_place.line, key_column=key_place.column)  # noqa: SLF001
+            target._places[key] = place._replace(
+                key_line=key_place.line, key_column=key_place.column
+            )  # noqa: SLF001
 
     def _merge(self, target: Map, merges: list[tuple[Any, _Place]]) -> None:
         """Keys of the mapping itself win over merged ones, earlier merged ones over later."""
@@ -456,7 +487,9 @@ def _cause(problem: str, line: str, above: str, column: int) -> str:
     if "cannot start any token" in problem:
         return "put a text that starts with % @ or ` in quotes"
     if "expected <block end>" in problem:
-        return "the indentation does not fit the lines above, or a quoted text goes on after its quote"
+        return (
+            "the indentation does not fit the lines above, or a quoted text goes on after its quote"
+        )
     if "could not find expected ':'" in problem:
         return "the line above is not `key: value`, or the indentation is off"
     if "while scanning a quoted scalar" in problem or "unexpected end of stream" in problem:
