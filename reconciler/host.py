@@ -15,6 +15,8 @@ import stat
 import subprocess
 import time
 from typing import (
+    IO,
+    BinaryIO,
     Callable,
     Dict,
     Iterable,
@@ -26,6 +28,7 @@ from typing import (
     Sequence,
     Tuple,
     TypeVar,
+    cast,
 )
 
 from reconciler.errors import (
@@ -45,6 +48,8 @@ OUTPUT_CAP = 1 << 20
 #: A file that is edited or compared as text is read whole, up to this many bytes.
 READ_CAP = 64 << 20
 DEFAULT_TIMEOUT = 900.0
+AS_IT_IS = Attributes()
+OPEN_DIRECTORY = Attributes(mode=0o755)
 #: After the program itself has ended, a daemon that it left may hold its output open this long.
 GRACE = 0.2
 
@@ -359,7 +364,7 @@ class Host:
         self,
         path: str,
         content: Iterable[bytes],
-        attributes: Attributes = Attributes(),
+        attributes: Attributes = AS_IT_IS,
         *,
         expect: Optional[os.stat_result] = None,
         validate: Optional[Callable[[str], None]] = None,
@@ -421,7 +426,7 @@ class Host:
         process = self._start(argv, input is not None, env, cwd, user)
         try:
             out, err = _communicate(process, input, time.monotonic() + limit)
-        except _Late:
+        except _LateError:
             _kill_group(process)
             raise TimedOut(f"{argv[0]} took longer than {limit:.0f} s and was killed") from None
         except BaseException:
@@ -483,7 +488,7 @@ class Host:
             raise ResourceError(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
-class _Late(Exception):
+class _LateError(Exception):
     pass
 
 
@@ -517,51 +522,72 @@ class _Kept:
 
 
 def _communicate(
-    process: subprocess.Popen[bytes], input: Optional[bytes], end: float
-) -> Tuple[bytes, bytes]:
-    """Feed and drain a process until it has ended, whoever still holds its output."""
-    assert process.stdout is not None and process.stderr is not None
-    kept = {process.stdout: _Kept(), process.stderr: _Kept()}
-    todo = memoryview(input or b"")
-    ended: Optional[float] = None
+    process: subprocess.Popen[bytes], fed: bytes | None, end: float
+) -> tuple[bytes, bytes]:
+    """Feed and drain a process until it has ended, whoever still holds its output.
+
+    Raises _LateError at `end`, in monotonic time.
+    """
+    out, err = cast("BinaryIO", process.stdout), cast("BinaryIO", process.stderr)
+    kept = {out.fileno(): _Kept(), err.fileno(): _Kept()}
     with selectors.DefaultSelector() as selector:
-        for stream in kept:
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ)
-        if process.stdin is not None:
-            os.set_blocking(process.stdin.fileno(), False)
-            selector.register(process.stdin, selectors.EVENT_WRITE)
+        for fd in kept:
+            os.set_blocking(fd, False)
+            selector.register(fd, selectors.EVENT_READ)
+        feeder = _Feeder(process.stdin, fed or b"", selector)
+        ended: float | None = None
         while selector.get_map():
             now = time.monotonic()
+            # What tells of the end is the process, not its output: a daemon may keep that open.
             if ended is None and process.poll() is not None:
                 ended = now
             if ended is not None and now - ended > GRACE:
                 break
-            if now > end and ended is None:
-                raise _Late
-            # poll() above is what notices the end of a process whose output stays open.
-            for key, _ in selector.select(
-                min(0.1, max(end - now, 0.0)) if ended is None else GRACE / 4
-            ):
-                if key.fileobj is process.stdin:
-                    try:
-                        todo = todo[os.write(key.fd, todo[:65536]) :] if todo else todo
-                    except BrokenPipeError:
-                        todo = memoryview(b"")
-                    if not todo:
-                        selector.unregister(process.stdin)
-                        process.stdin.close()
-                    continue
-                piece = os.read(key.fd, 65536)
-                if piece:
-                    kept[key.fileobj].add(piece)  # type: ignore[index]  # only these two are registered
-                else:
-                    selector.unregister(key.fileobj)
+            if ended is None and now > end:
+                raise _LateError
+            for key, _ in selector.select(0.02 if ended is not None else min(0.1, end - now + 0.01)):
+                piece = feeder.feed() if key.fd not in kept else os.read(key.fd, 65536)
+                if key.fd in kept and piece:
+                    kept[key.fd].add(piece)
+                elif not piece:
+                    selector.unregister(key.fd)
+        feeder.close()
     try:
         process.wait(max(end - time.monotonic(), 0.0))
     except subprocess.TimeoutExpired:
-        raise _Late from None
-    return kept[process.stdout].whole(), kept[process.stderr].whole()
+        raise _LateError from None
+    whole = kept[out.fileno()].whole(), kept[err.fileno()].whole()
+    out.close()
+    err.close()
+    return whole
+
+
+class _Feeder:
+    """Writes a process's input as fast as it takes it."""
+
+    def __init__(
+        self, stream: IO[bytes] | None, fed: bytes, selector: selectors.BaseSelector
+    ) -> None:
+        self._stream = stream
+        self._todo = memoryview(fed)
+        if stream is not None:
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream.fileno(), selectors.EVENT_WRITE)
+
+    def feed(self) -> bool:
+        """Write a piece; False when there is nothing left to write, or nobody to read it."""
+        stream = cast("IO[bytes]", self._stream)
+        try:
+            if self._todo:
+                self._todo = self._todo[os.write(stream.fileno(), self._todo[:65536]) :]
+        except BrokenPipeError:
+            self._todo = memoryview(b"")
+        return bool(self._todo)
+
+    def close(self) -> None:
+        """The end of the input."""
+        if self._stream is not None:
+            self._stream.close()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
