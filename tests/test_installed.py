@@ -25,7 +25,10 @@ def test_tests_import_the_installed_package_and_not_the_checkout() -> None:
 def test_every_module_is_in_the_package() -> None:
     """reconciler/modules is a link: a build back end may drop it without a word."""
     declared = {path.name for path in (CHECKOUT / "modules").glob("*.py")}
-    assert {path.name for path in (INSTALLED / "modules").glob("*.py")} == declared
+    packaged = {path.name for path in (INSTALLED / "modules").glob("*.py")}
+    assert packaged == declared, (
+        "or the installed wheel is older than the checkout: `make` renews it"
+    )
 
 
 def test_version_is_told_once() -> None:

@@ -31,13 +31,14 @@ PACKAGES = [
     *["iproute2", "ca-certificates", "curl", "cron", "acl", "attr", "e2fsprogs"],
 ]
 #: Lie in the image's apt cache: tests install them without a download each.
-FETCHED = ["nginx", "hello", "tree"]
+FETCHED = ["nginx", "nginx-light", "less", "logrotate", "tree", "hello"]
 #: They take locks, processor time or a terminal that a throwaway host does not have.
 MASKED = [
     *["apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer"],
     *["e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "console-getty.service"],
 ]
 HOOKS = [
+    'chroot "$1" apt-get clean',
     f'chroot "$1" apt-get install --yes --download-only {" ".join(FETCHED)}',
     'chroot "$1" systemctl enable systemd-networkd.service',
     f'chroot "$1" systemctl mask {" ".join(MASKED)}',
