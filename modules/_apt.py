@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.errors import CommandFailed, ResourceError
 from reconciler.host import Host
@@ -42,7 +43,7 @@ UNKNOWN = (
     "Couldn't find any package by glob '{name}'",
 )
 NEAR = 3
-Failures = Dict[int, ResourceError]
+Failures = dict[int, ResourceError]
 
 
 class Job(NamedTuple):
@@ -66,7 +67,7 @@ class Job(NamedTuple):
         )
 
 
-def converge(host: Host, packages: Sequence[Package]) -> List[Optional[ResourceError]]:
+def converge(host: Host, packages: Sequence[Package]) -> list[ResourceError | None]:
     """Bring all packages to what is wished, as far as each of them can be."""
     work = _Work(host, packages)
     work.carry_out()
@@ -81,9 +82,9 @@ class _Work:
         self.failures: Failures = {}
         self.patience = float(max(package.lock_timeout for package in packages))
         self.packages = packages
-        self.jobs: List[Job] = []
+        self.jobs: list[Job] = []
         self.refreshed = False
-        self.stale: Optional[ResourceError] = None
+        self.stale: ResourceError | None = None
         for number, package in enumerate(packages):
             try:
                 _aptget.require(host)
@@ -96,7 +97,7 @@ class _Work:
         """Repair, refresh, remove and install, upgrade: in this order, each for all."""
         self._repair()
         self._refresh_if_outdated()
-        groups: Dict[Tuple[object, ...], List[Job]] = {}
+        groups: dict[tuple[object, ...], list[Job]] = {}
         for job in self._open(self.jobs):
             groups.setdefault(_options(job.package), []).append(job)
         for members in groups.values():
@@ -150,7 +151,7 @@ class _Work:
 
     # -- one transaction -----------------------------------------------------------------
 
-    def _transaction(self, jobs: List[Job]) -> None:
+    def _transaction(self, jobs: list[Job]) -> None:
         jobs = self._possible(jobs)
         purged = [job for job in jobs if job.removes and job.package.purge]
         names = [word.rstrip("-") for word in self._words(purged)] + [
@@ -172,7 +173,7 @@ class _Work:
         if names:
             self._run(purged, ["purge", "--", *names])
 
-    def _settle(self, left: List[Job], said: str) -> None:
+    def _settle(self, left: list[Job], said: str) -> None:
         """One failure stays one failure: the others get a transaction of their own."""
         if "Failed to fetch" in said and not self.refreshed:
             self._refresh()
@@ -213,9 +214,9 @@ class _Work:
                 _reason(error.output, job), hint=_hint(error.output)
             )
 
-    def _open(self, jobs: Sequence[Job]) -> List[Job]:
+    def _open(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that still differ. What cannot even be looked at fails here."""
-        found: List[Job] = []
+        found: list[Job] = []
         for job in jobs:
             if job.number in self.failures:
                 continue
@@ -228,7 +229,7 @@ class _Work:
 
     # -- what cannot be done -------------------------------------------------------------
 
-    def _possible(self, jobs: List[Job]) -> List[Job]:
+    def _possible(self, jobs: list[Job]) -> list[Job]:
         """Take out what apt would refuse, until it refuses nothing; each gets its own error."""
         while jobs:
             jobs = self._above_minimum(jobs)
@@ -244,9 +245,9 @@ class _Work:
             jobs = [job for job in jobs if job.number not in refused]
         return jobs
 
-    def _above_minimum(self, jobs: List[Job]) -> List[Job]:
+    def _above_minimum(self, jobs: list[Job]) -> list[Job]:
         """Without those whose `>=` nothing that apt knows can fulfil: it cannot be told of them."""
-        fit: List[Job] = []
+        fit: list[Job] = []
         for job in jobs:
             if job.asked.relation == ">=":
                 known = policy(self.host, job.package.default_release, [job.full_name]).get(
@@ -261,7 +262,7 @@ class _Work:
             fit.append(job)
         return fit
 
-    def _blamed(self, jobs: List[Job], output: str) -> Failures:
+    def _blamed(self, jobs: list[Job], output: str) -> Failures:
         """Who is to blame for a refusal: whom apt names; else who fails alone; else who comes late."""
         named = {job.number: self._refusal(job, output) for job in jobs if _is_unknown(job, output)}
         if named:
@@ -273,7 +274,7 @@ class _Work:
                 alone[job.number] = self._refusal(job, said)
         if alone:
             return alone
-        kept: List[Job] = []
+        kept: list[Job] = []
         for job in jobs:
             said = self._trial([*kept, job])
             if said:
@@ -285,11 +286,11 @@ class _Work:
             kept.append(job)
         return {}
 
-    def _trial(self, jobs: List[Job]) -> str:
+    def _trial(self, jobs: list[Job]) -> str:
         done = _aptget.simulate(self.host, [*_flags(jobs), "install", "--", *self._words(jobs)])
         return "" if done.ok else f"{done.out}\n{done.err}"
 
-    def _unwanted(self, jobs: List[Job], output: str) -> Failures:
+    def _unwanted(self, jobs: list[Job], output: str) -> Failures:
         """Removals that nobody declared: a warning, unless something must not go."""
         extra = self._undeclared_removals(jobs, output)
         if not extra:
@@ -318,11 +319,11 @@ class _Work:
             self.host.warnings.append(f"not declared absent, but removed along: {', '.join(extra)}")
         return refused
 
-    def _removals_of(self, job: Job, jobs: List[Job]) -> List[str]:
+    def _removals_of(self, job: Job, jobs: list[Job]) -> list[str]:
         done = _aptget.simulate(self.host, [*_flags([job]), "install", "--", *self._words([job])])
         return self._undeclared_removals(jobs, done.out)
 
-    def _undeclared_removals(self, jobs: List[Job], output: str) -> List[str]:
+    def _undeclared_removals(self, jobs: list[Job], output: str) -> list[str]:
         declared = {
             word.rstrip("-").partition(":")[0]
             for job in jobs
@@ -351,9 +352,9 @@ class _Work:
 
     # -- words ---------------------------------------------------------------------------
 
-    def _words(self, jobs: Sequence[Job]) -> List[str]:
+    def _words(self, jobs: Sequence[Job]) -> list[str]:
         """What stands behind `install --`: names to install, and with a final `-` to remove."""
-        words: List[str] = []
+        words: list[str] = []
         records = database(self.host)
         for job in jobs:
             asked = job.asked
@@ -374,15 +375,15 @@ class _Work:
         return words
 
 
-def _present(entry: Optional[Entry]) -> bool:
+def _present(entry: Entry | None) -> bool:
     return entry is not None and entry.state not in ABSENT
 
 
-def _left_behind(entry: Optional[Entry]) -> bool:
+def _left_behind(entry: Entry | None) -> bool:
     return entry is not None and entry.state == "config-files"
 
 
-def _options(package: Package) -> Tuple[object, ...]:
+def _options(package: Package) -> tuple[object, ...]:
     """Packages with the same options can share a transaction."""
     shared = (
         package.autoremove,
@@ -402,7 +403,7 @@ def _options(package: Package) -> Tuple[object, ...]:
     )
 
 
-def _flags(jobs: Sequence[Job]) -> List[str]:
+def _flags(jobs: Sequence[Job]) -> list[str]:
     """The options of a group, as apt-get takes them."""
     if not jobs:
         return []

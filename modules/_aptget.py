@@ -6,8 +6,8 @@ import fcntl
 import os
 import struct
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Iterator, List, Optional, Sequence, Set, Tuple
 
 from reconciler.errors import CommandFailed, ResourceError, Unsupported
 from reconciler.host import Completed, Host
@@ -57,12 +57,12 @@ def require(host: Host) -> None:
         raise Unsupported("this host has no apt-get")
 
 
-def declare(host: Host, names: Set[str]) -> None:
+def declare(host: Host, names: set[str]) -> None:
     """Remember which packages this run wants installed."""
     declared(host).update(names)
 
 
-def declared(host: Host) -> Set[str]:
+def declared(host: Host) -> set[str]:
     """The packages that this run wants installed: no transaction may take them away."""
     return host.memo("package", "declared", set)
 
@@ -74,7 +74,7 @@ def changed(host: Host) -> None:
     declare(host, names)
 
 
-def release(name: Optional[str]) -> Tuple[str, ...]:
+def release(name: str | None) -> tuple[str, ...]:
     """The options that prefer a release."""
     return ("-t", name) if name else ()
 
@@ -82,7 +82,7 @@ def release(name: Optional[str]) -> Tuple[str, ...]:
 # -- the lists ---------------------------------------------------------------------------
 
 
-def lists_time(host: Host) -> Optional[float]:
+def lists_time(host: Host) -> float | None:
     """When the package lists were refreshed; None if there are none."""
     if not any(
         name.endswith(("_InRelease", "_Release", "_Packages")) for name in host.listdir(LISTS)
@@ -92,7 +92,7 @@ def lists_time(host: Host) -> Optional[float]:
     return max(entry.st_mtime for entry in found if entry is not None)
 
 
-def lists_outdated(host: Host, age: Optional[int]) -> bool:
+def lists_outdated(host: Host, age: int | None) -> bool:
     """Whether there are none, or a source was declared since, or they are older than `age`."""
     made = lists_time(host)
     if made is None:
@@ -108,7 +108,7 @@ def lists_outdated(host: Host, age: Optional[int]) -> bool:
     return age is not None and time.time() - made > age
 
 
-def update(host: Host, patience: float) -> Optional[ResourceError]:
+def update(host: Host, patience: float) -> ResourceError | None:
     """Refresh the package lists; what went wrong, if anything: old lists may still do."""
     try:
         run(host, ["update"], patience, wait_for=LOCKS[2:3])
@@ -176,7 +176,7 @@ def repair(host: Host, patience: float, dpkg_options: str) -> None:
     host.run(["dpkg", *forces, "--configure", "-a"], env=ENVIRONMENT, check=False)
 
 
-def complaints(output: str) -> List[str]:
+def complaints(output: str) -> list[str]:
     """The errors in what apt-get said."""
     return [line[3:] for line in output.splitlines() if line.startswith("E: ")]
 
@@ -230,7 +230,7 @@ def _process(host: Host, pid: int) -> str:
 
 
 @contextmanager
-def service_policy(host: Host, code: Optional[int]) -> Iterator[None]:
+def service_policy(host: Host, code: int | None) -> Iterator[None]:
     """Within this, maintainer scripts get `code` as the answer to "may I start a service?".
 
     In a directory root they must not start any: they would run outside of it.

@@ -7,7 +7,8 @@ import os
 import re
 import stat
 import time
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.errors import NotYet, ResourceError, UnsafePath, Unsupported
 from reconciler.host import Completed, Host
@@ -54,7 +55,7 @@ class Candidates(NamedTuple):
     """What apt could install: the version that it would take, and all it knows, with sources."""
 
     candidate: str
-    versions: Dict[str, List[str]]
+    versions: dict[str, list[str]]
 
 
 def subject(name: str) -> str:
@@ -65,7 +66,7 @@ def subject(name: str) -> str:
     return (found.group() if found else name).partition("/")[0]
 
 
-def conditions(name: str) -> Tuple[str, str]:
+def conditions(name: str) -> tuple[str, str]:
     """The version and the release that a name asks for, as a person writes them; never fails."""
     found = None if name.startswith("/") else NAME.fullmatch(name)
     if found is None:
@@ -97,9 +98,12 @@ def wish(package: Package, host: Host) -> Wish:
 
 def read_ahead(host: Host, packages: Sequence[Package]) -> None:
     """Read dpkg's records once, and ask apt once about all packages that follow a repository."""
-    database(host)
-    _aptget.declare(host, {subject(p.name) for p in packages if p.state != "absent"})
-    names: Dict[Optional[str], Set[str]] = {}
+    records = database(host)
+    wanted = {subject(p.name) for p in packages if p.state != "absent"}
+    _aptget.declare(host, wanted)
+    coming: set[str] = host.memo("package", "coming", set)
+    coming |= {name for name in wanted if not ((entry := records.get(name)) and entry.working)}
+    names: dict[str | None, set[str]] = {}
     for package in packages:
         follows = package.state == "latest" or conditions(package.name)[1]
         if follows and NAME.fullmatch(package.name) and not Wish(subject(package.name)).pattern:
@@ -216,7 +220,7 @@ def _leftovers(package: Package, asked: Wish, records: Database) -> State:
     return {"installed": False, "configuration": "left behind"} if package.purge and left else None
 
 
-def expand(host: Host, asked: Wish, records: Database) -> List[str]:
+def expand(host: Host, asked: Wish, records: Database) -> list[str]:
     """All packages that are there or could be installed, by a shell pattern."""
     prefix = re.split(r"[*?]", asked.name)[0]
     words = ["pkgnames", prefix] if prefix else ["pkgnames"]
@@ -229,7 +233,7 @@ def expand(host: Host, asked: Wish, records: Database) -> List[str]:
     )
 
 
-def _everything(host: Host, package: Package, desired: Dict[str, object]) -> State:
+def _everything(host: Host, package: Package, desired: dict[str, object]) -> State:
     seen: State = {}
     if package.lists_age is not None:
         seen["lists"] = _lists(host, package.lists_age)
@@ -281,16 +285,16 @@ def simulate(host: Host, words: Sequence[str]) -> str:
     return host.memo("package", tuple(argv), lambda: host.probe(argv, env=_aptget.ENVIRONMENT).out)
 
 
-def policy(host: Host, release: Optional[str], names: Sequence[str]) -> Dict[str, Candidates]:
+def policy(host: Host, release: str | None, names: Sequence[str]) -> dict[str, Candidates]:
     """What apt could install of each name. Names that it does not know are left out."""
     if not names:
         return {}
     return parse_policy(apt_cache(host, [*_aptget.release(release), "policy", "--", *names]).out)
 
 
-def parse_policy(text: str) -> Dict[str, Candidates]:
+def parse_policy(text: str) -> dict[str, Candidates]:
     """Read the output of `apt-cache policy NAME...`."""
-    found: Dict[str, Candidates] = {}
+    found: dict[str, Candidates] = {}
     name = version = ""
     for line in text.splitlines():
         if line and not line.startswith(" "):
@@ -307,18 +311,18 @@ def parse_policy(text: str) -> Dict[str, Candidates]:
     return found
 
 
-def _ask(host: Host, release: Optional[str], names: Sequence[str]) -> None:
-    known: Dict[str, Candidates] = host.memo("package", ("policy", release), dict)
+def _ask(host: Host, release: str | None, names: Sequence[str]) -> None:
+    known: dict[str, Candidates] = host.memo("package", ("policy", release), dict)
     missing = [name for name in names if name not in known]
     if missing:
         answers = policy(host, release, missing)
         known.update({name: answers.get(name, Candidates("", {})) for name in missing})
 
 
-def _candidates(host: Host, release: Optional[str], asked: Wish) -> Candidates:
+def _candidates(host: Host, release: str | None, asked: Wish) -> Candidates:
     name = f"{asked.name}:{asked.architecture}" if asked.architecture else asked.name
     _ask(host, release, [name])
-    known: Dict[str, Candidates] = host.memo("package", ("policy", release), dict)
+    known: dict[str, Candidates] = host.memo("package", ("policy", release), dict)
     return known[name]
 
 

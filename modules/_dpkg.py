@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from reconciler.host import Host
 
@@ -29,7 +30,7 @@ class Entry(NamedTuple):
     state: str
     reinstall: bool
     essential: bool
-    provides: Tuple[str, ...]
+    provides: tuple[str, ...]
 
     @property
     def working(self) -> bool:
@@ -46,7 +47,7 @@ class Database:
     """The status database; a paragraph is parsed when somebody asks for it."""
 
     def __init__(self, status: bytes, journal: bytes = b"") -> None:
-        self._texts: Dict[str, List[bytes]] = {}
+        self._texts: dict[str, list[bytes]] = {}
         for text in status.split(b"\n\n"):
             # dpkg writes the name first, in every paragraph.
             if text.startswith(b"Package: "):
@@ -66,7 +67,7 @@ class Database:
         texts[:] = [old for old in texts if _parse(old).architecture != new.architecture]
         texts.append(text)
 
-    def get(self, name: str, architecture: str = "") -> Optional[Entry]:
+    def get(self, name: str, architecture: str = "") -> Entry | None:
         """The package; without an architecture the native one, or else any that is there."""
         entries = [_parse(text) for text in self._texts.get(name, ())]
         wanted = [architecture] if architecture else [self.native, "all"]
@@ -82,19 +83,19 @@ class Database:
         text = self._texts.get("dpkg")
         return _parse(text[0]).architecture if text else ""
 
-    def matching(self, pattern: str) -> List[str]:
+    def matching(self, pattern: str) -> list[str]:
         """Names of packages that are there, at least in part, and match a shell pattern."""
-        found: List[str] = []
+        found: list[str] = []
         for name in fnmatch.filter(self._texts, pattern):
             entry = self.get(name)
             if entry is not None and entry.state not in ABSENT:
                 found.append(name)
         return sorted(found)
 
-    def providers(self, name: str) -> List[str]:
+    def providers(self, name: str) -> list[str]:
         """Installed packages that stand in for the virtual package `name`."""
         needle = name.encode()
-        found: List[str] = []
+        found: list[str] = []
         for texts in self._texts.values():
             for text in texts:
                 if b"\nProvides: " not in text or needle not in text:
@@ -104,7 +105,7 @@ class Database:
                     found.append(entry.name)
         return sorted(found)
 
-    def broken(self) -> List[str]:
+    def broken(self) -> list[str]:
         """Packages that dpkg began to install or configure and did not finish."""
         done = WORKING | ABSENT
         return sorted(
@@ -123,7 +124,7 @@ class Database:
 
 
 def _parse(text: bytes) -> Entry:
-    fields: Dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in text.decode("utf-8", "replace").split("\n"):
         if line[:1] not in (" ", "\t"):
             name, _, value = line.partition(":")
@@ -171,7 +172,7 @@ def compare(one: str, other: str) -> int:
     )
 
 
-def _split(version: str) -> Tuple[int, str, str]:
+def _split(version: str) -> tuple[int, str, str]:
     epoch, colon, rest = version.partition(":")
     number = int(epoch) if colon and epoch.isdigit() else 0
     upstream, dash, revision = (rest if colon else version).rpartition("-")

@@ -15,9 +15,10 @@ one that cannot be installed does not keep the others away.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import ClassVar, List, Literal, Mapping, Optional, Sequence, Set, Tuple
+from typing import ClassVar, Literal
 
 from reconciler.errors import ResourceError, Unsupported
 from reconciler.host import Host
@@ -82,10 +83,10 @@ class Package(Resource):
     opaque: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 
-    def claims(self) -> Set[str]:
+    def claims(self) -> set[str]:
         return {f"package:{_apt.subject(self.name)}"}
 
-    def needs(self) -> Set[str]:
+    def needs(self) -> set[str]:
         needs = {"path:/etc/apt/**"}
         file = self.deb or self.name
         return needs | {f"path:{file}"} if file.startswith("/") else needs
@@ -127,7 +128,7 @@ class Package(Resource):
         return self.name == "*" and (self.state == "latest" or self.upgrade != "no")
 
     @property
-    def lists_age(self) -> Optional[int]:
+    def lists_age(self) -> int | None:
         """The age that the package lists must not pass even if nothing is to be installed."""
         follows = self.state == "latest" or self.upgrades
         if self.cache_valid_time > 0:
@@ -149,9 +150,9 @@ class Package(Resource):
 
     @classmethod
     def apply_many(
-        cls, host: Host, work: Sequence[Tuple[Resource, Diff]]
-    ) -> List[Optional[ResourceError]]:
-        outcomes: dict[int, Optional[ResourceError]] = {}
+        cls, host: Host, work: Sequence[tuple[Resource, Diff]]
+    ) -> list[ResourceError | None]:
+        outcomes: dict[int, ResourceError | None] = {}
         for use, members in _by_provider([resource for resource, _ in work]).items():
             try:
                 results = _provider(host, use).converge(host, members)
@@ -161,8 +162,8 @@ class Package(Resource):
         return [outcomes[id(resource)] for resource, _ in work]
 
 
-def _by_provider(resources: Sequence[Resource]) -> dict[str, List[Package]]:
-    groups: dict[str, List[Package]] = {}
+def _by_provider(resources: Sequence[Resource]) -> dict[str, list[Package]]:
+    groups: dict[str, list[Package]] = {}
     for resource in resources:
         if isinstance(resource, Package):
             groups.setdefault(resource.use, []).append(resource)
