@@ -1,0 +1,67 @@
+"""Variables that say how a host is reached: known names, and values that are refused at once.
+
+Their values end up in argv of ssh and sudo, so `-oProxyCommand=...` must never be a host.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from reconciler.errors import InventoryError, Mark
+from reconciler.inventory.graph import Graph
+from reconciler.inventory.names import check_host
+from reconciler.yamldoc import Map
+
+#: What Ansible and its connection plugins know, and this tool or testinfra reads.
+KNOWN = frozenset(
+    "ansible_" + name
+    for name in (
+        "host port user password connection private_key_file pipelining timeout"
+        " host_key_checking python_interpreter shell_type shell_executable remote_tmp"
+        " group_priority become become_method become_user become_password become_pass"
+        " become_exe become_flags ssh_host ssh_port ssh_user ssh_pass ssh_password"
+        " ssh_private_key_file ssh_common_args ssh_extra_args ssh_executable ssh_pipelining"
+        " ssh_transfer_method ssh_host_key_checking ssh_retries ssh_timeout ssh_args"
+        " sftp_extra_args scp_extra_args sudo_pass su_pass network_os docker_host"
+        " facts check_mode diff_mode version managed hostname fqdn domain distribution"
+        " os_family architecture nodename"
+    ).split()
+)
+
+_ADDRESSES = ("ansible_host", "ansible_ssh_host")
+_USERS = ("ansible_user", "ansible_ssh_user", "ansible_become_user")
+_PORTS = ("ansible_port", "ansible_ssh_port")
+_USER = re.compile(r"[^\s\x00-\x1f\x7f'\"`$;|&<>(){}*?!\\-][^\s\x00-\x1f\x7f'\"`$;|&<>(){}*?!]*")
+
+
+def check_variables(values: Map, graph: Graph) -> None:
+    """Raises InventoryError for a value that cannot reach a host; warns of names close to a known one."""
+    for key in values:
+        if not isinstance(key, str):
+            raise InventoryError(
+                f"the variable name {key!r} is not text",
+                mark=values.key_place(key),
+                hint="put it in quotes",
+            )
+        if key.startswith("ansible_"):
+            _check_value(key, values[key], values.place(key))
+            if key not in KNOWN:
+                _warn_of(key, values.key_place(key), graph)
+
+
+def _check_value(key: str, value: object, mark: Mark) -> None:
+    if isinstance(value, str) and "{{" in value:
+        return  # checked again once it is known
+    if key in _ADDRESSES and value is not None:
+        check_host(str(value), mark)
+    elif key in _USERS and value is not None and not _USER.fullmatch(str(value)):
+        raise InventoryError(f"{key}: {str(value)[:60]!r} is not a user name", mark=mark)
+    elif key in _PORTS and not (str(value).isdecimal() and 1 <= int(str(value)[:9]) <= 65535):
+        raise InventoryError(f"{key}: {value!r} is not a port between 1 and 65535", mark=mark)
+
+
+def _warn_of(key: str, mark: Mark, graph: Graph) -> None:
+    close = difflib.get_close_matches(key, KNOWN, n=1, cutoff=0.85)
+    if close:
+        graph.warn(f"{mark}: unknown variable {key}, did you mean {close[0]}?")

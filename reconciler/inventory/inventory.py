@@ -1,0 +1,266 @@
+"""The inventory: which hosts there are, in which groups, with which variables."""
+
+from __future__ import annotations
+
+import functools
+from typing import Iterable, Sequence
+
+from reconciler.errors import ConfigError, ConfigErrors, InventoryError, Mark
+from reconciler.inventory.graph import Graph, Group, Layer, Values
+from reconciler.inventory.names import check_host
+from reconciler.inventory.patterns import LOCALHOST, Patterns, split
+from reconciler.inventory.reader import Disk, Reader
+from reconciler.inventory.sources import read_source
+from reconciler.inventory.varsfiles import VarsFiles
+from reconciler.tree import Tree
+
+#: `@file` in a limit, from the disk of the operator: longest line that is a pattern.
+MAX_PATTERN = 4096
+
+
+class Inventory:
+    """Hosts, groups and variables, compatible with Ansible's.
+
+    warnings: what was probably not meant, for a person, each once; grows as hosts are asked for.
+    """
+
+    def __init__(
+        self, graph: Graph, vars_files: Sequence[VarsFiles], beside_site: VarsFiles | None
+    ) -> None:
+        graph.finish()
+        self._graph = graph
+        self._beside_sources = vars_files
+        self._beside_site = beside_site
+        self._collisions: set[tuple[str, str, str]] = set()
+        self._group_layers = functools.cache(self._layers_of_groups)
+        self._files = functools.cache(self._layers_of_files)
+
+    @classmethod
+    def load(cls, sources: Sequence[str], reader: Reader, tree: Tree | None = None) -> Inventory:
+        """Read sources, later ones over earlier ones.
+
+        sources: paths, or lists such as `web1,web2,`. reader: where paths lead. tree: the state
+        repo, for group_vars/ and host_vars/ beside site.yml.
+        Raises InventoryError or ConfigErrors: everything that is wrong, at once.
+        """
+        graph = Graph()
+        beside: dict[str, VarsFiles] = {}
+        for source in sources:
+            try:
+                directory = read_source(source, reader, graph)
+            except ConfigError as error:
+                graph.errors.append(error)
+                continue
+            if directory is not None:
+                beside.pop(directory, None)
+                beside[directory] = VarsFiles(reader, directory, graph)
+        inventory = cls(graph, list(beside.values()), _beside_site(tree, graph))
+        inventory._check_group_files()
+        return inventory
+
+    @classmethod
+    def localhost(cls, name: str, tree: Tree | None = None) -> Inventory:
+        """No inventory: this one host, in group `all`. Raises InventoryError."""
+        graph = Graph()
+        mark = Mark("this host")
+        graph.add_hosts([check_host(name)], "ungrouped", _local(mark), mark)
+        inventory = cls(graph, [], _beside_site(tree, graph))
+        inventory._check_group_files()
+        return inventory
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was probably not meant, so far."""
+        return self._graph.warnings
+
+    # -- who ---------------------------------------------------------------------------------
+
+    def hosts(self) -> list[str]:
+        """All hosts, in the order in which the sources name them."""
+        return list(self._graph.hosts)
+
+    def groups(self) -> dict[str, list[str]]:
+        """Every group, `all` and `ungrouped` too, with its hosts of all depths."""
+        return {name: list(hosts) for name, hosts in self._members.items()}
+
+    def groups_of(self, host: str) -> list[str]:
+        """The groups of a host, `all` first, in the order in which their variables apply."""
+        return [group.name for group in self._groups_of(host)]
+
+    def select(self, pattern: str, files: Reader | None = None) -> list[str]:
+        """The hosts that a pattern means, in Ansible's order; possibly none.
+
+        files: where `@FILE` (one pattern a line) is read from; without it `@` is refused.
+        A name that is not there is a warning. Raises InventoryError for a bad pattern.
+        """
+        parts = [one for part in split(pattern) for one in self._lines_of(part, files)]
+        return Patterns(self._members, self._graph.hosts, self._graph.warn).select(parts)
+
+    # -- what --------------------------------------------------------------------------------
+
+    def layers(self, host: str) -> list[Layer]:
+        """All variables of a host by where they come from; later ones win.
+
+        Raises InventoryError for an unknown host, ConfigErrors for its files of variables.
+        """
+        own = self._graph.hosts.get(host)
+        if own is None:
+            if host not in LOCALHOST:
+                raise InventoryError(f"host {host!r} is not in the inventory")
+            own = [
+                Layer(
+                    "implicit localhost",
+                    _local(Mark("implicit localhost")),
+                    Mark("implicit localhost"),
+                )
+            ]
+        groups = tuple(self.groups_of(host)) if host in self._graph.hosts else ("all",)
+        errors: list[ConfigError] = []
+        layers = [*self._group_layers(groups), *own]
+        for files in self._vars_files():
+            try:
+                layers += self._files(files, "host_vars", host)
+            except ConfigError as error:
+                errors.append(error)
+        _raise(errors)
+        return layers
+
+    def variables(self, host: str) -> dict[str, object]:
+        """The variables of a host: whole values, the last layer wins. Raises as `layers`."""
+        merged: dict[str, object] = {}
+        for layer in self.layers(host):
+            merged.update(layer.values)
+        return merged
+
+    def to_list_json(self) -> dict[str, object]:
+        """The inventory in the shape of `ansible-inventory --list`."""
+        document: dict[str, object] = {
+            "_meta": {
+                "hostvars": {
+                    host: values for host in self._graph.hosts if (values := self.variables(host))
+                }
+            }
+        }
+        for name in self._graph.below("all"):
+            group = self._graph.groups[name]
+            children = [
+                child
+                for child in group.children
+                if child != "ungrouped" or self._graph.groups[child].hosts
+            ]
+            shape = {"hosts": [] if name == "all" else list(group.hosts), "children": children}
+            if any(shape.values()):
+                document[name] = {key: names for key, names in shape.items() if names}
+        return document
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _members(self) -> dict[str, dict[str, None]]:
+        groups = self._graph.groups
+        return {
+            name: dict.fromkeys(
+                host for below in self._graph.below(name) for host in groups[below].hosts
+            )
+            for name in groups
+        }
+
+    @functools.cached_property
+    def _groups_by_host(self) -> dict[str, list[Group]]:
+        ordered = sorted(self._graph.groups.values(), key=lambda g: (g.depth, g.priority, g.name))
+        found: dict[str, list[Group]] = {host: [] for host in self._graph.hosts}
+        for group in ordered:
+            for host in self._members[group.name]:
+                found[host].append(group)
+        return found
+
+    def _groups_of(self, host: str) -> list[Group]:
+        try:
+            return self._groups_by_host[host]
+        except KeyError:
+            raise InventoryError(f"host {host!r} is not in the inventory") from None
+
+    def _vars_files(self) -> list[VarsFiles]:
+        return [*self._beside_sources, *([self._beside_site] if self._beside_site else [])]
+
+    def _layers_of_files(self, files: VarsFiles, kind: str, name: str) -> list[Layer]:
+        return files.layers(kind, name)
+
+    def _layers_of_groups(self, names: tuple[str, ...]) -> list[Layer]:
+        """For all hosts of exactly these groups. `all` comes first, with its files: group_vars/all
+        wins over what the inventory file says of `all`, and of other groups too."""
+        groups = [self._graph.groups[name] for name in names if name != "all"]
+        layers = list(self._graph.groups["all"].layers)
+        for group in groups:
+            layers += group.layers
+        for part in (["all"], [group.name for group in groups]):
+            for files in self._vars_files():
+                for name in part:
+                    layers += self._files(files, "group_vars", name)
+        self._warn_of_collisions(groups)
+        return layers
+
+    def _warn_of_collisions(self, groups: Sequence[Group]) -> None:
+        """Two groups side by side say different things, and only their names decide."""
+        seen: dict[tuple[int, int, str], tuple[str, object]] = {}
+        for group in groups:
+            for layer in self._layers_of_group(group):
+                for key, value in layer.values.items():
+                    slot = (group.depth, group.priority, key)
+                    other, theirs = seen.get(slot, (group.name, value))
+                    seen[slot] = (group.name, value)
+                    if (
+                        other != group.name
+                        and theirs != value
+                        and (other, group.name, key) not in self._collisions
+                    ):
+                        self._collisions.add((other, group.name, key))
+                        self._graph.warn(
+                            f"{layer.values.key_place(key)}: groups {other} and {group.name} both set {key}, and "
+                            f"{group.name} wins by its name only: set ansible_group_priority in one of them"
+                        )
+
+    def _layers_of_group(self, group: Group) -> Iterable[Layer]:
+        yield from group.layers
+        for files in self._vars_files():
+            yield from self._files(files, "group_vars", group.name)
+
+    def _check_group_files(self) -> None:
+        """Every file of group variables is read now, so that all errors show at once."""
+        errors = self._graph.errors
+        for group in self._graph.groups.values():
+            try:
+                list(self._layers_of_group(group))
+            except ConfigError as error:
+                errors.append(error)
+        _raise(errors)
+
+    def _lines_of(self, part: str, files: Reader | None) -> list[str]:
+        if not part.startswith("@"):
+            return [part]
+        if files is None:
+            raise InventoryError(f"{part!r}: a file of patterns can be given to --limit only")
+        lines = (files or Disk()).read(part[1:]).decode("utf-8", "replace").splitlines()
+        return [
+            one
+            for line in lines
+            if line.strip() and line[0] != "#"
+            for one in split(line.strip()[:MAX_PATTERN])
+        ]
+
+
+def _local(mark: Mark) -> Values:
+    values = Values(mark)
+    values.put("ansible_connection", "local", mark)
+    return values
+
+
+def _beside_site(tree: Tree | None, graph: Graph) -> VarsFiles | None:
+    return None if tree is None else VarsFiles(tree, "", graph)
+
+
+def _raise(errors: Sequence[ConfigError]) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigErrors(errors)

@@ -1,0 +1,144 @@
+"""Names of hosts and groups: what is accepted, ranges, ports.
+
+A host name ends up in argv of ssh, in file names and on terminals, so what is not a name is
+refused where it is read, before anything can use it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import string
+from typing import Iterable, NamedTuple, Sequence
+
+from reconciler.errors import InventoryError, Mark
+
+#: Longest name of a host or group, in bytes: one name of a file, and of the DNS.
+MAX_NAME = 255
+#: Hosts that one inventory may have; a range such as `[1:999999999]` is a mistake or an attack.
+MAX_HOSTS = 100_000
+
+LETTERS = string.ascii_letters
+_HOST = re.compile(r"[\w:][\w.:@%-]*", re.UNICODE)
+_GROUP = re.compile(r"\w[\w.@+-]*", re.UNICODE)
+_BRACKETED_PORT = re.compile(r"\[([^\[\]]+)\]:([0-9]+)")
+_PORT = re.compile(r"((?:[^:\[\]]|\[[^\[\]]*\])+):([0-9]+)")
+_NUMBER = re.compile(r"-?[0-9]+")
+
+
+class Expanded(NamedTuple):
+    """What one host pattern of an inventory stands for. port: 0 where none is given."""
+
+    hosts: Sequence[str]
+    port: int
+
+
+def expand(text: str, mark: Mark | None = None) -> Expanded:
+    """`web[01:03].ex.com:2222` -> three names and a port. Raises InventoryError.
+
+    Ranges are of numbers or letters, with an optional step, both ends included; several in one
+    name multiply. Numbers keep the width of a zero-padded start.
+    """
+    found = _BRACKETED_PORT.fullmatch(text) or _PORT.fullmatch(text)
+    name, port = (found[1], int(found[2])) if found else (text, 0)
+    if found and not 1 <= port <= 65535:
+        raise InventoryError(f"{shown(text)}: port {port} is not between 1 and 65535", mark=mark)
+    hosts = [check_host(host, mark) for host in _ranges(name, mark)]
+    return Expanded(hosts, port)
+
+
+def check_host(name: str, mark: Mark | None = None) -> str:
+    """`name` itself. Raises InventoryError for what can be no host name."""
+    _check(name, "host", _HOST, mark)
+    return name
+
+
+def check_group(name: str, mark: Mark | None = None) -> str:
+    """`name` itself. Raises InventoryError for what can be no group name."""
+    _check(name, "group", _GROUP, mark)
+    return name
+
+
+def shown(name: str) -> str:
+    """A name for a message: quoted, escaped, cut."""
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, or ""."""
+    close = difflib.get_close_matches(name, list(known)[:5000], n=1, cutoff=0.7)
+    return close[0] if close else ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint with the nearest known name, or ""."""
+    close = nearest(name, known)
+    return f"did you mean {close}?" if close else ""
+
+
+def _check(name: str, kind: str, accepted: re.Pattern[str], mark: Mark | None) -> None:
+    if not name:
+        raise InventoryError(f"a {kind} without a name", mark=mark)
+    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+        raise InventoryError(
+            f"the {kind} name {shown(name)} has more than {MAX_NAME} bytes", mark=mark
+        )
+    if name.endswith(":") and kind == "host":
+        raise InventoryError(
+            f"the host name {shown(name)} ends in ':'",
+            mark=mark,
+            hint="in INI a host stands alone on its line; a port goes behind the ':'",
+        )
+    if not accepted.fullmatch(name):
+        raise InventoryError(
+            f"{shown(name)} is not a {kind} name",
+            mark=mark,
+            hint="letters, digits, '_', '-' and '.' make one; it starts with a letter or digit",
+        )
+
+
+def _ranges(name: str, mark: Mark | None) -> list[str]:
+    pieces = re.split(r"\[([^\[\]]*)\]", name)
+    names = [pieces[0]]
+    for position in range(1, len(pieces), 2):
+        values = _range(pieces[position], name, mark)
+        if len(names) * len(values) > MAX_HOSTS:
+            raise InventoryError(f"{shown(name)} stands for more than {MAX_HOSTS} hosts", mark=mark)
+        names = [head + value + pieces[position + 1] for head in names for value in values]
+    return names
+
+
+def _range(text: str, name: str, mark: Mark | None) -> Sequence[str]:
+    def wrong(why: str) -> InventoryError:
+        return InventoryError(
+            f"bad range [{text}] in {shown(name)}: {why}",
+            mark=mark,
+            hint="ranges look like [1:20], [01:20], [a:f] or [0:20:5]",
+        )
+
+    bounds = text.split(":")
+    if len(bounds) not in (2, 3):
+        raise wrong("it wants start:end or start:end:step")
+    start, end = bounds[0] or "0", bounds[1]
+    if not end:
+        raise wrong("it has no end")
+    step = bounds[2] if len(bounds) == 3 else "1"
+    if not step.isascii() or not step.isdigit() or not 0 < int(step[:9]) or len(step) > 9:
+        raise wrong("the step is not a number above 0")
+    if len(start) == len(end) == 1 and start in LETTERS and end in LETTERS:
+        first, last = LETTERS.index(start), LETTERS.index(end)
+        if first > last:
+            raise wrong("it ends before it starts")
+        return LETTERS[first : last + 1 : int(step)]
+    if not _NUMBER.fullmatch(start) or not _NUMBER.fullmatch(end) or len(start + end) > 40:
+        raise wrong("its ends are neither two numbers nor two letters")
+    padded = start[0] == "0" and len(start) > 1
+    if padded and len(start) != len(end):
+        raise wrong("a zero-padded start wants an end of the same width")
+    numbers = range(int(start), int(end) + 1, int(step))
+    if not numbers:
+        raise wrong("it ends before it starts")
+    if len(numbers) > MAX_HOSTS:
+        raise InventoryError(f"{shown(name)} stands for more than {MAX_HOSTS} hosts", mark=mark)
+    width = len(start) if padded else 0
+    return [str(number).zfill(width) for number in numbers]
