@@ -1,0 +1,46 @@
+"""`reconciler apply`: make the machine match the state repo, and say what that took."""
+
+from __future__ import annotations
+
+import argparse
+
+from reconciler.cli.console import Output
+from reconciler.cli.local import DURABILITY, on_this_machine, run_options
+from reconciler.cli.options import seconds
+from reconciler.cli.plan import CHANGES
+from reconciler.cli.render import show
+from reconciler.errors import Interrupted, ResourceError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    run_options(parser)
+    parser.add_argument(
+        "--durability",
+        choices=DURABILITY,
+        default="batch",
+        help="what survives a power cut: each file at once, all files at the end of the run, or what the kernel likes",
+    )
+    parser.add_argument("--lock-timeout", metavar="SECONDS", type=seconds, default=0.0, help="wait for another run this long (default: 0)")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Converge, and show the report. 4 if something failed, 130 if it was told to stop."""
+    with on_this_machine(args, out, durability=args.durability) as here, out.progress("apply") as on_event:
+        report = here.engine.apply(
+            here.catalog,
+            content=here.content,
+            secrets=here.secrets,
+            diff=args.diff,
+            on_event=on_event,
+            lock_timeout=args.lock_timeout,
+        )
+    if out.as_json:
+        out.document(report.to_json())
+    else:
+        out.lines(show(report, diff=args.diff, verbose=out.verbose))
+    if report.interrupted:
+        return Interrupted.exit_code
+    if report.failed:
+        return ResourceError.exit_code
+    return CHANGES if report.changed and args.detailed_exitcode else 0

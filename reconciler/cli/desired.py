@@ -1,0 +1,177 @@
+"""The desired state of hosts: a tree and an inventory, compiled when nothing newer is kept.
+
+A run that brings nothing new finds its catalog in the cache, and then neither YAML nor Jinja2 is
+imported. The bytes of contents are not kept: if the engine asks for some, the host is compiled
+after all; compiling is pure, so that gives the same catalog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from reconciler.catalog import Catalog, dumps
+from reconciler.cli.console import Output
+from reconciler.compile.cache import CatalogCache, catalog_key
+from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.source.tree import open_tree
+
+if TYPE_CHECKING:
+    from reconciler.compile import Compiled, Project
+    from reconciler.inventory import Inventory
+
+Facts = Mapping[str, object]
+#: What belongs to an inventory beside its own files.
+BESIDE = ("group_vars", "host_vars")
+
+
+class Desired:
+    """What a state repo wants of the hosts of an inventory.
+
+    repo, ref: where the state repo is; a commit of it, or None for the files as they are.
+    inventories: files and directories; none: one host alone, in group `all`.
+    """
+
+    def __init__(self, repo: str, ref: str | None, inventories: Sequence[str], cache: CatalogCache, out: Output) -> None:
+        self.tree = open_tree(repo, ref)
+        self._inventories = list(inventories)
+        self._cache = cache
+        self._projects: dict[str, Project] = {}
+        self._compiled: dict[str, Compiled] = {}
+        out.read_source = self._source_text
+
+    # -- hosts ---------------------------------------------------------------------------
+
+    @cached_property
+    def inventory(self) -> Inventory | None:
+        """The inventory; None where none was named. Raises InventoryError."""
+        if not self._inventories:
+            return None
+        from reconciler.inventory import Inventory
+        from reconciler.inventory.reader import Places
+
+        return Inventory.load(self._inventories, Places(self.tree), self.tree)
+
+    def select(self, pattern: str | None) -> list[str]:
+        """The hosts of the inventory that a pattern means. Raises InventoryError."""
+        assert self.inventory is not None
+        return list(self.inventory.select(pattern or "all"))
+
+    # -- catalogs ------------------------------------------------------------------------
+
+    def catalog(self, host: str, facts: Facts) -> bytes:
+        """The canonical JSON of a host's catalog. Raises ConfigErrors."""
+        key = self._key(host, facts)
+        found = self._cache.catalog(key) if key else None
+        if found is not None:
+            return found
+        compiled = self.compiled(host, facts)
+        catalog = dumps(compiled.catalog.to_json())
+        if key and not compiled.secrets:
+            self._cache.keep_catalog(key, catalog)
+        return catalog
+
+    def is_kept(self, host: str, facts: Facts) -> bool:
+        """Whether the catalog is at hand, so that the host is known to be in the inventory."""
+        key = self._key(host, facts)
+        return bool(key) and self._cache.catalog(key) is not None
+
+    def compiled(self, host: str, facts: Facts) -> Compiled:
+        """The catalog with what it refers to: contents, secrets, and where values come from."""
+        if host not in self._compiled:
+            self._compiled[host] = self.project(host).compile(host, facts)
+        return self._compiled[host]
+
+    def project(self, host: str) -> Project:
+        """What compiles `host`. Raises ConfigErrors."""
+        alone = host if self.inventory is None else ""
+        if alone not in self._projects:
+            from reconciler.compile import Project
+            from reconciler.inventory import Inventory
+
+            inventory = self.inventory or Inventory.localhost(host, self.tree)
+            self._projects[alone] = Project(self.tree, inventory)
+        return self._projects[alone]
+
+    def content(self, host: str, facts: Facts, sha256: str) -> Iterable[bytes]:
+        """The bytes that a catalog names by digest. Raises ConfigError for one that it does not."""
+        contents = self.compiled(host, facts).contents
+        if sha256 not in contents:
+            raise ConfigError(f"no content has the digest {sha256[:12]}", hint="the state repo changed during the run: run again")
+        return contents[sha256]
+
+    def _source_text(self, file: str) -> str | None:
+        """A file that an error points into."""
+        from reconciler.inventory.reader import Places
+
+        try:
+            return Places(self.tree).read(file).decode("utf-8", "backslashreplace")
+        except ReconcilerError:
+            return None
+
+    # -- keys ----------------------------------------------------------------------------
+
+    def _key(self, host: str, facts: Facts) -> str:
+        """The catalog's key in the cache; empty where it must not be kept."""
+        inventory = self._inventory_key
+        if inventory is None:
+            return ""
+        tree = self.tree
+        return catalog_key(tree=tree.key, commit=tree.commit, dirty=tree.dirty, inventory=inventory, host=host, facts=facts)
+
+    @cached_property
+    def _inventory_key(self) -> str | None:
+        """Equal for equal inventories; None for one that a program makes anew each time."""
+        digest = hashlib.sha256()
+        for source in self._inventories:
+            digest.update(dumps(source))
+            inside = None if source.startswith(("/", "~")) or ".." in source.split("/") else self.tree.entry(source)
+            if inside is not None:
+                if inside.executable:
+                    return None
+                continue  # part of the tree, whose own key says it all
+            places = [source, *(os.path.join(os.path.dirname(source) or ".", name) for name in BESIDE)]
+            for path in (file for place in places for file in _files(place)):
+                content = _content(path)
+                if content is None:
+                    return None
+                digest.update(dumps([path, hashlib.sha256(content).hexdigest()]))
+        return digest.hexdigest()
+
+
+def _content(path: str) -> bytes | None:
+    """What a file holds; None for a program, and for what cannot be read."""
+    try:
+        found = os.stat(path)
+        if found.st_mode & stat.S_IXUSR or not stat.S_ISREG(found.st_mode):
+            return None
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _files(place: str) -> Iterable[str]:
+    """The files at or below a place, in a fixed order."""
+    if not os.path.isdir(place):
+        if os.path.lexists(place):
+            yield place
+        return
+    for directory, names, files in os.walk(place, followlinks=True):
+        names.sort()
+        yield from (os.path.join(directory, name) for name in sorted(files))
+
+
+def select_tags(catalog: bytes, tags: Sequence[str], skip_tags: Sequence[str]) -> bytes:
+    """The catalog with only the resources that the tags leave."""
+    if not tags and not skip_tags:
+        return catalog
+    import json
+
+    from reconciler.compile import select
+
+    return dumps(select(Catalog.from_json(json.loads(catalog)), tags, skip_tags).to_json())
