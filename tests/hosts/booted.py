@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shlex
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -113,9 +115,12 @@ class BootedHost:
         return self.run([f"{sys.prefix}/bin/reconciler", *args], check=check, timeout=timeout)
 
     def copy(self, source: Path | str, target: str) -> None:
-        """Copy a file or a directory to the host."""
-        scp = ["scp", "-q", "-r", "-F", str(self.access.config), str(source)]
-        subprocess.run([*scp, f"{self.name}:{target}"], check=True, stdin=subprocess.DEVNULL)
+        """Copy a file or a directory to the host as `target`, links as links, owned by root."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(source, arcname=target.lstrip("/"), filter=_of_root)
+        ssh = ["ssh", "-F", str(self.access.config), self.name, "--", "tar", "-x", "-C", "/"]
+        subprocess.run(ssh, check=True, input=packed.getvalue())
 
     def testinfra(self) -> Any:
         """A testinfra host: what our own code says about a machine is checked by others' code."""
@@ -237,3 +242,9 @@ class BootedHost:
         if self._container is not None:
             self._container.wait(timeout=20)
         self._container = None
+
+
+def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry

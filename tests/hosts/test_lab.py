@@ -59,11 +59,15 @@ def test_a_failed_program_says_what_it_said(host: BootedHost) -> None:
         host.run(["ls", "/nowhere"])
 
 
-def test_a_directory_is_copied(host: BootedHost, tmp_path: Path) -> None:
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree/file").write_text("content")
-    host.copy(tmp_path / "tree", "/root/tree")
-    assert (host.root / "root/tree/file").read_text() == "content"
+def test_files_and_directories_are_copied(host: BootedHost, tmp_path: Path) -> None:
+    """Links as links: a state repo may hold them."""
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    host.copy(tmp_path, "/srv/new/tree")
+    host.copy(tmp_path / "file", "/srv/renamed")
+    listed = host.run(["find", "/srv", "-type", "l", "-printf", "%P %l %u"]).stdout
+    assert listed == "new/tree/link /etc/passwd root"
+    assert host.run(["cat", "/srv/new/tree/file", "/srv/renamed"]).stdout == "contentcontent"
 
 
 def test_a_package_installs_from_the_mirrors(host: BootedHost) -> None:
