@@ -61,26 +61,26 @@ class Map(dict[Any, Any]):
     def __init__(self, values: Any = (), mark: Mark = NOWHERE) -> None:
         super().__init__(values)
         self.mark = mark
-        self._places: dict[Any, _Place] = {}
+        self.places: dict[Any, _Place] = {}
 
     def place(self, key: object) -> Mark:
         """Where the value of `key` is written."""
-        place = self._places.get(key)
+        place = self.places.get(key)
         return Mark(place.file, place.line, place.column) if place else self.mark
 
     def key_place(self, key: object) -> Mark:
         """Where `key` itself is written."""
-        place = self._places.get(key)
+        place = self.places.get(key)
         return Mark(place.file, place.key_line, place.key_column) if place else self.mark
 
     def raw(self, key: object) -> str | None:
         """The text of a scalar value as written; None for anything else."""
-        place = self._places.get(key)
+        place = self.places.get(key)
         return place.raw if place else None
 
     def quoted(self, key: object) -> bool:
         """Whether the value was written in quotes, or as a block of text."""
-        place = self._places.get(key)
+        place = self.places.get(key)
         return place is not None and place.quoted
 
 
@@ -90,22 +90,22 @@ class Seq(list[Any]):
     def __init__(self, values: Any = (), mark: Mark = NOWHERE) -> None:
         super().__init__(values)
         self.mark = mark
-        self._places: list[_Place] = []
+        self.places: list[_Place] = []
 
     def place(self, index: int) -> Mark:
         """Where the item is written."""
-        if index < len(self._places):
-            place = self._places[index]
+        if index < len(self.places):
+            place = self.places[index]
             return Mark(place.file, place.line, place.column)
         return self.mark
 
     def raw(self, index: int) -> str | None:
         """The text of a scalar item as written; None for anything else."""
-        return self._places[index].raw if index < len(self._places) else None
+        return self.places[index].raw if index < len(self.places) else None
 
     def quoted(self, index: int) -> bool:
         """Whether the item was written in quotes, or as a block of text."""
-        return index < len(self._places) and self._places[index].quoted
+        return index < len(self.places) and self.places[index].quoted
 
 
 def load(text: bytes, file: str, limits: Limits = LIMITS) -> object:
@@ -398,7 +398,7 @@ class _Builder:
         target = top.value
         if isinstance(target, Seq):
             target.append(value)
-            target._places.append(place)  # noqa: SLF001  # the builder is the one that fills it
+            target.places.append(place)
         elif top.key is None:
             if value in target:
                 first = target.key_place(value)
@@ -415,13 +415,13 @@ class _Builder:
                 top.merges.append((value, place))
                 return
             target[key] = value
-            target._places[key] = place._replace(
+            target.places[key] = place._replace(
                 key_line=key_place.line, key_column=key_place.column
-            )  # noqa: SLF001
+            )
 
     def _merge(self, target: Map, merges: list[tuple[Any, _Place]]) -> None:
         """Keys of the mapping itself win over merged ones, earlier merged ones over later."""
-        own, own_places = dict(target), dict(target._places)  # noqa: SLF001
+        own, own_places = dict(target), dict(target.places)
         target.clear()
         for value, place in merges:
             for source in value if isinstance(value, Seq) else [value]:
@@ -434,9 +434,9 @@ class _Builder:
                 for key, one in source.items():
                     if key not in target:
                         target[key] = one
-                        target._places[key] = source._places[key]  # noqa: SLF001
+                        target.places[key] = source.places[key]
         target.update(own)
-        target._places.update(own_places)  # noqa: SLF001
+        target.places.update(own_places)
 
     def _count(self, event: Any, nodes: int) -> None:
         self._nodes += nodes
