@@ -26,14 +26,19 @@ fail() {
     exit 3
 }
 
+# Whether we are root or may become it; asks for sudo's password where there is a terminal.
+may_root() {
+    [ "$EUID" = 0 ] || { command -v sudo >/dev/null && sudo --validate 2>/dev/null; }
+}
+
 # Run as root, or say what cannot be done.
 as_root() {
     if [ "$EUID" = 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null; then
+    elif may_root; then
         sudo "$@"
     else
-        echo "this takes root, and there is no sudo: $*" >&2
+        echo "this takes root or the right to use sudo: $*" >&2
         return 3
     fi
 }

@@ -136,13 +136,9 @@ class BootedHost:
 
     def boot(self) -> None:
         """Lay the overlay over the image, give the host its identity and start it."""
-        upper, work = self.disk / "upper", self.disk / "work"
-        for path in (upper, work, self.root):
-            path.mkdir(parents=True)
-        # volatile: fsync costs nothing. The page cache outlives a host that is killed.
-        layers = f"lowerdir={self.image.root},upperdir={upper},workdir={work},volatile"
-        mount = ["mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)]
-        subprocess.run(mount, check=True)
+        for name in ("upper", "work", "root"):
+            (self.disk / name).mkdir(parents=True)
+        subprocess.run(overlay(self.image.root, self.disk), check=True)
         self._identify()
         self.start()
 
@@ -242,6 +238,15 @@ class BootedHost:
         if self._container is not None:
             self._container.wait(timeout=20)
         self._container = None
+
+
+def overlay(lower: Path, disk: Path) -> list[str]:
+    """The command that lays a writable layer, in `disk`, over `lower`; the whole is `disk/root`.
+
+    volatile: fsync costs nothing, and the page cache outlives a host that is killed.
+    """
+    layers = f"lowerdir={lower},upperdir={disk}/upper,workdir={disk}/work,volatile"
+    return ["mount", "-t", "overlay", "overlay", "-o", layers, f"{disk}/root"]
 
 
 def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:

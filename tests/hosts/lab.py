@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +30,7 @@ from typing import Self
 
 from hosts import image, network, session
 from hosts.access import Access
-from hosts.booted import BootedHost
+from hosts.booted import BootedHost, overlay
 from hosts.image import SUITES, Image, Suite
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -102,6 +105,7 @@ class Lab:
             return self._held[suite]
 
 
+@functools.cache
 def obstacle() -> str:
     """Why hosts cannot be booted here; "" if they can."""
     if os.geteuid() != 0:
@@ -111,6 +115,20 @@ def obstacle() -> str:
         return f"{', '.join(missing)} not installed (`make` does it)"
     if not session.HIERARCHIES:
         return "no cgroup hierarchy is mounted below /sys/fs/cgroup"
+    return _overlay_obstacle()
+
+
+def _overlay_obstacle() -> str:
+    """Whether an overlay can be laid: a container may not, nor can one lie on another."""
+    session.cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=session.cache()) as scratch:
+        for name in ("lower", "upper", "work", "root"):
+            Path(scratch, name).mkdir()
+        mount = overlay(Path(scratch, "lower"), Path(scratch))
+        tried = subprocess.run(mount, check=False, capture_output=True, text=True)
+        if tried.returncode:
+            return f"no overlay below {session.cache()}: {tried.stderr.strip()}"
+        session.unmount(Path(scratch, "root"))
     return ""
 
 

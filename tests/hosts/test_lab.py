@@ -154,7 +154,7 @@ with Lab() as lab:
 
 
 @pytest.fixture
-def another() -> Iterator[subprocess.Popen[str]]:
+def another(lab: Lab) -> Iterator[subprocess.Popen[str]]:
     """Another process with a lab and a booted host."""
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     python = [sys.executable, "-P", "-c", ABANDONED]
