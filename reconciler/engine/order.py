@@ -15,6 +15,7 @@ from typing import (
     Callable,
     Dict,
     Iterable,
+    Iterator,
     List,
     Mapping,
     NamedTuple,
@@ -26,7 +27,7 @@ from typing import (
 )
 
 from reconciler.catalog import Declaration, decode_param
-from reconciler.errors import ClaimConflict, ConfigError, ConfigErrors, CycleError
+from reconciler.errors import ClaimConflict, ConfigError, ConfigErrors, CycleError, ReconcilerError
 from reconciler.resource import Resource
 
 
@@ -44,36 +45,43 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """nodes: in the order to converge, without handlers. handlers: in declared order, by id.
-    requires: id -> ids that come first, explicit and implied."""
+    """nodes: in the order to converge, without handlers. handlers: by id, in declared order,
+    but each before those that it notifies. requires: id -> ids that come first, explicit and
+    implied."""
 
     nodes: Tuple[Node, ...]
     handlers: Mapping[str, Node]
     requires: Mapping[str, Set[str]] = field(default_factory=dict)
 
 
-def arrange(nodes: Sequence[Node]) -> Order:
-    """Put the nodes of a catalog in order. Raises ConfigErrors: conflicts, cycles."""
-    ordinary = [node for node in nodes if not node.declaration.handler]
+def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
+    """Put the nodes of a catalog in order. Raises ConfigErrors: conflicts, cycles.
+
+    elsewhere: ids that are in the catalog, but not among these nodes.
+    """
+    ordinary = [_faced(node) for node in nodes if not node.declaration.handler]
     handlers = {node.id: node for node in nodes if node.declaration.handler}
     claims, errors = _claims(ordinary)
-    errors += _unknown(ordinary, handlers)
-    position = {node.id: index for index, node in enumerate(ordinary)}
-    requires: Dict[str, Set[str]] = {
-        node.id: {other for other in node.declaration.requires if other in position}
-        for node in ordinary
+    errors += _twice([node for node in nodes if node.declaration.handler])
+    errors += _unknown(nodes, {*handlers, *elsewhere})
+    by_id = {face.node.id: face.node for face in ordinary}
+    requires = {
+        id: {one for one in node.declaration.requires if one in by_id} for id, node in by_id.items()
     }
-    by_id = {node.id: node for node in ordinary}
-    cycle = _cycle(requires, position)
-    if cycle:
-        errors.append(_cycle_error([by_id[one] for one in cycle]))
+    notifies = {
+        id: {one for one in node.declaration.notify if one in handlers}
+        for id, node in handlers.items()
+    }
+    errors += _cycle(requires, "requires", by_id) + _cycle(notifies, "notifies", handlers)
     if errors:
         raise ConfigErrors(errors)
-    for first, then in _implied(ordinary, claims):
-        # An edge against the declared order is the only kind that can close a cycle.
-        if position[first] < position[then] or not _reaches(requires, first, then):
-            requires[then].add(first)
-    return Order(tuple(by_id[one] for one in _sorted(requires, position)), handlers, requires)
+    _imply(requires, list(_implied(ordinary, claims)))
+    # A handler goes before those that it notifies, so that each is carried out once.
+    return Order(
+        tuple(by_id[one] for one in _sorted(requires)),
+        {one: handlers[one] for one in _sorted(_reversed(notifies))},
+        requires,
+    )
 
 
 def check(
@@ -85,16 +93,17 @@ def check(
     repo's own); those are checked by the engine.
     """
     nodes: List[Node] = []
+    foreign: List[str] = []
     for declaration in declarations:
         kind = load_type(declaration.type)
-        if kind is not None:
-            hidden = _AnySecret()
-            params = {
-                name: decode_param(value, hidden) for name, value in declaration.params.items()
-            }
-            nodes.append(Node(declaration, kind(**params)))
+        if kind is None:
+            foreign.append(declaration.id)
+            continue
+        hidden = _AnySecret()
+        params = {name: decode_param(value, hidden) for name, value in declaration.params.items()}
+        nodes.append(Node(declaration, kind(**params)))
     try:
-        arrange(nodes)
+        arrange(nodes, foreign)
     except ConfigErrors as error:
         return list(error.errors)
     return []
@@ -107,13 +116,35 @@ class _AnySecret(Dict[str, str]):
         return handle
 
 
-def _claims(nodes: Sequence[Node]) -> Tuple[Dict[str, Node], List[ConfigError]]:
-    """Who claims what; errors for what is claimed twice."""
+class _Face(NamedTuple):
+    """What order has to know of a node."""
+
+    node: Node
+    claims: Set[str]
+    needs: Set[str]
+    absent: bool
+
+
+def _faced(node: Node) -> _Face:
+    resource = node.resource
+    try:
+        return _Face(node, resource.claims(), resource.needs(), resource.desired() is None)
+    except ReconcilerError as error:
+        raise ConfigError(error.message, mark=node.declaration.mark, hint=error.hint) from error
+    except Exception as error:
+        raise ConfigError(
+            f"{node.id}: the module of type '{node.declaration.type}' failed: {type(error).__name__}: {error}",
+            mark=node.declaration.mark,
+        ) from error
+
+
+def _claims(faces: Sequence[_Face]) -> Tuple[Dict[str, Node], List[ConfigError]]:
+    """Who claims what; errors for what is claimed, or declared, twice."""
     claims: Dict[str, Node] = {}
     errors: List[ConfigError] = []
     contested: Set[Tuple[str, str]] = set()
-    for node in nodes:
-        for claim in sorted(node.resource.claims(), reverse=True):
+    for node, claimed, _, _ in faces:
+        for claim in (*sorted(claimed, reverse=True), f"id:{node.id}"):
             other = claims.setdefault(claim, node)
             if other is not node and (other.id, node.id) not in contested:
                 contested.add((other.id, node.id))
@@ -141,26 +172,35 @@ def _named(node: Node) -> str:
     return f"{written}:{node.declaration.key}"
 
 
-def _unknown(nodes: Sequence[Node], handlers: Mapping[str, Node]) -> List[ConfigError]:
-    errors: List[ConfigError] = []
-    for node in [*nodes, *handlers.values()]:
+def _twice(handlers: Sequence[Node]) -> Iterator[ConfigError]:
+    """Handlers of one name: a notification would not say which of them it means."""
+    first: Dict[str, Node] = {}
+    for node in handlers:
+        other = first.setdefault(node.id, node)
+        if other is not node:
+            yield ConfigError(
+                f"two handlers are named '{node.declaration.title}': "
+                f"{other.declaration.mark} and {node.declaration.mark}",
+                mark=node.declaration.mark,
+                hint="give one of them another name",
+            )
+
+
+def _unknown(nodes: Sequence[Node], handlers: Set[str]) -> Iterator[ConfigError]:
+    for node in nodes:
         for handler in node.declaration.notify:
             if handler not in handlers:
-                errors.append(
-                    ConfigError(
-                        f"{node.id} notifies {handler}, which is not there",
-                        mark=node.declaration.mark,
-                    )
+                yield ConfigError(
+                    f"{node.id} notifies {handler}, which is not there", mark=node.declaration.mark
                 )
-    return errors
 
 
-def _implied(nodes: Sequence[Node], claims: Mapping[str, Node]) -> Iterable[Tuple[str, str]]:
+def _implied(faces: Sequence[_Face], claims: Mapping[str, Node]) -> Iterator[Tuple[str, str]]:
     """Pairs (first, then) that follow from needs and claims."""
-    absent = {node.id for node in nodes if node.resource.desired() is None}
+    absent = {face.node.id for face in faces if face.absent}
     below: Dict[str, List[Node]] = {}
-    for node in nodes:
-        for need in sorted(node.resource.needs()):
+    for node, _, needs, gone in faces:
+        for need in sorted(needs):
             if need.endswith("/**"):
                 if need not in below:
                     start = need[:-2]
@@ -172,10 +212,27 @@ def _implied(nodes: Sequence[Node], claims: Mapping[str, Node]) -> Iterable[Tupl
                 found = claims.get(need)
                 others = [found] if found is not None else []
             for other in others:
-                if other is not node and other.id not in absent and node.id not in absent:
-                    yield other.id, node.id
-                elif other is not node and other.id in absent and node.id in absent:
-                    yield node.id, other.id
+                if other is not node and (other.id in absent) == gone:
+                    yield (node.id, other.id) if gone else (other.id, node.id)
+
+
+def _imply(requires: Dict[str, Set[str]], pairs: Sequence[Tuple[str, str]]) -> None:
+    """Add the implied pairs to what is explicit; where all together would be a cycle, leave
+    out those against the order that the explicit ones alone give."""
+    whole = {id: set(firsts) for id, firsts in requires.items()}
+    for first, then in pairs:
+        whole[then].add(first)
+    if len(list(_sorted(whole))) == len(whole):
+        requires.update(whole)
+        return
+    place = {id: index for index, id in enumerate(_sorted(requires))}
+    against = [(first, then) for first, then in pairs if place[first] > place[then]]
+    for first, then in pairs:
+        if place[first] < place[then]:
+            requires[then].add(first)
+    for first, then in against:
+        if not _reaches(requires, first, then):
+            requires[then].add(first)
 
 
 def _reaches(requires: Mapping[str, Set[str]], start: str, goal: str) -> bool:
@@ -190,41 +247,49 @@ def _reaches(requires: Mapping[str, Set[str]], start: str, goal: str) -> bool:
     return False
 
 
-def _sorted(requires: Mapping[str, Set[str]], position: Mapping[str, int]) -> Iterable[str]:
-    """Topological order; among those that are free, the one declared first."""
+def _reversed(edges: Mapping[str, Set[str]]) -> Dict[str, Set[str]]:
+    turned: Dict[str, Set[str]] = {one: set() for one in edges}
+    for one, others in edges.items():
+        for other in others:
+            turned[other].add(one)
+    return turned
+
+
+def _sorted(requires: Mapping[str, Set[str]]) -> Iterator[str]:
+    """Topological order; among those that are free, the one declared first. What is in a
+    cycle, or behind one, is not in it."""
+    names = list(requires)
+    position = {one: index for index, one in enumerate(names)}
     waiting = {one: len(firsts) for one, firsts in requires.items()}
-    then: Dict[str, List[str]] = {one: [] for one in requires}
-    for one, firsts in requires.items():
-        for first in firsts:
-            then[first].append(one)
-    free = [(position[one], one) for one, count in waiting.items() if count == 0]
-    heapq.heapify(free)
+    then = _reversed(requires)
+    free = [position[one] for one, count in waiting.items() if count == 0]
     while free:
-        _, one = heapq.heappop(free)
+        one = names[heapq.heappop(free)]
         yield one
         for other in then[one]:
             waiting[other] -= 1
             if waiting[other] == 0:
-                heapq.heappush(free, (position[other], other))
+                heapq.heappush(free, position[other])
 
 
-def _cycle(requires: Mapping[str, Set[str]], position: Mapping[str, int]) -> List[str]:
-    """One cycle, from the resource declared first; empty if there is none."""
-    stuck = set(requires) - set(_sorted(requires, position))
+def _cycle(
+    edges: Mapping[str, Set[str]], verb: str, nodes: Mapping[str, Node]
+) -> List[ConfigError]:
+    """The error that names one cycle, from the resource declared first; none if there is none."""
+    done = set(_sorted(edges))
+    stuck = {one: index for index, one in enumerate(edges) if one not in done}
     if not stuck:
         return []
-    one = min(stuck, key=lambda other: position[other])
-    path: List[str] = []
+    one = min(stuck, key=stuck.__getitem__)
+    path: Dict[str, int] = {}
     while one not in path:
-        path.append(one)
-        one = min(requires[one] & stuck, key=lambda other: position[other])
-    return path[path.index(one) :]
-
-
-def _cycle_error(cycle: Sequence[Node]) -> CycleError:
-    steps = [f"{node.id} ({node.declaration.mark})" for node in [*cycle, cycle[0]]]
-    return CycleError(
-        "these resources wait for each other: " + " requires ".join(steps),
-        mark=cycle[0].declaration.mark,
-        hint="take one `requires` out",
-    )
+        path[one] = len(path)
+        one = min(edges[one] & stuck.keys(), key=stuck.__getitem__)
+    cycle = list(path)[path[one] :]
+    mark = nodes[cycle[0]].declaration.mark
+    steps = [f"{id} ({nodes[id].declaration.mark})" for id in [*cycle, cycle[0]]]
+    if verb == "requires":
+        waits, hint = "these resources wait for each other", "take one `requires` out"
+    else:
+        waits, hint = "these handlers notify each other without end", "take one `notify` out"
+    return [CycleError(f"{waits}: " + f" {verb} ".join(steps), mark=mark, hint=hint)]
