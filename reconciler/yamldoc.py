@@ -43,6 +43,24 @@ class Unsafe(str):
     __slots__ = ()
 
 
+class _WrittenInt(int):
+    """A whole number that reads otherwise than it was written: `0644`, `0x1F`, `1_000`."""
+
+    raw: str
+
+
+class _WrittenFloat(float):
+    """A number that reads otherwise than it was written: `1.10`."""
+
+    raw: str
+
+
+def raw_number(value: object) -> str | None:
+    """How a number was written, if it reads otherwise: `0644` is 420. It stays known on the
+    way through variables, lists and `default(...)`, but not through arithmetic."""
+    return value.raw if isinstance(value, (_WrittenInt, _WrittenFloat)) else None
+
+
 class _Place(NamedTuple):
     """Lines and columns of a key and its value, from 1; what a scalar looked like in the file."""
 
@@ -200,12 +218,20 @@ def scalar(text: str) -> object:
     if text[0] not in _NUMBER_START:
         return text
     if _INT.match(text):
-        return _integer(text.replace("_", ""))
+        return _written(_WrittenInt(_integer(text.replace("_", ""))), text)
     if _FLOAT.match(text):
         if text.lower().endswith(("inf", "nan")):
             raise ValueError("infinity and NaN are no values here")
-        return float(text.replace("_", ""))
+        return _written(_WrittenFloat(text.replace("_", "")), text)
     return text
+
+
+def _written(number: _WrittenInt | _WrittenFloat, text: str) -> int | float:
+    plain = int(number) if isinstance(number, int) else float(number)
+    if repr(plain) == text:
+        return plain
+    number.raw = text
+    return number
 
 
 def _integer(text: str) -> int:
@@ -316,7 +342,7 @@ class _Builder:
             self._fail(
                 event, f"{text[:40]!r} is not of the type that its tag says", "leave the tag out"
             )
-        return float(value) if tag == _CORE + "float" else value  # type: ignore[arg-type]
+        return float(value) if tag == _CORE + "float" else value  # type: ignore[arg-type]  # a number by now
 
     def _refuse_tag(self, event: Any) -> NoReturn:
         tag = event.tag.replace(_CORE, "!!")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import Mark, YamlError
-from reconciler.yamldoc import Limits, Map, Seq, Unsafe, load
+from reconciler.yamldoc import Limits, Map, Seq, Unsafe, load, raw_number
 
 
 def refused(text: bytes, limits: Limits | None = None) -> YamlError:
@@ -58,7 +58,7 @@ def test_plain_scalars_are_typed_as_ansible_does_except_times_and_dates(
 ) -> None:
     document = load(f"key: {text}\n".encode() if text != "-" else b"key:\n  -\n", "x.yml")
     assert document == {"key": value}
-    assert type(document["key"]) is type(value) or isinstance(value, list)  # type: ignore[index]
+    assert isinstance(document["key"], type(value))  # type: ignore[index]
 
 
 def test_what_was_written_is_kept_beside_what_it_means() -> None:
@@ -71,6 +71,13 @@ def test_what_was_written_is_kept_beside_what_it_means() -> None:
     items = load(b"- 010\n- '010'\n", "x.yml")
     assert isinstance(items, Seq)
     assert (items.raw(0), items.quoted(0), items.quoted(1)) == ("010", False, True)
+
+
+def test_a_number_remembers_how_it_was_written_where_it_reads_otherwise() -> None:
+    document = load(b"[0644, 1.10, 0x1F, 644, 1.5, '0644', +5]", "x.yml")
+    assert [raw_number(one) for one in document] == ["0644", "1.10", "0x1F", None, None, None, "+5"]  # type: ignore[union-attr]
+    assert f"{document[0]} {document[1]}" == "420 1.1"  # type: ignore[index]
+    assert json.dumps(document) == '[420, 1.1, 31, 644, 1.5, "0644", 5]'
 
 
 def test_explicit_tags_of_the_core_types_are_read() -> None:
