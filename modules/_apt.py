@@ -28,6 +28,7 @@ from reconciler.modules._aptlook import (
     wish,
 )
 from reconciler.modules._dpkg import ABSENT, Entry, compare, database
+from reconciler.resource import Diff
 
 if TYPE_CHECKING:
     from reconciler.modules.package import Package
@@ -221,7 +222,7 @@ class _Work:
             if job.number in self.failures:
                 continue
             try:
-                if look(self.host, job.package) != job.package.desired():
+                if Diff(look(self.host, job.package), job.package.desired()):
                     found.append(job)
             except ResourceError as error:
                 self.failures[job.number] = error
@@ -249,7 +250,7 @@ class _Work:
         """Without those whose `>=` nothing that apt knows can fulfil: it cannot be told of them."""
         fit: list[Job] = []
         for job in jobs:
-            if job.asked.relation == ">=":
+            if job.asked.relation == ">=" and not job.asked.file:
                 known = policy(self.host, job.package.default_release, [job.full_name]).get(
                     job.full_name
                 )
@@ -452,6 +453,11 @@ def _reason(output: str, job: Job) -> str:
                 if one.startswith(("  ", " installed"))
             ]
             return "; ".join([line.strip(), *more])
+    essential = re.search(
+        r"following essential packages will be removed[^\n]*\n(.*)\n  (.*)", output
+    )
+    if essential is not None:
+        return f"essential packages would be removed: {essential[2].strip()}"
     said = _aptget.complaints(output)
     return "; ".join(said[:NEAR]) or "apt-get failed without saying why"
 

@@ -35,8 +35,13 @@ BUSY = (
     "Unable to acquire the dpkg",
     "is another process using it",
 )
-#: Keeps apt from writing its binary caches: whoever only looks changes nothing.
-TRACELESS = ("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
+#: Keeps apt from writing caches and logs: whoever only looks changes nothing.
+TRACELESS = (
+    *("-o", "Dir::Cache::pkgcache="),
+    *("-o", "Dir::Cache::srcpkgcache="),
+    *("-o", "Dir::Log::Planner="),
+    *("-o", "Dir::Log::Solver="),
+)
 #: Without this, apt-get takes an unknown name with a dot in it for a regular expression.
 EXACT = ("-o", "APT::Cmd::Pattern-Only=true")
 UPGRADES = {
@@ -151,13 +156,15 @@ def run(
         ]
         for option in filter(None, dpkg_options.split(",")):
             options += ["-o", f"DPkg::Options::=--{option.strip()}"]
-        try:
-            return host.run(["apt-get", *options, *words], env=ENVIRONMENT)
-        except CommandFailed as error:
-            if not any(phrase in error.output for phrase in BUSY) or time.monotonic() > end:
-                raise
-            # Somebody took a lock between our look and our act.
-            time.sleep(PAUSE)
+        done = host.run(["apt-get", *options, *words], env=ENVIRONMENT, check=False)
+        if done.ok:
+            return done
+        # What dpkg and the packages' scripts say comes through apt's standard output.
+        output = f"{done.out}\n{done.err}"
+        if not any(phrase in output for phrase in BUSY) or time.monotonic() > end:
+            raise CommandFailed(done.argv, done.code, output)
+        # Somebody took a lock between our look and our act.
+        time.sleep(PAUSE)
 
 
 def simulate(host: Host, words: Sequence[str]) -> Completed:

@@ -14,7 +14,7 @@ from reconciler.errors import NotYet, ResourceError, UnsafePath, Unsupported
 from reconciler.host import Completed, Host
 from reconciler.modules import _aptget
 from reconciler.modules._dpkg import Database, Entry, compare, database
-from reconciler.resource import State
+from reconciler.resource import Diff, State
 
 if TYPE_CHECKING:
     from reconciler.modules.package import Package
@@ -78,7 +78,7 @@ def conditions(name: str) -> tuple[str, str]:
 def wish(package: Package, host: Host) -> Wish:
     """The name taken apart. Raises ResourceError for what cannot be a package's name."""
     if package.deb is not None or package.name.startswith("/"):
-        return _from_file(package.deb or package.name, host)
+        return _from_file(package.deb or package.name, package, host)
     found = NAME.fullmatch(package.name)
     if found is None:
         hint = "letters, digits and + . - only, then perhaps :architecture, =version, >=version or /release"
@@ -130,8 +130,9 @@ def look(host: Host, package: Package) -> State:
     if not names:
         raise ResourceError(f"no package matches '{asked.name}'", hint="see `apt-cache pkgnames`")
     seen = [_one(host, package, asked._replace(name=name), records) for name in names]
-    if len(seen) > 1 and any(one != desired for one in seen):
-        return {"installed": f"{sum(one == desired for one in seen)} of {len(seen)} as wished"}
+    fit = sum(not Diff(one, desired) for one in seen)
+    if asked.pattern and fit < len(seen):
+        return {"installed": f"{fit} of {len(seen)} as wished"}
     return seen[0]
 
 
@@ -340,7 +341,7 @@ def _of_release(host: Host, source: str, release: str) -> bool:
     return f"a={release}" in facts or f"n={release}" in facts
 
 
-def _from_file(path: str, host: Host) -> Wish:
+def _from_file(path: str, package: Package, host: Host) -> Wish:
     """The package in a .deb file that nobody but root can have written."""
     found = host.lstat(path)
     if found is None:
@@ -368,7 +369,7 @@ def _from_file(path: str, host: Host) -> Wish:
     return Wish(
         fields.get("Package", ""),
         "" if architecture == "all" else architecture,
-        "=",
+        "=" if package.allow_downgrade else ">=",
         fields.get("Version", ""),
         file=path,
     )

@@ -88,8 +88,7 @@ class Package(Resource):
 
     def needs(self) -> set[str]:
         needs = {"path:/etc/apt/**"}
-        file = self.deb or self.name
-        return needs | {f"path:{file}"} if file.startswith("/") else needs
+        return needs | {f"path:{self._file}"} if self._file else needs
 
     def desired(self) -> State:
         if self.name == "*":
@@ -100,7 +99,9 @@ class Package(Resource):
             return {"build_dependencies": "installed"}
         wish: State = {"installed": True}
         version, release = _apt.conditions(self.name)
-        if version:
+        if self._file:
+            wish["version"] = f"that of {self._file}"
+        elif version:
             wish["version"] = version
         elif self.state == "latest":
             wish["version"] = "latest"
@@ -121,6 +122,11 @@ class Package(Resource):
         if self.autoremove:
             wish["unneeded"] = "none"
         return wish
+
+    @property
+    def _file(self) -> str:
+        """The package file to install from; "" if it comes from a repository."""
+        return self.deb or (self.name if self.name.startswith("/") else "")
 
     @property
     def upgrades(self) -> bool:
