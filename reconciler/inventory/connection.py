@@ -13,21 +13,24 @@ from reconciler.inventory.graph import Graph
 from reconciler.inventory.names import check_host
 from reconciler.yamldoc import Map
 
+_KNOWN = """
+    ansible_host ansible_port ansible_user ansible_password ansible_connection ansible_timeout
+    ansible_private_key_file ansible_pipelining ansible_host_key_checking ansible_remote_tmp
+    ansible_python_interpreter ansible_shell_type ansible_shell_executable
+    ansible_group_priority ansible_become ansible_become_method ansible_become_user
+    ansible_become_password ansible_become_pass ansible_become_exe ansible_become_flags
+    ansible_ssh_host ansible_ssh_port ansible_ssh_user ansible_ssh_pass ansible_ssh_password
+    ansible_ssh_private_key_file ansible_ssh_args ansible_ssh_common_args
+    ansible_ssh_extra_args ansible_ssh_executable ansible_ssh_pipelining ansible_ssh_retries
+    ansible_ssh_timeout ansible_ssh_transfer_method ansible_ssh_host_key_checking
+    ansible_sftp_extra_args ansible_scp_extra_args ansible_sudo_pass ansible_su_pass
+    ansible_network_os ansible_docker_host ansible_facts ansible_check_mode
+    ansible_diff_mode ansible_version ansible_managed ansible_hostname ansible_fqdn
+    ansible_domain ansible_distribution ansible_os_family ansible_architecture
+    ansible_nodename
+"""
 #: What Ansible and its connection plugins know, and this tool or testinfra reads.
-KNOWN = frozenset(
-    "ansible_" + name
-    for name in (
-        "host port user password connection private_key_file pipelining timeout"
-        " host_key_checking python_interpreter shell_type shell_executable remote_tmp"
-        " group_priority become become_method become_user become_password become_pass"
-        " become_exe become_flags ssh_host ssh_port ssh_user ssh_pass ssh_password"
-        " ssh_private_key_file ssh_common_args ssh_extra_args ssh_executable ssh_pipelining"
-        " ssh_transfer_method ssh_host_key_checking ssh_retries ssh_timeout ssh_args"
-        " sftp_extra_args scp_extra_args sudo_pass su_pass network_os docker_host"
-        " facts check_mode diff_mode version managed hostname fqdn domain distribution"
-        " os_family architecture nodename"
-    ).split()
-)
+KNOWN = frozenset(_KNOWN.split())
 
 _ADDRESSES = ("ansible_host", "ansible_ssh_host")
 _USERS = ("ansible_user", "ansible_ssh_user", "ansible_become_user")

@@ -6,8 +6,9 @@ a host without a group is in `ungrouped`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.names import MAX_HOSTS, check_group, shown

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.connection import check_variables

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from reconciler.errors import ConfigError, ConfigErrors, InventoryError, Mark
 from reconciler.inventory.graph import Graph, Group, Layer, Values

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 import string
-from typing import Iterable, NamedTuple, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from reconciler.errors import InventoryError, Mark
 
@@ -23,7 +24,7 @@ _HOST = re.compile(r"[\w:][\w.:@%-]*", re.UNICODE)
 _GROUP = re.compile(r"\w[\w.@+-]*", re.UNICODE)
 _BRACKETED_PORT = re.compile(r"\[([^\[\]]+)\]:([0-9]+)")
 _PORT = re.compile(r"((?:[^:\[\]]|\[[^\[\]]*\])+):([0-9]+)")
-_NUMBER = re.compile(r"-?[0-9]+")
+_RANGE = re.compile(r"(-?[0-9]{1,18}|[A-Za-z])?:(-?[0-9]{1,18}|[A-Za-z])(?::([0-9]{1,9}))?")
 
 
 class Expanded(NamedTuple):
@@ -109,36 +110,37 @@ def _ranges(name: str, mark: Mark | None) -> list[str]:
 
 
 def _range(text: str, name: str, mark: Mark | None) -> Sequence[str]:
-    def wrong(why: str) -> InventoryError:
-        return InventoryError(
-            f"bad range [{text}] in {shown(name)}: {why}",
+    try:
+        values = _letters_or_numbers(text)
+    except ValueError as error:
+        raise InventoryError(
+            f"bad range [{text}] in {shown(name)}: {error}",
             mark=mark,
             hint="ranges look like [1:20], [01:20], [a:f] or [0:20:5]",
-        )
+        ) from error
+    return values
 
-    bounds = text.split(":")
-    if len(bounds) not in (2, 3):
-        raise wrong("it wants start:end or start:end:step")
-    start, end = bounds[0] or "0", bounds[1]
-    if not end:
-        raise wrong("it has no end")
-    step = bounds[2] if len(bounds) == 3 else "1"
-    if not step.isascii() or not step.isdigit() or not 0 < int(step[:9]) or len(step) > 9:
-        raise wrong("the step is not a number above 0")
-    if len(start) == len(end) == 1 and start in LETTERS and end in LETTERS:
-        first, last = LETTERS.index(start), LETTERS.index(end)
-        if first > last:
-            raise wrong("it ends before it starts")
-        return LETTERS[first : last + 1 : int(step)]
-    if not _NUMBER.fullmatch(start) or not _NUMBER.fullmatch(end) or len(start + end) > 40:
-        raise wrong("its ends are neither two numbers nor two letters")
-    padded = start[0] == "0" and len(start) > 1
-    if padded and len(start) != len(end):
-        raise wrong("a zero-padded start wants an end of the same width")
-    numbers = range(int(start), int(end) + 1, int(step))
-    if not numbers:
-        raise wrong("it ends before it starts")
-    if len(numbers) > MAX_HOSTS:
-        raise InventoryError(f"{shown(name)} stands for more than {MAX_HOSTS} hosts", mark=mark)
-    width = len(start) if padded else 0
-    return [str(number).zfill(width) for number in numbers]
+
+def _letters_or_numbers(text: str) -> Sequence[str]:
+    """The values of one range. Raises ValueError that says why it is none."""
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        raise ValueError("it wants start:end or start:end:step, of numbers or of letters")
+    start, end, step = found[1] or "0", found[2], int(found[3] or 1)
+    if step == 0:
+        raise ValueError("the step is 0")
+    if start.isalpha() != end.isalpha():
+        raise ValueError("its ends are neither two numbers nor two letters")
+    if start.isalpha():
+        values: Sequence[str] = LETTERS[LETTERS.index(start) : LETTERS.index(end) + 1 : step]
+    else:
+        padded = start[0] == "0" and len(start) > 1
+        if padded and len(start) != len(end):
+            raise ValueError("a zero-padded start wants an end of the same width")
+        numbers = range(int(start), int(end) + 1, step)
+        if len(numbers) > MAX_HOSTS:
+            raise ValueError(f"it stands for more than {MAX_HOSTS} hosts")
+        values = [str(number).zfill(len(start) if padded else 0) for number in numbers]
+    if not values:
+        raise ValueError("it ends before it starts")
+    return values

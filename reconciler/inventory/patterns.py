@@ -2,7 +2,7 @@
 
 Parts are separated by `,` or `:` and applied in a fixed order, whatever the order written:
 plain ones add hosts, then `&` ones keep, then `!` ones remove. Without a plain one, all hosts
-are the start. A name is a host first, then a group.
+are the start. A plain name is a host first; behind `&` and `!` it is a group first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from typing import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from reconciler.errors import InventoryError
 from reconciler.inventory.names import did_you_mean, shown
@@ -41,7 +41,9 @@ class Patterns:
     def select(self, parts: Sequence[str]) -> list[str]:
         """The hosts that the parts of a pattern leave, each once. Raises InventoryError."""
         plain = [part for part in parts if part[0] not in "!&"]
-        selected = dict.fromkeys(host for part in plain or ["all"] for host in self._one(part))
+        selected: dict[str, None] = {}
+        for part in plain or ["all"]:
+            selected.update(dict.fromkeys([part] if part in self._hosts else self._one(part)))
         for part in parts:
             if part[0] == "&":
                 keep = set(self._one(part[1:]))
@@ -55,12 +57,10 @@ class Patterns:
     def _one(self, part: str) -> Sequence[str]:
         if not part:
             raise InventoryError("a pattern ends in '!' or '&'", hint="name what to take or leave")
-        if part in self._hosts:
-            return [part]
         found = None if part[0] == "~" else _SUBSCRIPT.fullmatch(part)
         if found is None:
             return self._matches(part)
-        hosts = list(dict.fromkeys(self._matches(found[1])))
+        hosts = self._matches(found[1])
         return _subscripted(hosts, found, part) if hosts else []
 
     def _matches(self, part: str) -> Sequence[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.graph import Graph, Values
@@ -29,7 +29,10 @@ FORMATS: Mapping[str, Parse] = {
 
 #: In a directory of sources these are no sources.
 IGNORED_NAMES = ("group_vars", "host_vars", "vars_plugins")
-IGNORED_ENDINGS = tuple(".pyc .pyo .swp .bak ~ .rpm .md .txt .rst .orig .cfg .retry".split())
+IGNORED_ENDINGS = (
+    *(".pyc", ".pyo", ".swp", ".bak", "~", ".rpm"),
+    *(".md", ".txt", ".rst", ".orig", ".cfg", ".retry"),
+)
 MAX_DEPTH = 16
 #: The first line that says something, if the file is YAML: a document start, a brace, a key.
 _YAML_START = re.compile(

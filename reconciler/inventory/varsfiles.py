@@ -8,7 +8,7 @@ directories below it.
 from __future__ import annotations
 
 import posixpath
-from typing import Iterator
+from collections.abc import Iterator
 
 from reconciler.errors import InventoryError, Mark
 from reconciler.inventory.connection import check_variables
