@@ -51,15 +51,16 @@ class Desired:
         """The inventory; None where none was named. Raises InventoryError."""
         if not self._inventories:
             return None
-        from reconciler.inventory import Inventory
-        from reconciler.inventory.reader import Places
+        from reconciler.inventory import Inventory, Places
 
         return Inventory.load(self._inventories, Places(self.tree), self.tree)
 
     def select(self, pattern: str | None) -> list[str]:
         """The hosts of the inventory that a pattern means. Raises InventoryError."""
+        from reconciler.inventory import Disk
+
         assert self.inventory is not None
-        return list(self.inventory.select(pattern or "all"))
+        return self.inventory.select(pattern or "all", Disk())
 
     # -- catalogs ------------------------------------------------------------------------
 
@@ -83,8 +84,12 @@ class Desired:
     def compiled(self, host: str, facts: Facts) -> Compiled:
         """The catalog with what it refers to: contents, secrets, and where values come from."""
         if host not in self._compiled:
-            self._compiled[host] = self.project(host).compile(host, facts)
+            self._compiled[host] = self.compile_only(host, facts)
         return self._compiled[host]
+
+    def compile_only(self, host: str, facts: Facts) -> Compiled:
+        """The same, and not held: a check of a thousand hosts needs each of them once."""
+        return self.project(host).compile(host, facts)
 
     def project(self, host: str) -> Project:
         """What compiles `host`. Raises ConfigErrors."""
@@ -106,7 +111,7 @@ class Desired:
 
     def _source_text(self, file: str) -> str | None:
         """A file that an error points into."""
-        from reconciler.inventory.reader import Places
+        from reconciler.inventory import Places
 
         try:
             return Places(self.tree).read(file).decode("utf-8", "backslashreplace")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import contextlib
+import functools
+import sys
+from typing import IO, NoReturn
 
 from reconciler.errors import UsageError
 
@@ -20,13 +23,26 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see: {self.prog} --help")
 
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        """argparse drops every error of writing; help that is not shown must not look like success."""
+        with contextlib.suppress(BrokenPipeError):
+            (file or sys.stderr).write(message)
 
-def output_options(parser: argparse.ArgumentParser) -> None:
+
+def output_options(parser: argparse.ArgumentParser, **default: object) -> None:
     """What every verb takes."""
     group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="print one JSON document, also for errors")
-    group.add_argument("-v", "--verbose", action="store_true", help="show more: also what is in sync")
-    group.add_argument("--debug", action="store_true", help="show the traceback of a bug in reconciler")
+    add = functools.partial(group.add_argument, action="store_true", **default)  # type: ignore[arg-type]  # as argparse wants it
+    add("--json", help="print one JSON document, also for errors")
+    add("-v", "--verbose", help="show more: also what is in sync, and long values whole")
+    add("--debug", help="show the traceback of a bug in reconciler")
+
+
+def add_action(actions: argparse._SubParsersAction[Parser], name: str, what: str) -> Parser:
+    """One action of a verb that has several; it takes the output options at its own place too."""
+    parser = actions.add_parser(name, help=what, description=f"{what.capitalize()}.")
+    output_options(parser, default=argparse.SUPPRESS)
+    return parser
 
 
 def repo_options(parser: argparse.ArgumentParser) -> None:

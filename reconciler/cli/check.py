@@ -1,0 +1,123 @@
+"""`reconciler check`: compile for every selected host, without touching one.
+
+What a host says about itself comes from a file, from the last contact with it, or from a sample
+of a Debian server; which of them is said for each host, because a condition on facts may hide an
+error from one and not from the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from reconciler.cli.console import Output, Span
+from reconciler.cli.desired import Desired
+from reconciler.cli.options import inventory_options, repo_options
+from reconciler.cli.places import open_cache
+from reconciler.cli.render import commit_text
+from reconciler.cli.sample import sample_facts
+from reconciler.compile.cache import CatalogCache
+from reconciler.errors import ConfigError, ConfigErrors, UsageError
+
+Facts = dict[str, object]
+
+
+class Checked(NamedTuple):
+    """One host that compiles. facts: where they are from: `file`, `last contact`, `sample`."""
+
+    host: str
+    facts: str
+    resources: int
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    repo_options(parser)
+    inventory_options(parser)
+    parser.add_argument("--host", metavar="NAME", help="without an inventory: the name of the one host (default: this machine's)")
+    parser.add_argument("--facts", metavar="FILE", help="facts of every host: what `reconciler facts --json` printed")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Compile, and say so. Raises ConfigErrors with everything that is wrong, for all hosts."""
+    with closing(open_cache(out)) as cache:
+        given = None if args.facts is None else read_facts(args.facts)
+        desired = Desired(args.repo, args.ref, args.inventories, cache, out)
+        hosts = desired.select(args.limit) if args.inventories else [args.host or socket.gethostname()]
+        if not hosts and not args.allow_empty:
+            raise UsageError(f"no host matches {args.limit or 'all'!r}", hint="see: reconciler inventory list")
+        checked = _compile_all(desired, hosts, given, cache, out)
+    empty = [one.host for one in checked if not one.resources]
+    if hosts and len(empty) == len(hosts) and not args.allow_empty:
+        raise UsageError("no play of site.yml is for any of the selected hosts", hint="give --allow-empty if that is meant")
+    warnings = [f"no play of site.yml is for host {host}" for host in empty]
+    if out.as_json:
+        out.document(
+            {
+                "schema": ["reconciler/check", 1],
+                "commit": desired.tree.commit,
+                "dirty": desired.tree.dirty,
+                "hosts": [one._asdict() for one in checked],
+                "warnings": warnings,
+            }
+        )
+    else:
+        _show(desired, checked, warnings, out)
+    return 0
+
+
+def _compile_all(desired: Desired, hosts: Sequence[str], given: Facts | None, cache: CatalogCache, out: Output) -> list[Checked]:
+    checked: list[Checked] = []
+    errors: list[ConfigError] = []
+    with out.progress("check") as on_event:
+        for index, host in enumerate(hosts, 1):
+            on_event({"id": host, "index": index, "total": len(hosts)})
+            facts, origin = _facts_of(host, given, cache)
+            try:
+                compiled = desired.compile_only(host, facts)
+                checked.append(Checked(host, origin, len(compiled.catalog.resources)))
+            except ConfigError as error:
+                error.host = error.host or host
+                errors.append(error)
+    if errors:
+        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
+    return checked
+
+
+def _facts_of(host: str, given: Facts | None, cache: CatalogCache) -> tuple[Facts, str]:
+    if given is not None:
+        return given, "file"
+    known = cache.facts(host)
+    return (known, "last contact") if known is not None else (sample_facts(host), "sample")
+
+
+def _show(desired: Desired, checked: Sequence[Checked], warnings: Sequence[str], out: Output) -> None:
+    out.line(Span("check", "bold"), f" of {commit_text(desired.tree.commit, desired.tree.dirty)}")
+    width = max((len(one.host) for one in checked), default=0)
+    for one in checked:
+        out.line(Span(f"{one.host:<{width}}", "bold"), f"  {one.resources} resources  ", Span(f"facts: {one.facts}", "dim"))
+    for warning in warnings:
+        out.line(Span("warning", "bold yellow"), f": {warning}")
+    origins = ", ".join(f"{origin}: {count}" for origin, count in Counter(one.facts for one in checked).items())
+    out.line(Span(f"check: {len(checked)} hosts compile, 0 errors", "bold green"), f" (facts from {origins})" if origins else "")
+
+
+def read_facts(path: str) -> Facts:
+    """The facts in a file: those alone, or the document of `facts --json`. Raises UsageError."""
+    try:
+        with open(path, "rb") as file:
+            document = json.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the facts {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the facts {path} are not JSON: {error}", hint="make them with: reconciler facts --json") from error
+    if isinstance(document, dict) and isinstance(document.get("facts"), dict):
+        document = document["facts"]
+    if not isinstance(document, dict):
+        raise UsageError(f"the facts {path} are not an object", hint="make them with: reconciler facts --json")
+    return document
