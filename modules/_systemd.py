@@ -86,6 +86,12 @@ class Unit(NamedTuple):
         )
 
     @property
+    def unmet(self) -> bool:
+        """Whether systemd did not start it because of a condition in its unit file."""
+        checked = self.ConditionTimestampMonotonic not in ("", "0")
+        return checked and self.ActiveState == "inactive" and self.ConditionResult == "no"
+
+    @property
     def remembered(self) -> bool:
         """Whether systemd keeps an inactive unit, and with it when it ran: something refers to it."""
         return any((self.TriggeredBy, self.WantedBy, self.RequiredBy))
@@ -266,19 +272,17 @@ def _settle(host: Host, name: str, restarts: str, since: float) -> None:
     while True:
         one = show(host, [name])[0]
         up = time.monotonic() - begin
-        if _is_down(one, restarts):
-            code = (
-                f", exit code {one.ExecMainStatus}" if one.ExecMainStatus not in ("", "0") else ""
-            )
-            raise ResourceError(
-                f"{name} was started and did not stay up: {one.ActiveState} ({one.Result or one.SubState}{code})"
-                f"{journal(host, name, since)}",
-                hint=f"`systemctl status {name}` and `journalctl -u {name}` on the host say more",
-            )
-        if one.ActiveState == "inactive" and not one.ran and one.ConditionResult == "no":
+        if one.unmet:
             raise ResourceError(
                 f"{name} was not started: a condition in its unit file is not met",
                 hint=f"`systemctl status {name}` says which",
+            )
+        if _is_down(one, restarts):
+            code = f" {one.ExecMainStatus}" if one.Result == "exit-code" else ""
+            raise ResourceError(
+                f"{name} was started and did not stay up: {one.ActiveState} "
+                f"({one.Result or one.SubState}{code}){journal(host, name, since)}",
+                hint=f"`systemctl status {name}` and `journalctl -u {name}` on the host say more",
             )
         if not one.name.endswith(".service") or one.ran or one.ends:
             return
@@ -294,24 +298,13 @@ def _is_down(one: Unit, restarts: str) -> bool:
         return True
     if one.NRestarts not in ("", "0", restarts):
         return True
-    ended = one.ActiveState == "inactive" and one.ConditionResult != "no"
-    return ended and one.name.endswith(".service") and not one.ends
+    return one.ActiveState == "inactive" and one.name.endswith(".service") and not one.ends
 
 
 def journal(host: Host, name: str, since: float) -> str:
     """The last lines that a unit wrote, behind a line break; "" if there are none."""
-    argv = [
-        "journalctl",
-        "--no-pager",
-        "-q",
-        "-o",
-        "cat",
-        "-n",
-        str(LOG_LINES),
-        f"--since=@{int(since)}",
-        "-u",
-        name,
-    ]
+    argv = ["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(LOG_LINES)]
+    argv += [f"--since=@{int(since)}", "-u", name]
     try:
         lines = host.probe(argv, check=False, timeout=10).out.strip()
     except ResourceError:
