@@ -169,6 +169,12 @@ def unit(host: Host, name: str) -> Unit:
     return units[name]
 
 
+def changed_files(host: Host) -> bool:
+    """Whether any unit's files have changed since systemd read them."""
+    show_all = ["systemctl", "show", "--no-pager", "-p", "NeedDaemonReload", "--", "*"]
+    return "NeedDaemonReload=yes" in host.memo("unit", "changed", lambda: host.probe(show_all).out)
+
+
 def file_state(host: Host, name: str, options: Sequence[str] = ()) -> str:
     """`systemctl is-enabled`: for templates, other scopes and roots where no systemd runs."""
     done = host.probe(

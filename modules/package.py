@@ -80,6 +80,7 @@ class Package(Resource):
     use: str = "auto"  #: Package manager; `auto` takes the host's own.
 
     aliases: ClassVar[Mapping[str, str]] = {"pkg": "name", "package": "name"}
+    key_list: ClassVar[bool] = True
     opaque: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 

@@ -15,9 +15,9 @@ end since the machine started.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from reconciler.errors import NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.host import Host
@@ -32,7 +32,7 @@ VERBS = {"reloaded": "reload-or-restart", "restarted": "restart"}
 
 @dataclass(frozen=True)
 class Service(Resource):
-    name: str  #: Name of the unit; `.service` is added where it has no type: `nginx`, `fstrim.timer`, `getty@tty2`.
+    name: str  #: Name of the unit; `.service` is added where it has no type: `nginx`, `fstrim.timer`, `getty@tty2`. `*` is systemd itself, with daemon_reload.
     state: Literal["started", "stopped", "restarted", "reloaded"] | None = (
         None  #: `restarted` and `reloaded` only in handlers.
     )
@@ -41,13 +41,18 @@ class Service(Resource):
     scope: Literal["system", "user", "global"] = (
         "system"  #: `global` enables a unit for all users' own service managers; `user` is not supported.
     )
-    daemon_reload: bool = False  #: Accepted, and not needed: changed unit files are noticed.
+    daemon_reload: bool = False  #: With name `*`: systemd has read all unit files as they are. Else accepted, and not needed.
     no_block: bool = (
         False  #: Do not wait until the service is up; then nobody notices that it failed.
     )
     force: bool = False  #: Replace links that another unit has put in the way of enabling this one.
 
+    aliases: ClassVar[Mapping[str, str]] = {"service": "name", "unit": "name"}
+    handler_only: ClassVar[Mapping[str, tuple[object, ...]]] = {"state": ("restarted", "reloaded")}
+
     def __post_init__(self) -> None:
+        if self.name == "*" and (self.state, self.enabled, self.masked) != (None, None, None):
+            raise SchemaError("state, enabled and masked are about one unit", hint="give its name")
         if self.masked and (self.enabled or self.state == "started"):
             other = "enabled" if self.enabled else "started"
             raise SchemaError(
@@ -69,6 +74,8 @@ class Service(Resource):
         return {f"unit:{scope}{_lenient(self.name)}"}
 
     def needs(self) -> set[str]:
+        if self.name == "*":
+            return {"path:/etc/systemd/**"}
         unit = _lenient(self.name)
         stem = unit.rpartition(".")[0]
         base = stem.partition("@")[0]
@@ -79,6 +86,8 @@ class Service(Resource):
 
     def desired(self) -> State:
         wish: State = {}
+        if self.name == "*":
+            return {"unit_files": "as they are"} if self.daemon_reload else wish
         if self.masked is not None:
             wish["masked"] = self.masked
         if self.enabled is not None:
@@ -105,6 +114,9 @@ class Service(Resource):
         _systemd.read_ahead(host, names)
 
     def actual(self, host: Host) -> State:
+        if self.name == "*":
+            changed = _systemd.live(host) and _systemd.changed_files(host)
+            return {"unit_files": "changed since they were read" if changed else "as they are"}
         name = self._unit
         if self.scope == "user":
             raise Unsupported(
@@ -204,6 +216,9 @@ class Service(Resource):
 
     def apply(self, host: Host, diff: Diff) -> None:
         wish = diff.after or {}
+        if self.name == "*":
+            _systemd.act(host, ["daemon-reload"])
+            return
         if self.scope == "global" or _is_template(self._unit) or not _systemd.live(host):
             options = ["--global"] if self.scope == "global" else []
             self._set_links(host, options, self._unit, diff)
@@ -262,11 +277,16 @@ class Service(Resource):
     # -- notifications -------------------------------------------------------------------
 
     def refresh(self) -> Refresh | None:
+        if self.name == "*":
+            return Refresh("unit:*", 0)
         if self.state is None:
             return None
         return Refresh(next(iter(self.claims())), STRENGTH[self.state])
 
     def on_notify(self, host: Host) -> None:
+        if self.name == "*":
+            _systemd.act(host, ["daemon-reload"])
+            return
         if not _systemd.live(host):
             raise Unsupported(f"{self._unit} cannot be {self.state}: no systemd runs here")
         self._fresh(host)
