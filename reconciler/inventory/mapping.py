@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 
 from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.connection import check_variables
@@ -42,7 +43,7 @@ def parse_toml(data: bytes, file: str, graph: Graph) -> None:
     _groups(document, None, graph)
 
 
-def _marked(table: dict[str, object], mark: Mark) -> Map:
+def _marked(table: Mapping[str, object], mark: Mark) -> Map:
     """The table as a Map. Ansible's TOML has children as a list of names."""
     values = Values(mark)
     for key, value in table.items():

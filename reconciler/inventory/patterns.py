@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from reconciler.errors import InventoryError
 from reconciler.inventory.names import did_you_mean, shown
@@ -30,7 +30,7 @@ class Patterns:
 
     def __init__(
         self,
-        groups: Mapping[str, Sequence[str]],
+        groups: Mapping[str, Collection[str]],
         hosts: Mapping[str, object],
         warn: Callable[[str], None],
     ) -> None:
