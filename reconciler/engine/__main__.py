@@ -30,7 +30,7 @@ from reconciler.engine.lock import lock
 from reconciler.engine.order import Node, Order, arrange
 from reconciler.engine.plan import plan
 from reconciler.engine.wire import PROTOCOL, Message, Wire, error_to_json
-from reconciler.errors import ProtocolError, ReconcilerError, ResourceError
+from reconciler.errors import Interrupted, ProtocolError, ReconcilerError, ResourceError
 from reconciler.host import Host
 
 #: Content up to this size is kept: a plan shows it and a run writes it, and it travels once.
@@ -39,24 +39,35 @@ KEEP = 256 << 10
 
 def main() -> int:
     """Serve requests until the controller hangs up; 0, whatever the requests came to."""
+    # What we keep for ourselves has its mode from the start; the rest is for programs we run.
+    os.umask(0o022)
     wire = _take_streams()
     boundary = Boundary()
     boundary.listen()
-    wire.send({"hello": PROTOCOL, "python": list(sys.version_info[:3]), "pid": os.getpid()})
-    while not boundary.reached:
+    try:
+        wire.send({"hello": PROTOCOL, "python": list(sys.version_info[:3]), "pid": os.getpid()})
+        _serve(wire, boundary)
+    except BrokenPipeError:
+        pass
+    wire.abandon()
+    return 0
+
+
+def _serve(wire: Wire, boundary: Boundary) -> None:
+    while True:
         try:
-            request = wire.receive()
-        except EOFError:
-            return 0
+            with boundary.at_rest():
+                request = wire.receive()
+        except (EOFError, Interrupted):
+            return
         try:
             wire.send(_answer(wire, request, boundary))
         except (EOFError, BrokenPipeError):
-            return 0
+            return
         except ReconcilerError as error:
             wire.send({"error": error_to_json(error)})
         except Exception as error:
             wire.send({"error": _bug(error)})
-    return 0
 
 
 def _take_streams() -> Wire:
@@ -93,7 +104,6 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
             return {"plan": plan(catalog, order, host, ledger, diff=diff).to_json()}
     run = Run(uuid.uuid4().hex[:12], str(request.get("mode", "local")), diff)
     patience = float(str(request.get("lock_timeout", 0)))
-    os.umask(0o077)
 
     def emit(event: Mapping[str, object]) -> None:
         try:
@@ -101,7 +111,7 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
         except BrokenPipeError:
             boundary.reached = True  # nobody listens any more: stop where it is safe
 
-    with lock(root, run.id, run.mode, patience), Ledger.open(root) as ledger:
+    with lock(root, run.id, run.mode, patience, boundary), Ledger.open(root) as ledger:
         return {"report": converge(catalog, order, host, ledger, run, boundary, emit).to_json()}
 
 
@@ -133,21 +143,18 @@ class _Contents:
         if sha256 in self._kept:
             yield self._kept[sha256]
             return
-        self._wire.send({"ask": "content", "sha256": sha256, "size": size})
-        pieces = self._wire.receive_content()
         digest = hashlib.sha256()
         whole: List[bytes] = []
         try:
+            self._wire.send({"ask": "content", "sha256": sha256, "size": size})
+            pieces = self._wire.receive_content()
             for piece in pieces:
                 digest.update(piece)
                 if size <= KEEP:
                     whole.append(piece)
                 yield piece
-        except EOFError as error:
+        except (EOFError, BrokenPipeError) as error:
             raise ResourceError("the controller is gone, and the content with it") from error
-        finally:
-            for _ in pieces:
-                pass  # a full disk ends the reading early, the frames are still to come
         if digest.hexdigest() != sha256:
             raise ResourceError(
                 f"the content that came is not the one declared (sha256 {sha256[:12]})"

@@ -12,14 +12,16 @@ from __future__ import annotations
 import sqlite3
 import time
 from dataclasses import dataclass, field, replace
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from itertools import islice
+from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from reconciler.catalog import Catalog, Declaration, Report, Result, show_value
 from reconciler.engine.diff import shown
-from reconciler.engine.ledger import Known, Ledger
+from reconciler.engine.ledger import Known, Ledger, Takeover
 from reconciler.engine.limit import Boundary, limit
 from reconciler.engine.order import Node, Order
 from reconciler.engine.plan import (
+    DIFFS,
     Call,
     Emit,
     Owed,
@@ -71,14 +73,15 @@ def converge(
     started, clock = time.time(), time.monotonic()
     _sweep(ledger, host)
     steps = look(order, host, ledger, diff=run.diff)
-    work = _Work(order, host, ledger, run, emit, recovered(order, ledger, steps))
-    work.begin(catalog, steps)
+    owed, taken = recovered(order, ledger, steps)
+    work = _Work(order, host, ledger, run, emit, boundary, owed)
+    work.begin(catalog, steps, taken)
     try:
-        work.carry_out(steps, boundary)
-        if not boundary.reached:
-            work.deliver()
+        work.carry_out(steps)
+        work.deliver()
     finally:
         host.readonly = True
+        host.before_change = lambda path: None
     report = Report(
         host=catalog.host,
         results=tuple(work.results.values()),
@@ -96,41 +99,61 @@ def converge(
 
 def _sweep(ledger: Ledger, host: Host) -> None:
     """Remove what a killed run left half-way: its temporary files."""
-    for intent in ledger.intents():
-        for path in intent.paths:
-            host.files.sweep(path)
+    intents = ledger.intents()
+    for path in {path for intent in intents for path in intent.paths}:
+        host.files.sweep(path)
+    if intents:
+        ledger.sweep_images()
 
 
 @dataclass
 class _Work:
-    """The state of one run, while it runs."""
+    """The state of one run, while it runs.
+
+    results: by id. unsettled: those that the ledger does not know yet. closed: resources of
+    which it is known whether they were changed. intended: those whose change the ledger knows
+    to be coming. tried: those whose change was begun and failed. done: changed by this run.
+    opaque: the last of them that may have changed anything. room: for texts.
+    """
 
     order: Order
     host: Host
     ledger: Ledger
     run: Run
     emit: Emit
+    boundary: Boundary
     owed: Owed
     results: Dict[str, Result] = field(default_factory=dict)
     known: Dict[str, Known] = field(default_factory=dict)
-    done: Set[str] = field(default_factory=set)  # changed by this run
-    stale: bool = False  # something opaque has changed since the plan
     unsettled: List[Result] = field(default_factory=list)
-    settled_at: float = 0.0
+    closed: Set[str] = field(default_factory=set)
     intended: Set[str] = field(default_factory=set)
+    tried: Set[str] = field(default_factory=set)
+    interrupted: Set[str] = field(default_factory=set)
+    done: Set[str] = field(default_factory=set)
+    opaque: str = ""
+    room: int = DIFFS
+    settled_at: float = field(default_factory=time.monotonic)
+    trouble: str = ""
 
     # -- the beginning and the end -------------------------------------------------------
 
-    def begin(self, catalog: Catalog, steps: Sequence[Step]) -> None:
+    def begin(self, catalog: Catalog, steps: Sequence[Step], taken: Takeover) -> None:
         self.known = self.ledger.known()
+        self.interrupted = {intent.resource for intent in self.ledger.intents()}
         pending = [step.node for step in steps if step.pending]
-        if not pending and not self.owed and not self.ledger.intents():
+        if not pending and not self.owed and not taken.intents:
             return
         self.intended = {node.id for node in pending}
         intents = [intent_of(node) for node in pending]
-        run = self.run
         self.ledger.begin(
-            run.id, run.mode, catalog.host, catalog.commit, catalog.dirty, intents, self.owed
+            self.run.id,
+            self.run.mode,
+            catalog.host,
+            catalog.commit,
+            catalog.dirty,
+            intents,
+            taken,
         )
         hidden = {
             path
@@ -140,11 +163,16 @@ class _Work:
         }
 
         def keep(path: str) -> None:
-            self.ledger.keep_images(self.run.id, self.host, [path], hidden)
+            try:
+                self.ledger.keep_images(self.run.id, self.host, [path], hidden)
+            except sqlite3.Error as error:
+                raise _unwritable(error) from error
 
-        self.ledger.keep_images(
-            self.run.id, self.host, (path for intent in intents for path in intent.paths), hidden
-        )
+        try:
+            paths = (path for intent in intents for path in intent.paths)
+            self.ledger.keep_images(self.run.id, self.host, paths, hidden)
+        except ResourceError:
+            pass  # it is tried again when its turn comes, and then that resource fails
         self.host.before_change = keep
 
     def end(self, report: Report) -> Report:
@@ -156,77 +184,85 @@ class _Work:
                 owned[node.id] = (node.declaration, sorted(node.resource.claims()), True)
             elif status in ("failed", "blocked") and node.id in self.known:
                 owned[node.id] = (node.declaration, sorted(node.resource.claims()), False)
+        # What a run that was told to stop never began, it owes nothing for.
+        self.closed |= self.intended - self.tried
+        self.settle()
         try:
-            self.host.files.flush()
-            self.settle()
-            self.ledger.finish(report, owned)
-        except (OSError, sqlite3.Error) as error:
-            warning = f"the run went through, but could not be recorded: {error}"
-            return replace(report, warnings=(*report.warnings, warning))
+            if not self.trouble:
+                self.ledger.finish(report, owned)
+        except sqlite3.Error as error:
+            self.trouble = f"the run went through, but could not be recorded: {error}"
+        if self.trouble:
+            return replace(report, warnings=(*report.warnings, self.trouble))
         return report
 
     def settle(self) -> None:
-        """Write down what happened so far."""
-        if self.unsettled or self.owed:
-            self.ledger.settle(self.run.id, self.unsettled, self.owed)
-            self.unsettled = []
+        """Make what was written durable, and write down what happened so far.
+
+        If that fails the run goes on: the intents are still in the ledger, so nothing that is
+        owed can be lost.
+        """
         self.settled_at = time.monotonic()
+        try:
+            self.host.files.flush()
+            if self.unsettled or self.owed or self.closed:
+                self.ledger.settle(self.run.id, self.unsettled, self.owed, self.closed)
+        except sqlite3.Error as error:
+            self.trouble = f"the run went through, but could not be recorded: {error}"
+        except OSError as error:
+            self.trouble = f"what was written may not survive a power failure: {error.strerror}"
+        else:
+            self.unsettled, self.closed, self.trouble = [], set(), ""
+
+    def _delivered(self, handlers: Sequence[str]) -> None:
+        try:
+            self.ledger.delivered(handlers)
+        except sqlite3.Error as error:
+            self.trouble = f"the run went through, but could not be recorded: {error}"
 
     # -- resources -----------------------------------------------------------------------
 
-    def carry_out(self, steps: Sequence[Step], boundary: Boundary) -> None:
+    def carry_out(self, steps: Sequence[Step]) -> None:
         total = sum(step.pending for step in steps)
-        queue = list(steps)
-        while queue and not boundary.reached:
-            step = queue.pop(0) if not self._is_idle(queue[0]) else None
-            if step is None:
-                self._pass_over(queue)
+        for index, step in enumerate(steps):
+            if step.node.id in self.results:
+                continue  # it went along with an earlier one
+            if self.boundary.reached or self._is_idle(step):
+                self.results[step.node.id] = step.result
                 continue
-            batch = [step, *self._others(step, queue)]
+            batch = [step, *self._others(step, islice(steps, index + 1, None))]
             for one in batch:
-                self.emit(
-                    {"event": "start", "id": one.node.id, "index": len(self.done), "total": total}
-                )
+                begun = {"id": one.node.id, "index": len(self.done), "total": total}
+                self.emit({"event": "start", **begun})
+            if self.boundary.reached:  # nobody was there to hear that
+                self.results[step.node.id] = step.result
+                continue
             self._turn(batch)
-        self.results.update((step.node.id, step.result) for step in queue)
 
     def _is_idle(self, step: Step) -> bool:
         """In sync when planned, and nothing since then that could have changed that."""
-        return (
-            step.result.status == "ok"
-            and not self.stale
-            and not (self.order.requires[step.node.id] & self.done)
-            and not blockers(self.order.requires[step.node.id], self.results.__getitem__)
-        )
+        if step.result.status != "ok" or self.opaque:
+            return False
+        requires = self.order.requires[step.node.id]
+        return self.done.isdisjoint(requires) and not self._blockers(step)
 
-    def _pass_over(self, queue: List[Step]) -> None:
-        count = 0
-        while count < len(queue) and self._is_idle(queue[count]):
-            result = queue[count].result
-            self.results[result.id] = result
-            count += 1
-        del queue[:count]
+    def _blockers(self, step: Step) -> Tuple[str, ...]:
+        return blockers(self.order.requires[step.node.id], self.results.__getitem__)
 
-    def _others(self, step: Step, queue: List[Step]) -> List[Step]:
-        """Steps of the same batched type that may go together with `step`: taken from the queue.
+    def _others(self, step: Step, later: Iterable[Step]) -> List[Step]:
+        """Steps of the same batched type that may go together with `step`.
 
         They overtake what stands between, so what stands between must not matter to them: they
-        do not require it, and it is nothing opaque.
+        require neither it nor one another, and it is nothing opaque.
         """
         kind = type(step.node.resource)
         if not kind.batched or not step.pending:
             return []
         batch: List[Step] = []
-        taken = {step.node.id}
-        for other in list(queue):
+        for other in later:
             if type(other.node.resource) is kind and other.pending:
-                if all(
-                    one in self.results or one in taken
-                    for one in self.order.requires[other.node.id]
-                ):
+                if self.results.keys() >= self.order.requires[other.node.id]:
                     batch.append(other)
-                    taken.add(other.node.id)
-                    queue.remove(other)
             elif other.pending and other.node.resource.opaque:
                 break
         return batch
@@ -235,20 +271,21 @@ class _Work:
         """Look again, change, look once more."""
         clock = time.monotonic()
         work: List[Tuple[Step, Diff]] = []
-        if len(batch) > 1 or self.stale:
+        if len(batch) > 1 or self.opaque:
             read_ahead([step.node.resource for step in batch], self.host)
         for step in batch:
-            blocked = blockers(self.order.requires[step.node.id], self.results.__getitem__)
+            blocked = self._blockers(step)
             if blocked:
+                path = chain(blocked[0], self.results.__getitem__)
                 self._conclude(step, replace(
                     step.result, status="blocked", action="", changes=(), diff="", because=blocked,
-                    reason=f"waits for {chain(blocked[0], self.results.__getitem__)}, which failed",
+                    reason=f"waits for {path}, which failed",
                 ), clock)  # fmt: skip
                 continue
             try:
                 diff = examine(step.node, self.host)
             except ResourceError as error:
-                self._conclude(step, failure(step.result, error), clock)
+                self._fail(step, step.result, error, clock)
                 continue
             if diff:
                 work.append((step, diff))
@@ -258,67 +295,57 @@ class _Work:
             self._change(work, clock)
 
     def _already_there(self, step: Step) -> Result:
-        """In sync at its turn: as planned, or because an earlier change brought it along."""
-        bringers = (
-            tuple(sorted(self.order.requires[step.node.id] & self.done))
-            or tuple(sorted(self.done))[-1:]
-        )
-        if step.result.status == "pending":
-            add_owed(self.order, self.owed, step.node)
-            return replace(
-                step.result,
-                status="changed",
-                because=bringers,
-                reason=f"brought by {', '.join(bringers)}" if bringers else "",
-            )
-        return replace(step.result, status="ok", action="", reason="", because=())
+        """In sync at its turn: as planned, or because an earlier change brought it along, or
+        because it was changed by a run that was killed."""
+        if step.result.status != "pending":
+            if step.node.id in self.interrupted:
+                add_owed(self.owed, step.node)
+            return replace(step.result, status="ok", action="", reason="", because=())
+        add_owed(self.owed, step.node)
+        bringers = tuple(sorted(self.order.requires[step.node.id] & self.done))
+        if not bringers and self.opaque:
+            bringers = (self.opaque,)
+        reason = f"brought by {', '.join(bringers)}" if bringers else ""
+        return replace(step.result, status="changed", because=bringers, reason=reason)
 
     def _change(self, work: Sequence[Tuple[Step, Diff]], clock: float) -> None:
-        described_as = {
-            step.node.id: described(
-                replace(step.result, because=(), reason=""),
-                step.node,
-                diff,
-                self.host,
-                self.known,
-                text=self.run.diff,
-            )
-            for step, diff in work
-        }
+        described_as = {step.node.id: self._described(step, diff) for step, diff in work}
         try:
             for step, _ in work:
                 if step.node.id not in self.intended:
                     self.ledger.intend(self.run.id, intent_of(step.node))
+                    self.intended.add(step.node.id)
         except sqlite3.Error as error:
             for step, _ in work:
-                self._conclude(
-                    step,
-                    failure(
-                        step.result,
-                        ResourceError(
-                            f"the ledger cannot be written, so nothing is changed: {error}"
-                        ),
-                    ),
-                    clock,
-                )
+                self._fail(step, step.result, _unwritable(error), clock)
             return
         outcomes = self._apply(work)
         nodes = [step.node for step, _ in work]
-        self.host.forget(opaque=any(node.resource.opaque for node in nodes))
-        self.stale = self.stale or any(node.resource.opaque for node in nodes)
+        opaque = [node.id for node in nodes if node.resource.opaque]
+        self.host.forget(opaque=bool(opaque))
+        self.opaque = opaque[-1] if opaque else self.opaque
         if len(nodes) > 1:
             read_ahead([node.resource for node in nodes], self.host)
         for (step, diff), error in zip(work, outcomes):
             result = described_as[step.node.id]
             error = error or self._verify(step.node)
             if error is not None:
-                self._conclude(step, failure(result, error), clock)
+                self.tried.add(step.node.id)
+                self._fail(step, result, error, clock)
                 continue
             if step.node.resource.absorbs(diff):
-                self.ledger.delivered(absorb(self.order, self.owed, step.node))
+                self._delivered(absorb(self.order, self.owed, step.node))
             self.done.add(step.node.id)
-            add_owed(self.order, self.owed, step.node)
+            add_owed(self.owed, step.node)
             self._conclude(step, replace(result, status="changed"), clock)
+
+    def _described(self, step: Step, diff: Diff) -> Result:
+        """What is about to be done, which may be more than the plan could know."""
+        before = replace(step.result, because=(), reason="")
+        text = self.run.diff and self.room > 0
+        result = described(before, step.node, diff, self.host, self.known, text=text)
+        self.room -= len(result.diff)
+        return result
 
     def _apply(self, work: Sequence[Tuple[Step, Diff]]) -> List[Optional[ReconcilerError]]:
         """What came of each: None, or its error."""
@@ -327,14 +354,14 @@ class _Work:
         self.host.readonly = False
         try:
             with limit(self.host, seconds):
-                if len(work) > 1:
-                    return list(
-                        type(first.resource).apply_many(
-                            self.host, [(s.node.resource, d) for s, d in work]
-                        )
-                    )
-                self._apply_one(first, work[0][1])
-                return [None]
+                if len(work) == 1:
+                    self._apply_one(first, work[0][1])
+                    return [None]
+                pairs = [(step.node.resource, diff) for step, diff in work]
+                outcomes = list(type(first.resource).apply_many(self.host, pairs))
+                if len(outcomes) != len(work):
+                    raise ValueError(f"{len(outcomes)} outcomes of {len(work)} changes")
+                return outcomes
         except ReconcilerError as error:
             return [error] * len(work)
         except Exception as error:
@@ -350,6 +377,8 @@ class _Work:
             except Moved:
                 self.host.forget()
                 diff = Diff(node.resource.actual(self.host), node.resource.desired())
+                if not diff:
+                    return
         node.resource.apply(self.host, diff)
 
     def _verify(self, node: Node) -> Optional[ReconcilerError]:
@@ -367,42 +396,37 @@ class _Work:
             f"applied without an error, but still differs: {still or 'it is still there'}"
         )
 
+    def _fail(self, step: Step, result: Result, error: ReconcilerError, clock: float) -> None:
+        self._conclude(step, failure(result, error, no_log=step.node.declaration.no_log), clock)
+
     def _conclude(self, step: Step, result: Result, clock: float) -> None:
-        result = replace(result, seconds=time.monotonic() - clock)
+        self._tell(replace(result, seconds=time.monotonic() - clock))
+        if step.node.id not in self.tried:
+            self.closed.add(step.node.id)
+        if time.monotonic() - self.settled_at > SETTLE:
+            self.settle()
+
+    def _tell(self, result: Result) -> None:
+        result = self.order.veil.over(result)
         self.results[result.id] = result
         if result.status != "ok":
             self.unsettled.append(result)
             self.emit({"event": "result", "result": result.to_json()})
-        elif step.node.id in self.intended:
-            self.unsettled.append(result)
-        if time.monotonic() - self.settled_at > SETTLE:
-            try:
-                self.settle()
-            except sqlite3.Error:
-                return  # tried again at the end, where it is said aloud
 
     # -- handlers ------------------------------------------------------------------------
 
     def deliver(self) -> None:
-        """Carry out what is owed, in declared order; what fails stays owed."""
-        if not self.owed:
-            return
-        self.host.files.flush()
-        self.settle()
+        """Carry out what is owed, in order; what fails stays owed."""
+        if self.owed and not self.boundary.reached:
+            self.settle()
         seen: Set[str] = set()
-        while True:
+        while not self.boundary.reached:
             call = next((c for c in calls(self.order, self.owed) if c.node.id not in seen), None)
             if call is None:
                 return
             seen.update((call.node.id, *call.covers))
-            self.emit(
-                {
-                    "event": "start",
-                    "id": call.node.id,
-                    "index": len(self.done),
-                    "total": len(self.done),
-                }
-            )
+            count = len(self.done)
+            self.emit({"event": "start", "id": call.node.id, "index": count, "total": count})
             self._deliver_one(call)
 
     def _deliver_one(self, call: Call) -> None:
@@ -419,26 +443,18 @@ class _Work:
         )
         error = self._notify(call.node)
         if error is not None:
-            result = failure(result, error)
+            result = failure(result, error, no_log=declaration.no_log)
         else:
-            delivered = [call.node.id, *call.covers]
-            for handler in delivered:
+            for handler in (call.node.id, *call.covers):
                 self.owed.pop(handler, None)
-            self.ledger.delivered(delivered)
-            add_owed(self.order, self.owed, call.node)
-        result = replace(result, seconds=time.monotonic() - clock)
-        self.results[result.id] = result
-        self.unsettled.append(result)
-        self.emit({"event": "result", "result": result.to_json()})
+            add_owed(self.owed, call.node)
+            self._delivered((call.node.id, *call.covers))
+        self._tell(replace(result, seconds=time.monotonic() - clock))
+        status = "ok" if error is None else "failed"
         for other in call.covers:
             covered = self.order.handlers[other].declaration
-            self.results[other] = Result(
-                other,
-                "ok" if error is None else result.status,
-                covered.mark,
-                covered.title,
-                reason=f"{call.node.id} does it",
-            )
+            reason = f"{call.node.id} does it"
+            self.results[other] = Result(other, status, covered.mark, covered.title, reason=reason)
 
     def _notify(self, node: Node) -> Optional[ReconcilerError]:
         """A handler that can be notified is; any other is converged like a resource."""
@@ -462,3 +478,7 @@ class _Work:
         finally:
             self.host.readonly = True
             self.host.forget()
+
+
+def _unwritable(error: sqlite3.Error) -> ResourceError:
+    return ResourceError(f"the ledger cannot be written, so nothing is changed: {error}")

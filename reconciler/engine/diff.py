@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import Dict, List, Tuple
+import re
+from dataclasses import replace
+from typing import Dict, Iterable, List, Tuple
 
-from reconciler.catalog import HIDDEN
+from reconciler.catalog import HIDDEN, Result
 from reconciler.resource import Change, Diff, Secret, Value
 
 #: difflib takes quadratic time in the worst case.
@@ -59,16 +61,61 @@ def _lines(content: bytes) -> List[str]:
 def shown(diff: Diff, no_log: bool) -> Tuple[Change, ...]:
     """The changes as they may be shown: a secret is never in them, before or after."""
     return tuple(
-        Change(
-            name,
-            _hide(before, after, no_log),
-            HIDDEN if no_log or isinstance(after, Secret) else after,
-        )
+        Change(name, HIDDEN, HIDDEN)._replace(**_absent(before, after))
+        if no_log or isinstance(before, Secret) or isinstance(after, Secret)
+        else Change(name, _harmless(before), _harmless(after))
         for name, before, after in diff.changes
     )
 
 
-def _hide(before: Value, after: Value, no_log: bool) -> Value:
-    if before is None or not (no_log or isinstance(after, Secret)):
-        return before
-    return HIDDEN
+class Veil:
+    """Hides the values of secrets wherever else they turn up: in what a program said, in a text.
+
+    A value of less than four characters is not looked for: it would be found everywhere.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        parts = {part for secret in secrets for part in (secret, *secret.split("\n"))}
+        longest_first = sorted((part for part in parts if len(part) >= 4), key=len, reverse=True)
+        self._pattern = (
+            re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        )
+
+    def over(self, result: Result) -> Result:
+        """The result without secrets."""
+        if self._pattern is None:
+            return result
+        changes = tuple(
+            Change(one.attribute, self._value(one.before), self._value(one.after))
+            for one in result.changes
+        )
+        texts = {name: self.text(getattr(result, name)) for name in ("reason", "hint", "diff")}
+        return replace(result, changes=changes, **texts)
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        return self._pattern.sub(HIDDEN, text) if self._pattern is not None else text
+
+    def _value(self, value: Value) -> Value:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._value(one) for one in value]
+        if isinstance(value, dict):
+            return {name: self._value(one) for name, one in value.items()}
+        return value
+
+
+def _absent(before: Value, after: Value) -> Dict[str, None]:
+    """That there was nothing, or will be nothing, is no secret."""
+    return {name: None for name, value in (("before", before), ("after", after)) if value is None}
+
+
+def _harmless(value: Value) -> Value:
+    if isinstance(value, str):
+        return harmless(value)
+    if isinstance(value, list):
+        return [_harmless(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _harmless(one) for name, one in value.items()}
+    return value

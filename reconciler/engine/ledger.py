@@ -15,13 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sqlite3
 import stat
-import tempfile
 import time
 from contextlib import contextmanager
 from typing import (
+    Any,
     Dict,
     Iterable,
     Iterator,
@@ -32,17 +31,21 @@ from typing import (
     Sequence,
     Set,
     Tuple,
+    Union,
 )
 
 from reconciler.catalog import Declaration, Report, Result, dumps
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, ResourceError
 from reconciler.host import Host
 
 STATE = "var/lib/reconciler"
 #: Larger files are not copied; their image says so.
 IMAGE_CAP = 64 << 20
-#: Runs, and their changes, that are kept.
+#: Runs, and their changes, that are kept; so many more until the oldest are forgotten.
 KEEP_RUNS = 1000
+SLACK = 100
+#: The end of the name of an image that is not yet whole.
+NEW = ".new"
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -80,6 +83,17 @@ class Intent(NamedTuple):
     paths: Tuple[str, ...]
 
 
+class Takeover(NamedTuple):
+    """What a run takes over from those before it.
+
+    owed: debts that follow from their intents, handler -> resources. intents: the resources
+    whose intents are answered by that.
+    """
+
+    owed: Dict[str, List[str]]
+    intents: Tuple[str, ...]
+
+
 class Ledger:
     """The open ledger of a host. One writer at a time, under the host's lock."""
 
@@ -104,6 +118,8 @@ class Ledger:
             try:
                 database = _connect(path)
             except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
                 aside = f"{path}.bad-{int(time.time())}"
                 for suffix in ("", "-wal", "-shm"):
                     if os.path.exists(path + suffix):
@@ -128,33 +144,24 @@ class Ledger:
     def open_readonly(cls, root: str) -> Iterator[Optional[Ledger]]:
         """For a look that must not touch a byte; None if there is no ledger, or none readable.
 
-        SQLite cannot read a database with a write-ahead log without writing beside it; after
-        a kill there is such a log, and then a copy is read.
+        After a kill there is a write-ahead log, which `readonly_shm` lets SQLite read without
+        writing beside it; without a log nobody else is writing, and `immutable` looks for none.
         """
         path = os.path.join(root, STATE, "ledger.db")
-        with (
-            tempfile.TemporaryDirectory(prefix="reconciler-")
-            if _has_log(path)
-            else _nothing() as copy
-        ):
-            try:
-                if copy is not None:
-                    for suffix in ("", "-wal"):
-                        shutil.copyfile(path + suffix, os.path.join(copy, "ledger.db" + suffix))
-                    database = sqlite3.connect(os.path.join(copy, "ledger.db"))
-                else:
-                    os.stat(path)
-                    database = sqlite3.connect(
-                        f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True
-                    )
-                database.execute("SELECT count(*) FROM owed").fetchone()
-            except (OSError, sqlite3.Error):
-                yield None
-                return
-            try:
-                yield cls(root, database)
-            finally:
+        option = "readonly_shm=1" if _has_log(path) else "immutable=1"
+        database: Optional[sqlite3.Connection] = None
+        try:
+            database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&{option}", uri=True)
+            _check(database)
+        except sqlite3.Error:
+            if database is not None:
                 database.close()
+            yield None
+            return
+        try:
+            yield cls(root, database)
+        finally:
+            database.close()
 
     # -- what it knows -------------------------------------------------------------------
 
@@ -251,7 +258,7 @@ class Ledger:
         commit: str,
         dirty: bool,
         intents: Sequence[Intent],
-        owed: Mapping[str, Iterable[str]],
+        taken: Takeover,
     ) -> None:
         """Before the first change: the run, all that it intends, and what it took over from a
         run that was killed; in one transaction, durably."""
@@ -260,8 +267,8 @@ class Ledger:
                 "INSERT OR REPLACE INTO runs VALUES (?,?,0,?,?,?,?,'running','{}')",
                 (run, time.time(), mode, host, commit, dirty),
             )
-            self._owe(run, owed)
-            self._database.execute("DELETE FROM intents")
+            self._owe(run, taken.owed)
+            self._close(taken.intents)
             self._intend(run, intents)
 
     def intend(self, run: str, intent: Intent) -> None:
@@ -289,14 +296,27 @@ class Ledger:
             )
 
     def settle(
-        self, run: str, results: Sequence[Result], owed: Mapping[str, Iterable[str]]
+        self,
+        run: str,
+        results: Sequence[Result],
+        owed: Mapping[str, Iterable[str]],
+        closed: Iterable[str],
     ) -> None:
-        """What came of these resources so far: their intents become history and debts."""
+        """What came of these resources so far becomes history and debts.
+
+        closed: the resources of which it is known whether they were changed. The intent of a
+        change that failed half-way stays open: a later run that finds it in sync owes for it.
+        """
         with self._database:
             for result in results:
-                self._database.execute("DELETE FROM intents WHERE resource = ?", (result.id,))
                 self._record(run, result)
+            self._close(closed)
             self._owe(run, owed)
+
+    def _close(self, resources: Iterable[str]) -> None:
+        self._database.executemany(
+            "DELETE FROM intents WHERE resource = ?", [(one,) for one in resources]
+        )
 
     def _record(self, run: str, result: Result) -> None:
         changes = [
@@ -332,12 +352,16 @@ class Ledger:
             self._forget_old_runs()
 
     def _forget_old_runs(self) -> None:
-        row = self._database.execute(
-            "SELECT started FROM runs ORDER BY started DESC LIMIT 1 OFFSET ?", (KEEP_RUNS,)
-        ).fetchone()
-        if row is not None:
-            self._database.execute("DELETE FROM runs WHERE started <= ?", row)
-            self._database.execute("DELETE FROM changes WHERE run NOT IN (SELECT id FROM runs)")
+        """Those that changed nothing go first: an agent makes many of them, and they say little."""
+        count = self._database.execute("SELECT count(*) FROM runs").fetchone()[0]
+        if count < KEEP_RUNS + SLACK:
+            return
+        self._database.execute(
+            "DELETE FROM runs WHERE id IN (SELECT id FROM runs"
+            " ORDER BY id IN (SELECT run FROM changes), started LIMIT ?)",
+            (count - KEEP_RUNS,),
+        )
+        self._database.execute("DELETE FROM changes WHERE run NOT IN (SELECT id FROM runs)")
 
     # -- first images --------------------------------------------------------------------
 
@@ -345,19 +369,40 @@ class Ledger:
         """Keep what these paths were, if we never touched them before.
 
         hidden: paths whose content may be secret; of these only the attributes are kept.
+        Raises ResourceError for the first that cannot be kept; the others are.
         """
         if self._imaged is None:
-            self._imaged = {row[0] for row in self._database.execute("SELECT path FROM images")}
-        fresh = [path for path in dict.fromkeys(paths) if path not in self._imaged]
-        if not fresh:
-            return
-        with self._database:
-            for path in fresh:
-                self._database.execute(
-                    "INSERT OR IGNORE INTO images VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                    (path, run, time.time(), *self._image(host, path, path in hidden)),
+            rows = self._database.execute("SELECT path FROM images")
+            self._imaged = {_from_sql(row[0]) for row in rows}
+        images: Dict[str, Tuple[object, ...]] = {}
+        failed: Optional[ResourceError] = None
+        for path in paths:
+            if path in self._imaged or path in images:
+                continue
+            try:
+                images[path] = self._image(host, path, path in hidden)
+            except (OSError, ResourceError) as error:
+                failed = failed or ResourceError(
+                    f"cannot keep what {path} was before its first change: {_said(error)}",
+                    hint="it is not changed without that",
                 )
-                self._imaged.add(path)
+        if images:
+            now = time.time()
+            with self._database:
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO images VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    [(_to_sql(path), run, now, *image) for path, image in images.items()],
+                )
+            self._imaged.update(images)
+        if failed is not None:
+            raise failed
+
+    def sweep_images(self) -> None:
+        """Remove the images that a killed run had not yet copied whole."""
+        directory = os.path.join(self.root, STATE, "images")
+        for name in os.listdir(directory):
+            if name.endswith(NEW):
+                os.unlink(os.path.join(directory, name))
 
     def _image(self, host: Host, path: str, hidden: bool) -> Tuple[object, ...]:
         found = host.lstat(path)
@@ -365,7 +410,7 @@ class Ledger:
             return ("absent", None, None, None, None, None, None, None)
         attributes = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_size)
         if stat.S_ISLNK(found.st_mode):
-            return ("link", *attributes, None, host.readlink(path), None)
+            return ("link", *attributes, None, _to_sql(host.readlink(path)), None)
         if not stat.S_ISREG(found.st_mode):
             return (
                 "directory" if stat.S_ISDIR(found.st_mode) else "special",
@@ -379,21 +424,18 @@ class Ledger:
         sha256 = host.digest(path)
         stored = os.path.join(self.root, STATE, "images", sha256)
         if not os.path.exists(stored):
-            temporary = f"{stored}.new"
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as image:
-                for piece in host.files.chunks(path):
-                    image.write(piece)
-                image.flush()
-                os.fsync(fd)
-            os.rename(temporary, stored)
+            _store(f"{stored}{NEW}", host.files.chunks(path))
+            os.rename(f"{stored}{NEW}", stored)
         return ("file", *attributes, sha256, None, sha256)
 
     def images(self) -> Dict[str, Dict[str, object]]:
         """path -> what it was before it was first changed."""
         names = ("kind", "mode", "uid", "gid", "size", "sha256", "link", "stored")
         rows = self._database.execute(f"SELECT path, {', '.join(names)} FROM images")
-        return {row[0]: dict(zip(names, row[1:])) for row in rows}
+        found = {_from_sql(row[0]): dict(zip(names, row[1:])) for row in rows}
+        for image in found.values():
+            image["link"] = _from_sql(image["link"])
+        return found
 
 
 def wish_digest(declaration: Declaration) -> str:
@@ -411,11 +453,56 @@ def _connect(path: str) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous=FULL")
         if database.execute("PRAGMA user_version").fetchone()[0] != 1:
             database.executescript(TABLES + "PRAGMA user_version=1;")
-        database.execute("SELECT count(*) FROM resources").fetchone()
+        _check(database)
     except sqlite3.DatabaseError:
         database.close()
         raise
     return database
+
+
+def _check(database: sqlite3.Connection) -> None:
+    """Raise DatabaseError for one that cannot be used; takes a few milliseconds."""
+    said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if said != "ok":
+        raise sqlite3.DatabaseError(said)
+    database.execute("SELECT count(*) FROM resources").fetchone()
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Not so a full disk, a lock, a file system that is read-only: these pass, and the ledger
+    is as good as it was."""
+    return not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error)
+
+
+def _store(path: str, content: Iterable[bytes]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as image:
+            for piece in content:
+                image.write(piece)
+            image.flush()
+            os.fsync(fd)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _said(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+
+
+def _to_sql(text: str) -> Union[str, bytes]:
+    """SQLite's text is UTF-8; names of files need not be."""
+    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+    return text
+
+
+def _from_sql(value: Any) -> Any:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def _has_log(path: str) -> bool:
@@ -423,11 +510,6 @@ def _has_log(path: str) -> bool:
         return os.stat(path + "-wal").st_size > 0
     except OSError:
         return False
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
 
 
 def _quoted(path: str) -> str:

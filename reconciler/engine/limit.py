@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Iterator, Optional
 
-from reconciler.errors import TimedOut
+from reconciler.errors import Interrupted, TimedOut
 from reconciler.host import Host
+
+
+#: Seconds between the deadline and the alarm: ending a program politely takes its time.
+GRACE = 8.0
 
 
 @contextmanager
@@ -25,16 +29,20 @@ def limit(host: Host, seconds: float) -> Iterator[None]:
             f"took longer than its limit of {seconds:g} s", hint="give it a larger `timeout`"
         )
 
-    host.deadline = time.monotonic() + seconds
+    started, outer = time.monotonic(), host.deadline
+    host.deadline = started + seconds
     before = signal.signal(signal.SIGALRM, late)
-    # A little more than the deadline: ending a program politely takes its time.
-    signal.setitimer(signal.ITIMER_REAL, seconds + 8)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        host.deadline = None
+        host.deadline = outer
+        if left:
+            # Somebody else's alarm was set: it goes on, and rings at once if it is overdue.
+            left -= time.monotonic() - started
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
 
 
 class Boundary:
@@ -42,10 +50,24 @@ class Boundary:
 
     def __init__(self) -> None:
         self.reached = False
+        self._at_rest = False
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Within this nothing is under way: being told to stop raises Interrupted at once."""
+        self._at_rest = True
+        try:
+            if self.reached:
+                raise Interrupted("told to stop")
+            yield
+        finally:
+            self._at_rest = False
 
     def stop(self, number: int, frame: Optional[FrameType]) -> None:
         """A signal handler."""
         self.reached = True
+        if self._at_rest:
+            raise Interrupted("told to stop")
 
     def listen(self) -> None:
         """From now on SIGTERM, SIGINT and SIGHUP mean: stop at the next boundary."""

@@ -11,11 +11,11 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Dict, Mapping, Optional, Sequence, Type
 
 from reconciler.catalog import Declaration, decode_param
-from reconciler.errors import ConfigError, ProtocolError
+from reconciler.errors import ConfigError, SchemaError
 from reconciler.resource import Lowered, Resource
 
 PACKAGE = "reconciler.modules"
@@ -26,6 +26,7 @@ class Loader:
 
     def __init__(self, own: Optional[Mapping[str, str]] = None) -> None:
         self._types: Dict[str, Type[Resource]] = {}
+        _forget_own()
         if own:
             sys.meta_path.append(_OwnModules(own))
 
@@ -39,14 +40,20 @@ class Loader:
     def build(
         self, declaration: Declaration, secrets: Optional[Mapping[str, str]] = None
     ) -> Resource:
-        """The live resource of a declaration. Raises ConfigError, ProtocolError."""
-        params = {
-            name: decode_param(value, secrets or {}) for name, value in declaration.params.items()
-        }
+        """The live resource of a declaration. Raises ConfigError; the mark says where."""
         try:
+            params = {
+                name: decode_param(value, secrets or {})
+                for name, value in declaration.params.items()
+            }
             return self.type(declaration.type)(**params)
-        except TypeError as error:
-            raise ProtocolError(
+        except KeyError as error:
+            raise ConfigError(
+                f"{declaration.id} needs the secret {error}, which did not come with it",
+                mark=declaration.mark,
+            ) from error
+        except (TypeError, AttributeError, ValueError) as error:
+            raise SchemaError(
                 f"{declaration.id} does not fit its type: {error}", mark=declaration.mark
             ) from error
         except ConfigError as error:
@@ -65,6 +72,10 @@ def _load(name: str) -> Type[Resource]:
                 f"the module of type '{name}' needs {error.name}, which is not there"
             ) from error
         raise ConfigError(f"there is no resource type '{name}'") from error
+    except Exception as error:
+        raise ConfigError(
+            f"the module of type '{name}' cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
     for value in vars(module).values():
         if (
             isinstance(value, type)
@@ -72,11 +83,23 @@ def _load(name: str) -> Type[Resource]:
             and value.__module__ == module.__name__
         ):
             if issubclass(value, Lowered):
-                raise ProtocolError(
+                raise ConfigError(
                     f"'{name}' is made into another type by compile and has no place in a catalog"
                 )
             return value
     raise ConfigError(f"the module of type '{name}' holds no Resource")
+
+
+def _forget_own() -> None:
+    """What an earlier catalog of this process brought: the next one may bring another text."""
+    for finder in [one for one in sys.meta_path if isinstance(one, _OwnModules)]:
+        sys.meta_path.remove(finder)
+        for name in finder.names:
+            module = sys.modules.get(name)
+            # A built-in module of the same name was never replaced, and stays.
+            if module is not None and getattr(module.__spec__, "loader", None) is finder:
+                del sys.modules[name]
+                vars(sys.modules[PACKAGE]).pop(name.rpartition(".")[2], None)
 
 
 class _OwnModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -92,6 +115,16 @@ class _OwnModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
             return None
         return importlib.util.spec_from_loader(
             fullname, self, origin=f"modules/{fullname.rpartition('.')[2]}.py"
+        )
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their full names."""
+        return tuple(self._sources)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(
+            self.get_source(fullname), f"modules/{fullname.rpartition('.')[2]}.py"
         )
 
     def get_source(self, fullname: str) -> str:

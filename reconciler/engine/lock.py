@@ -8,16 +8,22 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Iterator, Mapping, Optional
 
-from reconciler.errors import LockBusy, ReconcilerError
+from reconciler.engine.limit import Boundary
+from reconciler.errors import Interrupted, LockBusy, ReconcilerError
 
 PLACE = "run/reconciler/lock"
 
 
 @contextmanager
-def lock(root: str, run: str, mode: str, timeout: float = 0.0) -> Iterator[None]:
-    """Hold the host's lock. timeout: seconds to wait for another run. Raises LockBusy."""
+def lock(
+    root: str, run: str, mode: str, timeout: float = 0.0, boundary: Optional[Boundary] = None
+) -> Iterator[None]:
+    """Hold the host's lock. timeout: seconds to wait for another run; boundary: ends the waiting.
+
+    Raises LockBusy, Interrupted.
+    """
     path = os.path.join(root, PLACE)
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -25,17 +31,23 @@ def lock(root: str, run: str, mode: str, timeout: float = 0.0) -> Iterator[None]
     except OSError as error:
         raise ReconcilerError(f"cannot open the lock {path}: {error.strerror}") from error
     try:
-        _take(fd, path, time.monotonic() + timeout)
-        # Only for people: the lock is the flock, not what the file says.
-        os.ftruncate(fd, 0)
-        holder = {"pid": os.getpid(), "run": run, "mode": mode, "since": int(time.time())}
-        os.pwrite(fd, json.dumps(holder).encode(), 0)
+        _take(fd, path, time.monotonic() + timeout, boundary)
+        _say_who(fd, {"pid": os.getpid(), "run": run, "mode": mode, "since": int(time.time())})
         yield
     finally:
         os.close(fd)
 
 
-def _take(fd: int, path: str, end: float) -> None:
+def _say_who(fd: int, holder: Mapping[str, object]) -> None:
+    """Only for people: the lock is the flock, not what the file says."""
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(holder).encode(), 0)
+    except OSError:
+        return  # a full disk must not keep a run from healing it
+
+
+def _take(fd: int, path: str, end: float, boundary: Optional[Boundary]) -> None:
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,6 +60,8 @@ def _take(fd: int, path: str, end: float) -> None:
                 f"another run holds the lock: {_holder(fd)}",
                 hint="wait for it, or give --lock-timeout SECONDS",
             )
+        if boundary is not None and boundary.reached:
+            raise Interrupted(f"told to stop while waiting for the lock: {_holder(fd)}")
         time.sleep(0.1)
 
 

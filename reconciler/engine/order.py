@@ -28,7 +28,8 @@ from typing import (
 
 from reconciler.catalog import Declaration, decode_param
 from reconciler.errors import ClaimConflict, ConfigError, ConfigErrors, CycleError, ReconcilerError
-from reconciler.resource import Resource
+from reconciler.engine.diff import Veil
+from reconciler.resource import Resource, Secret
 
 
 class Node(NamedTuple):
@@ -47,11 +48,12 @@ class Node(NamedTuple):
 class Order:
     """nodes: in the order to converge, without handlers. handlers: by id, in declared order,
     but each before those that it notifies. requires: id -> ids that come first, explicit and
-    implied."""
+    implied. veil: hides the secrets of the nodes."""
 
     nodes: Tuple[Node, ...]
     handlers: Mapping[str, Node]
     requires: Mapping[str, Set[str]] = field(default_factory=dict)
+    veil: Veil = field(default_factory=Veil)
 
 
 def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
@@ -81,6 +83,12 @@ def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
         tuple(by_id[one] for one in _sorted(requires)),
         {one: handlers[one] for one in _sorted(_reversed(notifies))},
         requires,
+        Veil(
+            value
+            for node in nodes
+            for value in vars(node.resource).values()
+            if isinstance(value, Secret)
+        ),
     )
 
 

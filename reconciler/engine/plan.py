@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type
 
-from reconciler.catalog import Catalog, Plan, Result
-from reconciler.engine.diff import shown, unified
-from reconciler.engine.ledger import Intent, Known, Ledger, wish_digest
+from reconciler.catalog import TIMEOUT, Catalog, Plan, Result
+from reconciler.engine.diff import harmless, shown, unified
+from reconciler.engine.ledger import Intent, Known, Ledger, Takeover, wish_digest
 from reconciler.engine.limit import limit
 from reconciler.engine.order import Node, Order
 from reconciler.errors import NotYet, ReconcilerError, ResourceError
@@ -22,6 +22,11 @@ from reconciler.host import Host
 from reconciler.resource import Diff, Resource, Secret
 
 Emit = Callable[[Mapping[str, object]], None]
+
+#: Seconds for the text of one difference: difflib may take long over two that are unlike.
+TEXT_TIMEOUT = 10.0
+#: Characters of text in one plan or report: it must fit into a frame.
+DIFFS = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,12 @@ def plan(
     """The plan of a whole catalog: every resource, then the handlers that will be notified."""
     started = time.monotonic()
     steps = look(order, host, ledger, diff=diff)
-    owed = recovered(order, ledger, steps)
+    owed = recovered(order, ledger, steps)[0]
     for step in steps:
         if step.pending:
             if step.diff is not None and step.node.resource.absorbs(step.diff):
                 absorb(order, owed, step.node)
-            add_owed(order, owed, step.node)
+            add_owed(owed, step.node)
     results = [step.result for step in steps]
     results += [
         Result(
@@ -67,7 +72,7 @@ def plan(
         results=tuple(results),
         commit=catalog.commit,
         dirty=catalog.dirty,
-        warnings=tuple(host.warnings),
+        warnings=tuple(order.veil.text(one) for one in host.warnings),
         seconds=time.monotonic() - started,
     )
 
@@ -79,17 +84,21 @@ def look(order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool) -> L
     steps: List[Step] = []
     found: Dict[str, Step] = {}
     opaque: List[str] = []
+    room = DIFFS
     with host.files.reading():
         read_ahead((node.resource for node in order.nodes), host)
         for node in order.nodes:
             waits = [one for one in sorted(order.requires[node.id]) if found[one].pending]
             step = _look_at(node, host, found, order, waits or opaque[-1:])
             if step.pending and step.diff is not None:
-                step = replace(
-                    step, result=described(step.result, node, step.diff, host, known, text=diff)
-                )
+                text = diff and room > 0
+                result = described(step.result, node, step.diff, host, known, text=text)
+                step = replace(step, result=result)
+                room -= len(result.diff)
             if step.pending and node.resource.opaque:
                 opaque.append(node.id)
+            if step.result.status != "ok":
+                step = replace(step, result=order.veil.over(step.result))
             found[node.id] = step
             steps.append(step)
     return steps
@@ -101,9 +110,12 @@ def read_ahead(resources: Iterable[Resource], host: Host) -> None:
     for resource in resources:
         by_type.setdefault(type(resource), []).append(resource)
     for kind, members in by_type.items():
+        if kind.actual_many.__func__ is Resource.actual_many.__func__:
+            continue
         try:
-            kind.actual_many(members, host)
-        except ResourceError:
+            with limit(host, TIMEOUT):
+                kind.actual_many(members, host)
+        except Exception:
             continue  # each of them meets the same error by itself, and says so
 
 
@@ -112,7 +124,7 @@ def examine(node: Node, host: Host) -> Diff:
     try:
         with limit(host, node.declaration.timeout):
             return Diff(node.resource.actual(host), node.resource.desired())
-    except ReconcilerError:
+    except ResourceError:
         raise
     except Exception as error:
         raise bug(node, error) from error
@@ -165,7 +177,7 @@ def _look_at(
         diff = examine(node, host)
     except NotYet as error:
         if not waits:
-            return Step(node, failure(result, error))
+            return Step(node, failure(result, error, no_log=declaration.no_log))
         reason = f"after {', '.join(waits)}"
         if node.resource.opaque:
             return Step(
@@ -202,7 +214,7 @@ def _look_at(
                     result, status="unknown", action="change", reason=reason, because=tuple(waits)
                 ),
             )
-        return Step(node, failure(result, error))
+        return Step(node, failure(result, error, no_log=declaration.no_log))
     if diff:
         return Step(node, replace(result, status="pending"), diff)
     if diff.after is None and waits and found[waits[0]].node.resource.opaque:
@@ -216,9 +228,11 @@ def _look_at(
     return Step(node, result, diff)
 
 
-def failure(result: Result, error: ReconcilerError) -> Result:
-    """The result of a resource that failed."""
-    return replace(result, status="failed", reason=error.message, hint=error.hint)
+def failure(result: Result, error: ReconcilerError, *, no_log: bool) -> Result:
+    """The result of a resource that failed. What a program said may be secret: after the first
+    line of a message comes nothing else."""
+    reason = error.message.partition("\n")[0] if no_log else error.message
+    return replace(result, status="failed", reason=harmless(reason), hint=harmless(error.hint))
 
 
 def described(
@@ -247,10 +261,11 @@ def _showable(diff: Diff) -> bool:
 def _text(node: Node, diff: Diff, host: Host) -> str:
     """The texts before and after as a unified diff. A plan must not fail for want of one."""
     try:
-        texts = node.resource.preview(host, diff)
-    except (ResourceError, OSError):
+        with limit(host, min(TEXT_TIMEOUT, node.declaration.timeout)):
+            texts = node.resource.preview(host, diff)
+            return unified(*texts, node.declaration.key.split("#", 1)[0]) if texts else ""
+    except Exception:
         return ""
-    return unified(texts[0], texts[1], node.declaration.key.split("#", 1)[0]) if texts else ""
 
 
 # -- notifications -----------------------------------------------------------------------
@@ -268,7 +283,7 @@ class Call:
     covers: Tuple[str, ...] = ()
 
 
-def add_owed(order: Order, owed: Owed, node: Node) -> None:
+def add_owed(owed: Owed, node: Node) -> None:
     """A change of `node` notifies its handlers."""
     for handler in node.declaration.notify:
         because = owed.setdefault(handler, [])
@@ -288,20 +303,31 @@ def absorb(order: Order, owed: Owed, node: Node) -> List[str]:
     return done
 
 
-def recovered(order: Order, ledger: Optional[Ledger], steps: Sequence[Step]) -> Owed:
-    """What earlier runs still owe, killed ones included.
+def recovered(
+    order: Order, ledger: Optional[Ledger], steps: Sequence[Step]
+) -> Tuple[Owed, Takeover]:
+    """What earlier runs still owe to the handlers of this catalog, killed runs included; and
+    what of that the ledger does not know yet.
 
-    An intent whose resource is in sync now: its change went through before the kill.
+    An intent whose resource is in sync now: its change went through before the kill. So it
+    may be with one that this catalog does not have.
     """
     if ledger is None:
-        return {}
-    owed: Owed = {handler: list(because) for handler, because in ledger.owed().items()}
-    in_sync = {step.node.id for step in steps if not step.pending}
+        return {}, Takeover({}, ())
+    status = {step.node.id: step.result.status for step in steps}
+    taken: Owed = {}
+    answered: List[str] = []
     for intent in ledger.intents():
-        if intent.resource in in_sync:
+        if status.get(intent.resource, "ok") == "ok":
+            answered.append(intent.resource)
             for handler in intent.notify:
-                owed.setdefault(handler, []).append(intent.resource)
-    return {handler: because for handler, because in owed.items() if handler in order.handlers}
+                taken.setdefault(handler, []).append(intent.resource)
+    owed: Owed = {handler: list(because) for handler, because in ledger.owed().items()}
+    for handler, because in taken.items():
+        known = owed.setdefault(handler, [])
+        known += [one for one in because if one not in known]
+    mine = {handler: because for handler, because in owed.items() if handler in order.handlers}
+    return mine, Takeover(taken, tuple(answered))
 
 
 def calls(order: Order, owed: Mapping[str, Sequence[str]]) -> List[Call]:
@@ -331,7 +357,10 @@ def calls(order: Order, owed: Mapping[str, Sequence[str]]) -> List[Call]:
 
 def intent_of(node: Node) -> Intent:
     """What the ledger is told before `node` is changed."""
-    paths = sorted(
-        claim[len("path:") :] for claim in node.resource.claims() if claim.startswith("path:")
-    )
-    return Intent(node.id, node.declaration.notify, tuple(paths))
+    claims = (claim.partition(":") for claim in node.resource.claims())
+    paths = {
+        what.split("#", 1)[0] if kind == "line" else what
+        for kind, _, what in claims
+        if kind in ("path", "line")
+    }
+    return Intent(node.id, node.declaration.notify, tuple(sorted(paths)))

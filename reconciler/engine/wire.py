@@ -11,10 +11,18 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type
+from io import BufferedReader
+from typing import BinaryIO, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Type
 
 from reconciler import errors
-from reconciler.errors import ConfigErrors, Mark, ProtocolError, ReconcilerError
+from reconciler.errors import (
+    CommandFailed,
+    ConfigError,
+    ConfigErrors,
+    Mark,
+    ProtocolError,
+    ReconcilerError,
+)
 
 PROTOCOL = 1
 MAX_FRAME = 64 << 20
@@ -27,9 +35,12 @@ Message = Dict[str, object]
 class Wire:
     """One side of the protocol. Raises ProtocolError; EOFError when the other side is gone."""
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    def __init__(self, incoming: BufferedReader, outgoing: BinaryIO) -> None:
         self._in = incoming
         self._out = outgoing
+        # A frame leaves this whole: a time limit or Ctrl-C in the middle of one loses nothing.
+        self._buffer = bytearray()
+        self._in_content = False
 
     def send(self, message: Mapping[str, object]) -> None:
         """Send a JSON object."""
@@ -49,35 +60,55 @@ class Wire:
         self._out.write(_HEAD.pack(b"B", 0))
         self._out.flush()
 
+    def abandon(self) -> None:
+        """Nothing more will be sent; what the other side did not take is dropped."""
+        try:
+            self._out.close()
+        except BrokenPipeError:
+            pass  # closed all the same
+
     def receive(self) -> Message:
-        """The next JSON object."""
+        """The next JSON object; content that nobody read to its end is passed over."""
+        for _ in self._pieces():
+            pass
         kind, payload = self._frame()
         if kind != b"J":
             raise ProtocolError("expected a message, got content")
         return parse(payload)
 
     def receive_content(self) -> Iterator[bytes]:
-        """The pieces of content up to its end. Must be read to the end."""
-        while True:
+        """The pieces of content up to its end."""
+        for _ in self._pieces():
+            pass
+        self._in_content = True
+        return self._pieces()
+
+    def _pieces(self) -> Iterator[bytes]:
+        while self._in_content:
             kind, payload = self._frame()
+            self._in_content = kind == b"B" and bool(payload)
             if kind == b"J":
                 raise error_from_json(parse(payload).get("error"))
-            if not payload:
-                return
-            yield payload
+            if payload:
+                yield payload
 
     def _frame(self) -> Tuple[bytes, bytes]:
-        head = self._exactly(_HEAD.size)
-        kind, size = _HEAD.unpack(head)
+        self._fill(_HEAD.size)
+        kind, size = _HEAD.unpack_from(self._buffer)
         if kind not in (b"J", b"B") or size > MAX_FRAME:
-            raise ProtocolError(f"this is not our protocol: {head!r}")
-        return kind, self._exactly(size)
+            raise ProtocolError(f"this is not our protocol: {bytes(self._buffer[: _HEAD.size])!r}")
+        end = _HEAD.size + size
+        self._fill(end)
+        payload = bytes(self._buffer[_HEAD.size : end])
+        del self._buffer[:end]
+        return kind, payload
 
-    def _exactly(self, size: int) -> bytes:
-        data = self._in.read(size)
-        if len(data) != size:
-            raise EOFError("the other side is gone")
-        return data
+    def _fill(self, size: int) -> None:
+        while len(self._buffer) < size:
+            piece = self._in.read1(PIECE)
+            if not piece:
+                raise EOFError("the other side is gone")
+            self._buffer += piece
 
 
 def parse(payload: bytes) -> Message:
@@ -109,29 +140,34 @@ def error_from_json(document: object) -> ReconcilerError:
     """The error that a document describes; an unknown type becomes a ReconcilerError."""
     if not isinstance(document, dict):
         return ProtocolError("the other side failed without saying why")
-    if document.get("type") == "ConfigErrors":
-        parts: List[errors.ConfigError] = []
-        for one in document.get("errors") or []:
-            part = error_from_json(one)
-            parts.append(
-                part if isinstance(part, errors.ConfigError) else errors.ConfigError(str(part))
-            )
-        return ConfigErrors(parts)
+    parts = document.get("errors")
+    if document.get("type") != "ConfigErrors" or not isinstance(parts, list):
+        return _single(document)
+    found = [_single(part) for part in parts if isinstance(part, dict)]
+    return ConfigErrors(
+        [one if isinstance(one, ConfigError) else ConfigError(str(one)) for one in found]
+    )
+
+
+def _single(document: Mapping[str, object]) -> ReconcilerError:
     found = getattr(errors, str(document.get("type")), None)
     kind: Type[ReconcilerError] = ReconcilerError
-    # CommandFailed is made from an argv; what travels is its text.
-    if (
-        isinstance(found, type)
-        and issubclass(found, ReconcilerError)
-        and found is not errors.CommandFailed
-    ):
-        kind = found
-    source = document.get("source")
-    mark: Optional[Mark] = Mark(*source) if isinstance(source, list) and len(source) == 3 else None
+    # These two are made from other things than a message; what travels is their text.
+    if found not in (CommandFailed, ConfigErrors) and isinstance(found, type):
+        kind = found if issubclass(found, ReconcilerError) else kind
     host = document.get("host")
     return kind(
         str(document.get("message")),
-        mark=mark,
+        mark=_mark(document.get("source")),
         host=str(host) if host else None,
         hint=str(document.get("hint") or ""),
     )
+
+
+def _mark(source: object) -> Optional[Mark]:
+    if not isinstance(source, list) or len(source) != 3:
+        return None
+    file, line, column = source
+    if not isinstance(line, int) or not isinstance(column, int):
+        return None
+    return Mark(str(file), line, column)

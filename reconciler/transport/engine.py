@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,12 +22,19 @@ from typing import Any
 
 import reconciler
 from reconciler.catalog import Plan, Report
-from reconciler.engine.wire import PROTOCOL, Message, Wire, error_from_json
+from reconciler.engine.wire import PROTOCOL, Message, Wire, error_from_json, error_to_json
 from reconciler.errors import Interrupted, ProtocolError, ReconcilerError, TransportError
 
 Contents = Callable[[str], Iterable[bytes]]
 Secrets = Callable[[], Mapping[str, str]]
 OnEvent = Callable[[Message], None]
+
+#: Seconds until an engine that was hung up on is told to stop, and until it is killed.
+PATIENCE = 30.0
+LAST_PATIENCE = 1000.0
+#: Messages that answer one request; ten times what 10,000 resources need.
+MAX_MESSAGES = 500_000
+_DIGEST = re.compile(rb'"([0-9a-f]{64})"')
 
 
 class Engine:
@@ -48,6 +56,8 @@ class Engine:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._wire = Wire(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
         self._greeted = False
+        self._distrusted = False
+        self._stops = 0
 
     @classmethod
     def local(cls, root: str = "/", durability: str = "batch") -> Engine:
@@ -73,11 +83,27 @@ class Engine:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+        if self._distrusted:
+            self._kill()
+            return
         try:
-            self._process.wait(30)
+            # After a second Ctrl-C nobody waits: the engine stops at its boundary by itself.
+            self._process.wait(0.1 if self._stops > 1 else PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.terminate()
-            self._process.wait()
+            if self._stops <= 1:
+                self._wait_or_kill()
+
+    def _wait_or_kill(self) -> None:
+        try:
+            self._process.wait(LAST_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def facts(self) -> dict[str, Any]:
         """What the host says about itself. Raises ReconcilerError."""
@@ -128,60 +154,87 @@ class Engine:
         secrets: Secrets | None = None,
         on_event: OnEvent = lambda event: None,
     ) -> Message:
+        served = frozenset(_DIGEST.findall(catalog or b""))
         try:
-            if not self._greeted:
-                hello = self._wire.receive()
-                if hello.get("hello") != PROTOCOL:
-                    raise ProtocolError(
-                        f"the engine speaks another protocol: {hello.get('hello')!r}"
-                    )
-                self._greeted = True
+            self._greet()
             self._wire.send({**request, **self._options})
             if catalog is not None:
                 self._wire.send_json(catalog)
-            while True:
-                try:
-                    answer = self._wire.receive()
-                except KeyboardInterrupt:
-                    self.stop()
-                    continue
+            for _ in range(MAX_MESSAGES):
+                answer = self._receive()
                 if "event" in answer:
                     on_event(answer)
                 elif answer.get("ask") == "content" and content is not None:
-                    self._send_content(content, str(answer.get("sha256")))
+                    self._send_content(content, str(answer.get("sha256")), served)
                 elif answer.get("ask") == "secrets" and secrets is not None:
                     self._wire.send({"secrets": dict(secrets())})
                 elif "error" in answer:
                     raise error_from_json(answer["error"])
                 else:
                     return answer
+            raise self._distrust(ProtocolError("the engine does not come to an end"))
         except (EOFError, BrokenPipeError) as error:
-            code = self._process.poll()
-            if code is not None and code < 0:
-                raise TransportError(
-                    f"the engine was killed by {signal.Signals(-code).name}"
-                ) from error
-            raise Interrupted("the engine stopped before it had answered") from error
+            raise self._gone() from error
+
+    def _greet(self) -> None:
+        if not self._greeted:
+            hello = self._receive().get("hello")
+            if hello != PROTOCOL:
+                raise self._distrust(
+                    ProtocolError(f"the engine speaks another protocol: {str(hello)[:40]!r}")
+                )
+            self._greeted = True
+
+    def _receive(self) -> Message:
+        while True:
+            try:
+                return self._wire.receive()
+            except ProtocolError as error:
+                raise self._distrust(error) from None
+            except KeyboardInterrupt:
+                self.stop()
+                if self._stops > 1:
+                    raise Interrupted(
+                        "interrupted; the engine ends what it is doing, and then stops"
+                    ) from None
+
+    def _distrust(self, error: ProtocolError) -> ProtocolError:
+        self._distrusted = True
+        return error
+
+    def _gone(self) -> ReconcilerError:
+        """Why the engine has hung up."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return self._distrust(ProtocolError("the engine hung up before it had answered"))
+        if code < 0:
+            known = {number.value: number.name for number in signal.Signals}
+            return TransportError(f"the engine was killed by {known.get(-code, f'signal {-code}')}")
+        if self._stops:
+            return Interrupted("the engine stopped before it had answered")
+        return TransportError(
+            f"the engine ended with code {code} before it had answered",
+            hint="what it said is above",
+        )
 
     def stop(self) -> None:
         """Ask the engine to stop at the next boundary; its report still comes."""
+        self._stops += 1
         self._process.send_signal(signal.SIGTERM)
 
-    def _send_content(self, content: Contents, sha256: str) -> None:
+    def _send_content(self, content: Contents, sha256: str, served: frozenset[bytes]) -> None:
+        # What one host may read is what its catalog names, and nothing else.
+        if sha256.encode("utf-8", "replace") not in served:
+            raise self._distrust(
+                ProtocolError(
+                    f"the engine asks for content that its catalog does not name: {sha256[:64]!r}"
+                )
+            )
         try:
-            pieces = iter(content(sha256))
-            first = next(pieces, b"")
+            self._wire.send_content(content(sha256))
         except ReconcilerError as error:
-            from reconciler.engine.wire import error_to_json
-
             self._wire.send({"error": error_to_json(error)})
-            return
-        self._wire.send_content(_chained(first, pieces))
-
-
-def _chained(first: bytes, rest: Iterable[bytes]) -> Iterable[bytes]:
-    yield first
-    yield from rest
 
 
 def _object(answer: Message, name: str) -> Mapping[str, object]:
