@@ -80,7 +80,7 @@ def wish(package: Package, host: Host) -> Wish:
     if package.deb is not None or package.name.startswith("/"):
         return _from_file(package.deb or package.name, package, host)
     found = NAME.fullmatch(package.name)
-    if found is None:
+    if found is None or package.name.endswith(".deb"):
         hint = "letters, digits and + . - only, then perhaps :architecture, =version, >=version or /release"
         if package.name.endswith(".deb"):
             hint = "a package file is given by its absolute path on the host; fetch it with a resource of its own"
