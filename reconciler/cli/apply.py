@@ -21,12 +21,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="batch",
         help="what survives a power cut: each file at once, all files at the end of the run, or what the kernel likes",
     )
-    parser.add_argument("--lock-timeout", metavar="SECONDS", type=seconds, default=0.0, help="wait for another run this long (default: 0)")
+    parser.add_argument(
+        "--lock-timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=0.0,
+        help="wait for another run this long (default: 0)",
+    )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Converge, and show the report. 4 if something failed, 130 if it was told to stop."""
-    with on_this_machine(args, out, durability=args.durability) as here, out.progress("apply") as on_event:
+    with (
+        on_this_machine(args, out, durability=args.durability) as here,
+        out.progress("apply") as on_event,
+    ):
         report = here.engine.apply(
             here.catalog,
             content=here.content,

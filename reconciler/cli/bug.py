@@ -26,8 +26,15 @@ def report_bug(out: Output, error: BaseException, *, debug: bool) -> None:
         hint = "please report it with the traceback above"
     else:
         path = _keep(text)
-        hint = f"please report it with {path}" if path else "run it again with --debug, and report what it shows"
-    show_errors(out, ReconcilerError(f"this is a bug in reconciler: {type(error).__name__}: {error}", hint=hint))
+        hint = (
+            f"please report it with {path}"
+            if path
+            else "run it again with --debug, and report what it shows"
+        )
+    show_errors(
+        out,
+        ReconcilerError(f"this is a bug in reconciler: {type(error).__name__}: {error}", hint=hint),
+    )
 
 
 def _keep(text: str) -> str | None:

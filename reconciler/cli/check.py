@@ -39,8 +39,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     repo_options(parser)
     inventory_options(parser)
-    parser.add_argument("--host", metavar="NAME", help="without an inventory: the name of the one host (default: this machine's)")
-    parser.add_argument("--facts", metavar="FILE", help="facts of every host: what `reconciler facts --json` printed")
+    parser.add_argument(
+        "--host",
+        metavar="NAME",
+        help="without an inventory: the name of the one host (default: this machine's)",
+    )
+    parser.add_argument(
+        "--facts",
+        metavar="FILE",
+        help="facts of every host: what `reconciler facts --json` printed",
+    )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -48,13 +56,20 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with closing(open_cache(out)) as cache:
         given = None if args.facts is None else read_facts(args.facts)
         desired = Desired(args.repo, args.ref, args.inventories, cache, out)
-        hosts = desired.select(args.limit) if args.inventories else [args.host or socket.gethostname()]
+        hosts = (
+            desired.select(args.limit) if args.inventories else [args.host or socket.gethostname()]
+        )
         if not hosts and not args.allow_empty:
-            raise UsageError(f"no host matches {args.limit or 'all'!r}", hint="see: reconciler inventory list")
+            raise UsageError(
+                f"no host matches {args.limit or 'all'!r}", hint="see: reconciler inventory list"
+            )
         checked = _compile_all(desired, hosts, given, cache, out)
     empty = [one.host for one in checked if not one.resources]
     if hosts and len(empty) == len(hosts) and not args.allow_empty:
-        raise UsageError("no play of site.yml is for any of the selected hosts", hint="give --allow-empty if that is meant")
+        raise UsageError(
+            "no play of site.yml is for any of the selected hosts",
+            hint="give --allow-empty if that is meant",
+        )
     warnings = [f"no play of site.yml is for host {host}" for host in empty]
     if out.as_json:
         out.document(
@@ -71,7 +86,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _compile_all(desired: Desired, hosts: Sequence[str], given: Facts | None, cache: CatalogCache, out: Output) -> list[Checked]:
+def _compile_all(
+    desired: Desired, hosts: Sequence[str], given: Facts | None, cache: CatalogCache, out: Output
+) -> list[Checked]:
     checked: list[Checked] = []
     errors: list[ConfigError] = []
     with out.progress("check") as on_event:
@@ -96,15 +113,26 @@ def _facts_of(host: str, given: Facts | None, cache: CatalogCache) -> tuple[Fact
     return (known, "last contact") if known is not None else (sample_facts(host), "sample")
 
 
-def _show(desired: Desired, checked: Sequence[Checked], warnings: Sequence[str], out: Output) -> None:
+def _show(
+    desired: Desired, checked: Sequence[Checked], warnings: Sequence[str], out: Output
+) -> None:
     out.line(Span("check", "bold"), f" of {commit_text(desired.tree.commit, desired.tree.dirty)}")
     width = max((len(one.host) for one in checked), default=0)
     for one in checked:
-        out.line(Span(f"{one.host:<{width}}", "bold"), f"  {one.resources} resources  ", Span(f"facts: {one.facts}", "dim"))
+        out.line(
+            Span(f"{one.host:<{width}}", "bold"),
+            f"  {one.resources} resources  ",
+            Span(f"facts: {one.facts}", "dim"),
+        )
     for warning in warnings:
         out.line(Span("warning", "bold yellow"), f": {warning}")
-    origins = ", ".join(f"{origin}: {count}" for origin, count in Counter(one.facts for one in checked).items())
-    out.line(Span(f"check: {len(checked)} hosts compile, 0 errors", "bold green"), f" (facts from {origins})" if origins else "")
+    origins = ", ".join(
+        f"{origin}: {count}" for origin, count in Counter(one.facts for one in checked).items()
+    )
+    out.line(
+        Span(f"check: {len(checked)} hosts compile, 0 errors", "bold green"),
+        f" (facts from {origins})" if origins else "",
+    )
 
 
 def read_facts(path: str) -> Facts:
@@ -115,9 +143,14 @@ def read_facts(path: str) -> Facts:
     except OSError as error:
         raise UsageError(f"cannot read the facts {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"the facts {path} are not JSON: {error}", hint="make them with: reconciler facts --json") from error
+        raise UsageError(
+            f"the facts {path} are not JSON: {error}",
+            hint="make them with: reconciler facts --json",
+        ) from error
     if isinstance(document, dict) and isinstance(document.get("facts"), dict):
         document = document["facts"]
     if not isinstance(document, dict):
-        raise UsageError(f"the facts {path} are not an object", hint="make them with: reconciler facts --json")
+        raise UsageError(
+            f"the facts {path} are not an object", hint="make them with: reconciler facts --json"
+        )
     return document

@@ -12,9 +12,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from reconciler.cli.visible import visible
+
+if TYPE_CHECKING:
+    from reconciler.cli.progress import Bar
 
 #: A wait shorter than this many seconds shows no progress: it would only flicker.
 PATIENCE = 0.5
@@ -107,11 +110,11 @@ class Output:
         if not self._stderr.isatty() or self._environment.get("TERM") == "dumb":
             yield lambda event: None
             return
-        bar = _Bar(verb, self._stderr)
+        waiting = _Waiting(verb, self._stderr)
         try:
-            yield bar.on_event
+            yield waiting.on_event
         finally:
-            bar.close()
+            waiting.close()
 
     def flush(self) -> None:
         """Raises OSError where the output could not be written, for one on a full disk."""
@@ -158,7 +161,15 @@ def _coloured(stream: TextIO) -> Callable[[Line], None]:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=stream, force_terminal=True, color_system="standard", no_color=False, markup=False, emoji=False, highlight=False)
+    console = Console(
+        file=stream,
+        force_terminal=True,
+        color_system="standard",
+        no_color=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
     def write(shown: Line) -> None:
         text = Text.assemble(*((visible(span.text), span.style) for span in shown))
@@ -167,43 +178,24 @@ def _coloured(stream: TextIO) -> Callable[[Line], None]:
     return write
 
 
-class _Bar:
-    """A progress bar that comes when the wait has become long, and leaves no trace."""
+class _Waiting:
+    """Becomes a progress bar when the wait has become long; until then rich is not imported."""
 
     def __init__(self, verb: str, stream: TextIO) -> None:
         self._verb = verb
         self._stream = stream
         self._begun = time.monotonic()
-        self._shown: tuple[object, object] | None = None
+        self._bar: Bar | None = None
 
     def on_event(self, event: Mapping[str, object]) -> None:
-        if self._shown is None and time.monotonic() - self._begun < PATIENCE:
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        if self._bar is None:
+            if time.monotonic() - self._begun < PATIENCE:
+                return
+            from reconciler.cli.progress import Bar
 
-        if self._shown is None:
-            from rich.console import Console
-
-            progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=Console(file=self._stream, markup=False),
-                transient=True,
-            )
-            progress.start()
-            self._shown = (progress, progress.add_task(self._verb, total=None))
-        progress, task = self._shown
-        assert isinstance(progress, Progress)
-        index, total = event.get("index"), event.get("total")
-        progress.update(
-            task,  # type: ignore[arg-type]  # what add_task gave
-            description=f"{self._verb} {visible(str(event.get('id', '')))}",
-            completed=index if isinstance(index, int) else None,
-            total=total if isinstance(total, int) else None,
-        )
+            self._bar = Bar(self._verb, self._stream)
+        self._bar.show(event)
 
     def close(self) -> None:
-        if self._shown is not None:
-            self._shown[0].stop()  # type: ignore[attr-defined]  # the Progress above
+        if self._bar is not None:
+            self._bar.close()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from reconciler.catalog import Catalog, dumps
 from reconciler.cli.console import Output
 from reconciler.compile.cache import CatalogCache, catalog_key
-from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.errors import ConfigError, ReconcilerError, UsageError
 from reconciler.source.tree import open_tree
 
 if TYPE_CHECKING:
@@ -36,9 +36,17 @@ class Desired:
     inventories: files and directories; none: one host alone, in group `all`.
     """
 
-    def __init__(self, repo: str, ref: str | None, inventories: Sequence[str], cache: CatalogCache, out: Output) -> None:
+    def __init__(
+        self,
+        repo: str,
+        ref: str | None,
+        inventories: Sequence[str],
+        cache: CatalogCache,
+        out: Output,
+    ) -> None:
         self.tree = open_tree(repo, ref)
         self._inventories = list(inventories)
+        self.has_inventory = bool(inventories)
         self._cache = cache
         self._projects: dict[str, Project] = {}
         self._compiled: dict[str, Compiled] = {}
@@ -47,10 +55,10 @@ class Desired:
     # -- hosts ---------------------------------------------------------------------------
 
     @cached_property
-    def inventory(self) -> Inventory | None:
-        """The inventory; None where none was named. Raises InventoryError."""
+    def inventory(self) -> Inventory:
+        """The inventory that was named. Raises UsageError if none was, InventoryError."""
         if not self._inventories:
-            return None
+            raise UsageError("which inventory?", hint="name it with -i INVENTORY")
         from reconciler.inventory import Inventory, Places
 
         return Inventory.load(self._inventories, Places(self.tree), self.tree)
@@ -59,7 +67,6 @@ class Desired:
         """The hosts of the inventory that a pattern means. Raises InventoryError."""
         from reconciler.inventory import Disk
 
-        assert self.inventory is not None
         return self.inventory.select(pattern or "all", Disk())
 
     # -- catalogs ------------------------------------------------------------------------
@@ -93,12 +100,12 @@ class Desired:
 
     def project(self, host: str) -> Project:
         """What compiles `host`. Raises ConfigErrors."""
-        alone = host if self.inventory is None else ""
+        alone = "" if self.has_inventory else host
         if alone not in self._projects:
             from reconciler.compile import Project
             from reconciler.inventory import Inventory
 
-            inventory = self.inventory or Inventory.localhost(host, self.tree)
+            inventory = Inventory.localhost(host, self.tree) if alone else self.inventory
             self._projects[alone] = Project(self.tree, inventory)
         return self._projects[alone]
 
@@ -106,7 +113,10 @@ class Desired:
         """The bytes that a catalog names by digest. Raises ConfigError for one that it does not."""
         contents = self.compiled(host, facts).contents
         if sha256 not in contents:
-            raise ConfigError(f"no content has the digest {sha256[:12]}", hint="the state repo changed during the run: run again")
+            raise ConfigError(
+                f"no content has the digest {sha256[:12]}",
+                hint="the state repo changed during the run: run again",
+            )
         return contents[sha256]
 
     def _source_text(self, file: str) -> str | None:
@@ -126,7 +136,14 @@ class Desired:
         if inventory is None:
             return ""
         tree = self.tree
-        return catalog_key(tree=tree.key, commit=tree.commit, dirty=tree.dirty, inventory=inventory, host=host, facts=facts)
+        return catalog_key(
+            tree=tree.key,
+            commit=tree.commit,
+            dirty=tree.dirty,
+            inventory=inventory,
+            host=host,
+            facts=facts,
+        )
 
     @cached_property
     def _inventory_key(self) -> str | None:
@@ -134,12 +151,19 @@ class Desired:
         digest = hashlib.sha256()
         for source in self._inventories:
             digest.update(dumps(source))
-            inside = None if source.startswith(("/", "~")) or ".." in source.split("/") else self.tree.entry(source)
+            inside = (
+                None
+                if source.startswith(("/", "~")) or ".." in source.split("/")
+                else self.tree.entry(source)
+            )
             if inside is not None:
                 if inside.executable:
                     return None
                 continue  # part of the tree, whose own key says it all
-            places = [source, *(os.path.join(os.path.dirname(source) or ".", name) for name in BESIDE)]
+            places = [
+                source,
+                *(os.path.join(os.path.dirname(source) or ".", name) for name in BESIDE),
+            ]
             for path in (file for place in places for file in _files(place)):
                 content = _content(path)
                 if content is None:

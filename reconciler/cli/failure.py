@@ -80,8 +80,12 @@ def _lines(failure: Failure, read: Callable[[str], str | None]) -> list[Line]:
         shown += _excerpt(error.mark, read)
     if failure.hosts:
         more_hosts = len(failure.hosts) - HOSTS_SHOWN
-        names = ", ".join(failure.hosts[:HOSTS_SHOWN]) + (f" and {more_hosts} more" if more_hosts > 0 else "")
-        shown.append(line(Span(f"  for host{'s' if len(failure.hosts) > 1 else ''} {names}", "dim")))
+        names = ", ".join(failure.hosts[:HOSTS_SHOWN]) + (
+            f" and {more_hosts} more" if more_hosts > 0 else ""
+        )
+        shown.append(
+            line(Span(f"  for host{'s' if len(failure.hosts) > 1 else ''} {names}", "dim"))
+        )
     shown += [line("  ", Span("hint", "cyan"), f": {text}") for text in error.hint.splitlines()]
     return shown
 
@@ -98,5 +102,12 @@ def _excerpt(mark: Mark, read: Callable[[str], str | None]) -> list[Line]:
     gutter = f"{mark.line:>6} | "
     shown = [line(Span(gutter, "dim"), source[start : start + WIDTH])]
     if mark.column:
-        shown.append(line(" " * (len(gutter) - 2), Span("| ", "dim"), " " * (mark.column - 1 - start), Span("^", "bold red")))
+        shown.append(
+            line(
+                " " * (len(gutter) - 2),
+                Span("| ", "dim"),
+                " " * (mark.column - 1 - start),
+                Span("^", "bold red"),
+            )
+        )
     return shown

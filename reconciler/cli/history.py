@@ -17,10 +17,23 @@ STYLES = {"failed": "red", "interrupted": "magenta", "running": "magenta"}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    parser.add_argument("resource", metavar="RESOURCE", nargs="?", help="only this resource: file:/etc/motd")
+    parser.add_argument(
+        "resource", metavar="RESOURCE", nargs="?", help="only this resource: file:/etc/motd"
+    )
     parser.add_argument("--runs", action="store_true", help="runs instead of changes")
-    parser.add_argument("--cause", choices=("intentional", "corrective"), help="only what Git changed, or only drift that was undone")
-    parser.add_argument("-n", dest="limit", metavar="N", type=positive, default=LIMIT, help=f"at most this many (default: {LIMIT})")
+    parser.add_argument(
+        "--cause",
+        choices=("intentional", "corrective"),
+        help="only what Git changed, or only drift that was undone",
+    )
+    parser.add_argument(
+        "-n",
+        dest="limit",
+        metavar="N",
+        type=positive,
+        default=LIMIT,
+        help=f"at most this many (default: {LIMIT})",
+    )
     root_option(parser)
 
 
@@ -33,9 +46,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
         elif ledger is not None:
             entries = ledger.changes(args.resource, args.cause, args.limit)
     if out.as_json:
-        out.document({"schema": ["reconciler/history", 1], "runs" if args.runs else "changes": entries})
+        out.document(
+            {"schema": ["reconciler/history", 1], "runs" if args.runs else "changes": entries}
+        )
     elif not entries:
-        out.line("nothing: no run has changed anything here" if ledger is None else "nothing that fits")
+        out.line(
+            "nothing: no run has changed anything here" if ledger is None else "nothing that fits"
+        )
     else:
         for entry in entries:
             (_show_run if args.runs else _show_change)(entry, out)
@@ -44,7 +61,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _show_run(run: Mapping[str, object], out: Output) -> None:
     summary = run["summary"]
-    counts = ", ".join(f"{n} {status}" for status, n in summary.items() if n) if isinstance(summary, dict) else ""
+    counts = (
+        ", ".join(f"{n} {status}" for status, n in summary.items() if n)
+        if isinstance(summary, dict)
+        else ""
+    )
     status = str(run["status"])
     took = duration(_number(run["seconds"]))
     dirty = " (work tree)" if run["dirty"] else ""
@@ -64,13 +85,21 @@ def _show_change(change: Mapping[str, object], out: Output) -> None:
         "  ",
         Span(str(change["resource"]), "bold"),
         "  ",
-        Span(str(change["action"] or status) if status != "failed" else status, STYLES.get(status, "")),
+        Span(
+            str(change["action"] or status) if status != "failed" else status,
+            STYLES.get(status, ""),
+        ),
         drift,
-        Span(f"  {_commit(change['commit'])}  {change['file']}:{change['line']}  run {change['run']}", "dim"),
+        Span(
+            f"  {_commit(change['commit'])}  {change['file']}:{change['line']}  run {change['run']}",
+            "dim",
+        ),
     )
     attributes = change["changes"]
     for one in attributes if isinstance(attributes, list) else []:
-        out.line(f"    {one['attribute']}: {value_text(one['before'])} -> {value_text(one['after'])}")
+        out.line(
+            f"    {one['attribute']}: {value_text(one['before'])} -> {value_text(one['after'])}"
+        )
     for row in str(change["reason"] or "").splitlines():
         out.line(f"    {row}")
 

@@ -85,7 +85,9 @@ FILES = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    parser.add_argument("directory", metavar="DIRECTORY", help="the directory to make; it must be new or empty")
+    parser.add_argument(
+        "directory", metavar="DIRECTORY", help="the directory to make; it must be new or empty"
+    )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -101,7 +103,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     init(directory)
     if out.as_json:
-        out.document({"schema": ["reconciler/init", 1], "directory": os.path.abspath(directory), "files": sorted(FILES)})
+        out.document(
+            {
+                "schema": ["reconciler/init", 1],
+                "directory": os.path.abspath(directory),
+                "files": sorted(FILES),
+            }
+        )
         return 0
     out.line("made a state repo in ", Span(directory, "bold"))
     for path in FILES:
@@ -116,9 +124,12 @@ def _claim(directory: str) -> None:
         os.makedirs(directory, exist_ok=True)
         inside = os.listdir(directory)
     except OSError as error:
-        raise UsageError(f"cannot make {directory}: {error.strerror}", hint="name a directory that does not exist yet") from error
+        raise UsageError(
+            f"cannot make {directory}: {error.strerror}",
+            hint="name a directory that does not exist yet",
+        ) from error
     if inside:
         raise UsageError(
-            f"{directory} is not empty: it has {sorted(inside)[0]}{' and more' if len(inside) > 1 else ''}",
+            f"{directory} is not empty: it has {min(inside)}{' and more' if len(inside) > 1 else ''}",
             hint="name a new directory; nothing was changed",
         )

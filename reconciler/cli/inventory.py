@@ -14,7 +14,7 @@ from reconciler.cli.options import Parser, add_action, inventory_options, repo_o
 from reconciler.cli.places import open_cache
 from reconciler.cli.render import value_text
 from reconciler.errors import Mark, UsageError
-from reconciler.inventory import Disk, Inventory, Layer
+from reconciler.inventory import Inventory, Layer
 
 
 def configure(parser: Parser) -> None:
@@ -37,14 +37,13 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Read the inventory and show what was asked for. Raises UsageError without an inventory."""
-    if not args.inventories:
-        raise UsageError("which inventory?", hint="name it with -i INVENTORY")
     with closing(open_cache(out)) as cache:
-        inventory = Desired(args.repo, args.ref, args.inventories, cache, out).inventory
-    assert inventory is not None
-    selected = inventory.select(args.limit or "all", Disk())
+        desired = Desired(args.repo, args.ref, args.inventories, cache, out)
+        inventory, selected = desired.inventory, desired.select(args.limit)
     if not selected and not args.allow_empty:
-        raise UsageError(f"no host matches {args.limit or 'all'!r}", hint="give --allow-empty if that is meant")
+        raise UsageError(
+            f"no host matches {args.limit or 'all'!r}", hint="give --allow-empty if that is meant"
+        )
     if args.action == "list":
         _list(inventory, selected, out)
     elif args.action == "graph":
@@ -74,7 +73,9 @@ def _only(document: Json, selected: set[str]) -> Json:
         if not isinstance(group, dict):
             continue
         if name == "_meta":
-            group["hostvars"] = {host: values for host, values in group["hostvars"].items() if host in selected}
+            group["hostvars"] = {
+                host: values for host, values in group["hostvars"].items() if host in selected
+            }
         elif "hosts" in group:
             group["hosts"] = [host for host in group["hosts"] if host in selected]
     return document
@@ -119,11 +120,19 @@ def _explain(inventory: Inventory, host: str, variable: str | None, out: Output)
     names = sorted({str(name) for layer in layers for name in layer.values})
     if variable is not None and variable not in names:
         near = difflib.get_close_matches(variable, names, 1)
-        raise UsageError(f"host {host} has no variable {variable!r}", hint=f"did you mean {near[0]!r}?" if near else "")
+        raise UsageError(
+            f"host {host} has no variable {variable!r}",
+            hint=f"did you mean {near[0]!r}?" if near else "",
+        )
     chosen = names if variable is None else [variable]
     if out.as_json:
-        explained = {name: [_layer(layer, name) for layer in layers if name in layer.values] for name in chosen}
-        out.document({"schema": ["reconciler/inventory-explain", 1], "host": host, "variables": explained})
+        explained = {
+            name: [_layer(layer, name) for layer in layers if name in layer.values]
+            for name in chosen
+        }
+        out.document(
+            {"schema": ["reconciler/inventory-explain", 1], "host": host, "variables": explained}
+        )
         return
     for name in chosen:
         out.line(Span(name, "bold"))
@@ -139,7 +148,11 @@ def _explain(inventory: Inventory, host: str, variable: str | None, out: Output)
 
 def _layer(layer: Layer, name: str) -> Json:
     mark = _place(layer, name)
-    return {"layer": layer.name, "value": layer.values[name], "source": [mark.file, mark.line, mark.column]}
+    return {
+        "layer": layer.name,
+        "value": layer.values[name],
+        "source": [mark.file, mark.line, mark.column],
+    }
 
 
 def _place(layer: Layer, name: str) -> Mark:
@@ -150,5 +163,8 @@ def _known(inventory: Inventory, host: str) -> str:
     hosts = inventory.hosts()
     if host not in hosts:
         near = difflib.get_close_matches(host, hosts, 1)
-        raise UsageError(f"host {host!r} is not in the inventory", hint=f"did you mean {near[0]!r}?" if near else "see: reconciler inventory list")
+        raise UsageError(
+            f"host {host!r} is not in the inventory",
+            hint=f"did you mean {near[0]!r}?" if near else "see: reconciler inventory list",
+        )
     return host

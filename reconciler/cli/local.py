@@ -46,12 +46,21 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     inventory_options(parser)
     local_options(parser)
     tag_options(parser)
-    parser.add_argument("--diff", action=argparse.BooleanOptionalAction, default=True, help="show differences of text (default: yes)")
-    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there are changes")
+    parser.add_argument(
+        "--diff",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show differences of text (default: yes)",
+    )
+    parser.add_argument(
+        "--detailed-exitcode", action="store_true", help="exit 2 if there are changes"
+    )
 
 
 @contextmanager
-def on_this_machine(args: argparse.Namespace, out: Output, *, durability: str = "batch") -> Iterator[LocalRun]:
+def on_this_machine(
+    args: argparse.Namespace, out: Output, *, durability: str = "batch"
+) -> Iterator[LocalRun]:
     """Start the engine, learn the facts, compile, and hand over. Raises ReconcilerError."""
     root = directory_root(args.root)
     local = args.local or args.host is not None or root != "/"
@@ -61,7 +70,10 @@ def on_this_machine(args: argparse.Namespace, out: Output, *, durability: str = 
             hint="--local for this one, or -i INVENTORY for hosts with ansible_connection=local",
         )
     # The engine starts up while we read the state repo, so it comes first.
-    with Engine.local(root=root, durability=durability) as engine, closing(open_cache(out)) as cache:
+    with (
+        Engine.local(root=root, durability=durability) as engine,
+        closing(open_cache(out)) as cache,
+    ):
         desired = Desired(args.repo, args.ref, args.inventories, cache, out)
         name = None if local else chosen_host(desired, args.limit)
         facts = engine.facts()
@@ -69,21 +81,35 @@ def on_this_machine(args: argparse.Namespace, out: Output, *, durability: str = 
         catalog = select_tags(desired.catalog(host, facts), args.tags, args.skip_tags)
         cache.keep_facts(host, facts)
         if EMPTY in catalog and not args.allow_empty:
-            what = "the tags leave nothing" if args.tags or args.skip_tags else "no play of site.yml is for it"
-            raise UsageError(f"no resources for host {host}: {what}", hint="give --allow-empty if that is meant")
+            what = (
+                "the tags leave nothing"
+                if args.tags or args.skip_tags
+                else "no play of site.yml is for it"
+            )
+            raise UsageError(
+                f"no resources for host {host}: {what}", hint="give --allow-empty if that is meant"
+            )
         yield LocalRun(engine, desired, host, facts, catalog)
 
 
-def host_name(desired: Desired, given: str | None, limit: str | None, facts: Mapping[str, object]) -> str:
+def host_name(
+    desired: Desired, given: str | None, limit: str | None, facts: Mapping[str, object]
+) -> str:
     """By which name the inventory knows this machine. Raises UsageError if by none."""
-    names = [given] if given else list(dict.fromkeys(str(facts[key]) for key in ("nodename", "fqdn", "hostname")))
+    names = (
+        [given]
+        if given
+        else list(dict.fromkeys(str(facts[key]) for key in ("nodename", "fqdn", "hostname")))
+    )
     if not limit:
         kept = next((name for name in names if desired.is_kept(name, facts)), None)
         if kept is not None:
             return kept
-    if desired.inventory is None:
+    if not desired.has_inventory:
         if limit is not None and limit not in (*names, "all", "*"):
-            raise UsageError(f"--limit {limit} leaves nothing: without an inventory there is only {names[0]}")
+            raise UsageError(
+                f"--limit {limit} leaves nothing: without an inventory there is only {names[0]}"
+            )
         return names[0]
     known = set(desired.select("all"))
     found = next((name for name in names if name in known), None)
@@ -99,18 +125,28 @@ def host_name(desired: Desired, given: str | None, limit: str | None, facts: Map
 
 def chosen_host(desired: Desired, limit: str | None) -> str | None:
     """The one selected host that is this machine. Raises UsageError where that is not so."""
-    assert desired.inventory is not None
     selected = desired.select(limit)
-    local = [name for name in selected if desired.inventory.variables(name).get("ansible_connection") == "local"]
+    local = [
+        name
+        for name in selected
+        if desired.inventory.variables(name).get("ansible_connection") == "local"
+    ]
     remote = [name for name in selected if name not in local]
     if not selected:
-        raise UsageError(f"no host matches {limit or 'all'!r}", hint="see: reconciler inventory list")
+        raise UsageError(
+            f"no host matches {limit or 'all'!r}", hint="see: reconciler inventory list"
+        )
     if remote:
-        names = ", ".join(remote[:NAMES_SHOWN]) + (f" and {len(remote) - NAMES_SHOWN} more" if len(remote) > NAMES_SHOWN else "")
+        names = ", ".join(remote[:NAMES_SHOWN]) + (
+            f" and {len(remote) - NAMES_SHOWN} more" if len(remote) > NAMES_SHOWN else ""
+        )
         raise UsageError(
             f"{len(remote)} of the selected hosts would have to be reached over SSH, which this version cannot do: {names}",
             hint="run reconciler on the host itself with --local --host NAME, or --limit to hosts with ansible_connection=local",
         )
     if len(local) > 1:
-        raise UsageError(f"{len(local)} of the selected hosts are this one machine: {', '.join(local)}", hint="choose one with --limit")
+        raise UsageError(
+            f"{len(local)} of the selected hosts are this one machine: {', '.join(local)}",
+            hint="choose one with --limit",
+        )
     return local[0]

@@ -80,8 +80,8 @@ def _guarded(words: list[str], out: Output) -> int:
     except KeyboardInterrupt:
         show_errors(out, Interrupted("interrupted"))
         return Interrupted.exit_code
-    except SystemExit as exit:  # argparse, after help or version
-        return exit.code if isinstance(exit.code, int) else 0
+    except SystemExit as end:  # argparse, after help or version
+        return end.code if isinstance(end.code, int) else 0
     except Exception as error:  # noqa: BLE001  # the last line of defence, and it says so
         from reconciler.cli.bug import report_bug
 
@@ -94,7 +94,9 @@ def _dispatch(words: list[str], out: Output) -> int:
     if name is None or words.index(name) != 0:
         _top().parse_args(words[: words.index(name)] if name else words)
         if name is None:
-            raise UsageError("a verb is missing", hint=f"one of: {', '.join(VERBS)}; see: reconciler --help")
+            raise UsageError(
+                "a verb is missing", hint=f"one of: {', '.join(VERBS)}; see: reconciler --help"
+            )
     if name not in VERBS:
         near = difflib.get_close_matches(name, VERBS, 1)
         raise UsageError(
@@ -121,6 +123,10 @@ def _top() -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"reconciler {reconciler.__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a bug in reconciler")
+    parser.add_argument(
+        "--version", action="version", version=f"reconciler {reconciler.__version__}"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of a bug in reconciler"
+    )
     return parser

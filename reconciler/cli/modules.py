@@ -33,7 +33,12 @@ def configure(parser: Parser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     repo_options(add_action(actions, "list", "list the resource types"))
     doc = add_action(actions, "doc", "show the documentation of a resource type")
-    doc.add_argument("name", metavar="NAME", nargs="?", help="the resource type; may be left out with --markdown: all of them")
+    doc.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="the resource type; may be left out with --markdown: all of them",
+    )
     doc.add_argument("--markdown", action="store_true", help="as Markdown")
     repo_options(doc)
 
@@ -63,7 +68,12 @@ def _types(args: argparse.Namespace, out: Output) -> Mapping[str, TypeSchema]:
 
 def _list(types: Mapping[str, TypeSchema], out: Output) -> None:
     if out.as_json:
-        out.document([{"name": kind.name, "title": kind.title, "own": not kind.builtin} for kind in types.values()])
+        out.document(
+            [
+                {"name": kind.name, "title": kind.title, "own": not kind.builtin}
+                for kind in types.values()
+            ]
+        )
         return
     width = max(map(len, types), default=0)
     for kind in types.values():
@@ -145,7 +155,9 @@ def _markdown_lines(kind: TypeSchema) -> Iterator[str]:
     yield "| parameter | type | default | |\n|---|---|---|---|"
     for field in kind.fields:
         also = _aliases(kind, field.name)
-        doc = field.doc + (f" Also written {', '.join(f'`{name}`' for name in also)}." if also else "")
+        doc = field.doc + (
+            f" Also written {', '.join(f'`{name}`' for name in also)}." if also else ""
+        )
         yield f"| `{field.name}` | {_cell(f'`{_type(field)}`')} | {_cell(_default(field))} | {_cell(doc)} |"
     yield ""
 

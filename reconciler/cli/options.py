@@ -48,8 +48,18 @@ def add_action(actions: argparse._SubParsersAction[Parser], name: str, what: str
 def repo_options(parser: argparse.ArgumentParser) -> None:
     """Which state repo, and which commit of it."""
     group = parser.add_argument_group("state repo")
-    group.add_argument("-C", dest="repo", metavar="REPO", default=".", help="directory of the state repo (default: here)")
-    group.add_argument("--ref", metavar="REF", help="read this commit, branch or tag, not the files of the directory")
+    group.add_argument(
+        "-C",
+        dest="repo",
+        metavar="REPO",
+        default=".",
+        help="directory of the state repo (default: here)",
+    )
+    group.add_argument(
+        "--ref",
+        metavar="REF",
+        help="read this commit, branch or tag, not the files of the directory",
+    )
 
 
 def inventory_options(parser: argparse.ArgumentParser) -> None:
@@ -65,27 +75,56 @@ def inventory_options(parser: argparse.ArgumentParser) -> None:
         help="inventory file or directory; may be given several times",
     )
     group.add_argument("--limit", metavar="PATTERN", help="only these hosts: web:&production:!web3")
-    group.add_argument("--allow-empty", action="store_true", help="a selection of nothing is no error")
+    group.add_argument(
+        "--allow-empty", action="store_true", help="a selection of nothing is no error"
+    )
 
 
 def local_options(parser: argparse.ArgumentParser) -> None:
     """This machine, and by which name the inventory knows it."""
     group = parser.add_argument_group("this machine")
-    group.add_argument("--local", action="store_true", help="this machine; without an inventory it is in group `all`")
-    group.add_argument("--host", metavar="NAME", help="the name of this machine in the inventory (default: its host name)")
+    group.add_argument(
+        "--local",
+        action="store_true",
+        help="this machine; without an inventory it is in group `all`",
+    )
+    group.add_argument(
+        "--host",
+        metavar="NAME",
+        help="the name of this machine in the inventory (default: its host name)",
+    )
     root_option(group)
 
 
-def root_option(parser: argparse._ActionsContainer) -> None:  # noqa: SLF001  # a parser or a group
+def root_option(parser: argparse._ActionsContainer) -> None:
     """The root file system to work on."""
-    parser.add_argument("--root", metavar="DIR", default="/", help="a directory that holds a root file system, instead of /")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        default="/",
+        help="a directory that holds a root file system, instead of /",
+    )
 
 
 def tag_options(parser: argparse.ArgumentParser) -> None:
     """Which resources."""
     group = parser.add_argument_group("resources")
-    group.add_argument("--tags", metavar="TAGS", type=words, default=[], action="extend", help="only resources with one of these tags")
-    group.add_argument("--skip-tags", metavar="TAGS", type=words, default=[], action="extend", help="no resources with one of these tags")
+    group.add_argument(
+        "--tags",
+        metavar="TAGS",
+        type=words,
+        default=[],
+        action="extend",
+        help="only resources with one of these tags",
+    )
+    group.add_argument(
+        "--skip-tags",
+        metavar="TAGS",
+        type=words,
+        default=[],
+        action="extend",
+        help="no resources with one of these tags",
+    )
 
 
 def words(text: str) -> list[str]:

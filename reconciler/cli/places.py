@@ -13,7 +13,9 @@ def open_cache(out: Output) -> CatalogCache:
     """The cache; where it is not safe to use, a word about that."""
     cache = CatalogCache()
     if not cache.usable:
-        out.note(f"warning: {cache_home()} is not used as a cache: it must be yours, and writable by nobody else")
+        out.note(
+            f"warning: {cache_home()} is not used as a cache: it must be yours, and writable by nobody else"
+        )
     return cache
 
 
@@ -21,5 +23,8 @@ def directory_root(root: str) -> str:
     """The root to work on, absolute. Raises UsageError if it is no directory."""
     path = os.path.abspath(root)
     if not os.path.isdir(path):
-        raise UsageError(f"--root {root} is not a directory", hint="name a directory that holds a root file system")
+        raise UsageError(
+            f"--root {root} is not a directory",
+            hint="name a directory that holds a root file system",
+        )
     return path

@@ -21,7 +21,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Show the plan. 4 if something could not be looked at; with --detailed-exitcode, 2 if it differs."""
     with on_this_machine(args, out) as here, out.progress("plan") as on_event:
         plan = here.engine.plan(
-            here.catalog, content=here.content, secrets=here.secrets, diff=args.diff, on_event=on_event
+            here.catalog,
+            content=here.content,
+            secrets=here.secrets,
+            diff=args.diff,
+            on_event=on_event,
         )
     if out.as_json:
         out.document(plan.to_json())

@@ -55,7 +55,10 @@ def show(document: Plan | Report, *, diff: bool = True, verbose: bool = False) -
     for result in document.results:
         if result.status != "ok" or verbose:
             shown += _result(result, diff=diff, verbose=verbose)
-    shown += [line(Span("warning", "bold yellow"), f": {first}", *rest) for first, *rest in map(_split, document.warnings)]
+    shown += [
+        line(Span("warning", "bold yellow"), f": {first}", *rest)
+        for first, *rest in map(_split, document.warnings)
+    ]
     if len(shown) > 1:
         shown.append(line())
     shown.append(summary(document))
@@ -71,15 +74,21 @@ def summary(document: Plan | Report) -> Line:
         for status, as_plan, as_report in COUNTED
         if counts.get(status, 0) or status in ALWAYS
     ]
-    quiet = not document.failed and not (document.differs if isinstance(document, Plan) else document.changed)
+    quiet = not document.failed and not (
+        document.differs if isinstance(document, Plan) else document.changed
+    )
     if quiet:
         parts.insert(0, "0 changes")
     text = f"{'plan' if planned else 'apply'}: {', '.join(parts)} in {duration(document.seconds)}"
     if isinstance(document, Report) and document.interrupted:
         text += "; interrupted: the next run goes on from here"
-    slow = sorted((r for r in document.results if r.seconds >= SLOW), key=lambda r: -r.seconds)[:SLOWEST]
+    slow = sorted((r for r in document.results if r.seconds >= SLOW), key=lambda r: -r.seconds)[
+        :SLOWEST
+    ]
     if slow:
-        text += "; slowest: " + ", ".join(f"{result.id} {duration(result.seconds)}" for result in slow)
+        text += "; slowest: " + ", ".join(
+            f"{result.id} {duration(result.seconds)}" for result in slow
+        )
     style = "bold red" if document.failed else "bold green" if quiet else "bold"
     return line(Span(text, style))
 
@@ -95,7 +104,9 @@ def commit_text(commit: str, dirty: bool) -> str:
     """Which state this is about: `commit 3f2a1c9`, or what the directory holds."""
     if not commit:
         return "the files of a directory, no commit"
-    return f"commit {commit[:12]}" + (", work tree: its files may differ from the commit" if dirty else "")
+    return f"commit {commit[:12]}" + (
+        ", work tree: its files may differ from the commit" if dirty else ""
+    )
 
 
 def value_text(value: object, *, verbose: bool = False) -> str:
@@ -111,14 +122,27 @@ def value_text(value: object, *, verbose: bool = False) -> str:
 
 def _head(document: Plan | Report) -> Line:
     verb = "plan" if isinstance(document, Plan) else "apply"
-    return line(Span(verb, "bold"), " for ", Span(document.host, "bold"), ", ", commit_text(document.commit, document.dirty))
+    return line(
+        Span(verb, "bold"),
+        " for ",
+        Span(document.host, "bold"),
+        ", ",
+        commit_text(document.commit, document.dirty),
+    )
 
 
 def _result(result: Result, *, diff: bool, verbose: bool) -> list[Line]:
     symbol, style = SYMBOLS.get(result.status) or SYMBOLS.get(result.action) or ("~", "yellow")
     title = f"  {result.title}" if result.title and result.id != f"handler:{result.title}" else ""
     drift = Span("  drift", "yellow") if result.cause == "corrective" else Span("")
-    shown = [line(Span(f"{symbol} {result.id}", style), Span(title), drift, Span(f"  {result.mark}", "dim"))]
+    shown = [
+        line(
+            Span(f"{symbol} {result.id}", style),
+            Span(title),
+            drift,
+            Span(f"  {result.mark}", "dim"),
+        )
+    ]
     shown += [_change(change, result.action, verbose=verbose) for change in result.changes]
     if diff and result.diff:
         rows = result.diff.removesuffix("\n").split("\n")

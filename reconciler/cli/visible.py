@@ -14,7 +14,10 @@ def visible(text: str) -> str:
     """One line of text without anything that a terminal would act on; a tab stays a tab."""
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() or character == "\t" else _escape(character) for character in text)
+    return "".join(
+        character if character.isprintable() or character == "\t" else _escape(character)
+        for character in text
+    )
 
 
 def _escape(character: str) -> str:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import reconciler
@@ -34,7 +34,7 @@ class PrivateDirectory:
     """A directory that nobody else can write to. Files in it are written whole or not at all."""
 
     def __init__(self, fd: int, path: str) -> None:
-        self._fd = fd
+        self.fd = fd
         self.path = path
 
     @classmethod
@@ -43,7 +43,7 @@ class PrivateDirectory:
 
         parent: the directory that `path` is relative to.
         """
-        at = None if parent is None else parent._fd
+        at = None if parent is None else parent.fd
         try:
             if at is None:
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -60,12 +60,14 @@ class PrivateDirectory:
 
     def close(self) -> None:
         """Let go of the descriptor."""
-        os.close(self._fd)
+        os.close(self.fd)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if there is none that is ours."""
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+            fd = os.open(
+                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd
+            )
         except OSError:
             return None
         with open(fd, "rb") as file:
@@ -77,30 +79,37 @@ class PrivateDirectory:
         """Put a file in place; False where that is not possible: a full disk is no failure."""
         temp = f".{name}.{os.getpid()}"
         try:
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+            fd = os.open(
+                temp,
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+                dir_fd=self.fd,
+            )
             with open(fd, "wb") as file:
                 file.write(content)
-            os.rename(temp, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            os.rename(temp, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError:
             with suppress(OSError):
-                os.unlink(temp, dir_fd=self._fd)
+                os.unlink(temp, dir_fd=self.fd)
             return False
         return True
 
     def touch(self, name: str) -> None:
         """Mark a file as used now."""
         with suppress(OSError):
-            os.utime(name, dir_fd=self._fd)
+            os.utime(name, dir_fd=self.fd)
 
     def keep_newest(self, count: int) -> None:
         """Remove all but the `count` files that were used last."""
         ages: list[tuple[int, str]] = []
-        for name in os.listdir(self._fd):
+        for name in os.listdir(self.fd):
             with suppress(OSError):
-                ages.append((os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mtime_ns, name))
+                ages.append(
+                    (os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime_ns, name)
+                )
         for _, name in sorted(ages, reverse=True)[count:]:
             with suppress(OSError):
-                os.unlink(name, dir_fd=self._fd)
+                os.unlink(name, dir_fd=self.fd)
 
 
 def cache_home(environment: Mapping[str, str] = os.environ) -> str:
@@ -127,9 +136,20 @@ def facts_digest(facts: Mapping[str, object]) -> str:
     return hashlib.sha256(dumps(facts)).hexdigest()
 
 
-def catalog_key(*, tree: str, commit: str, dirty: bool, inventory: str, host: str, facts: Mapping[str, object]) -> str:
+def catalog_key(
+    *, tree: str, commit: str, dirty: bool, inventory: str, host: str, facts: Mapping[str, object]
+) -> str:
     """The name under which the catalog of `host` is kept: all that it depends on, digested."""
-    parts = [tree, commit, dirty, inventory, host, facts_digest(facts), reconciler.__version__, code_digest()]
+    parts = [
+        tree,
+        commit,
+        dirty,
+        inventory,
+        host,
+        facts_digest(facts),
+        reconciler.__version__,
+        code_digest(),
+    ]
     return hashlib.sha256(dumps(parts)).hexdigest()
 
 
@@ -181,16 +201,6 @@ class CatalogCache:
         digest = hashlib.sha256(catalog).hexdigest().encode()
         if self._catalogs.write(key, digest + b"\n" + catalog):
             self._catalogs.keep_newest(KEEP)
-
-    def catalog_or(self, key: str, compile: Callable[[], tuple[bytes, bool]]) -> bytes:
-        """The kept catalog, or what `compile` gives: its bytes, and whether they may be kept."""
-        found = self.catalog(key)
-        if found is not None:
-            return found
-        catalog, keepable = compile()
-        if keepable:
-            self.keep_catalog(key, catalog)
-        return catalog
 
     def facts(self, host: str) -> Facts | None:
         """What `host` said about itself at the last contact; None if there was none."""

@@ -20,9 +20,15 @@ class Stream(io.StringIO):
         return self._terminal
 
 
-def output(*, terminal: bool = False, as_json: bool = False, **environment: str) -> tuple[Output, Stream, Stream]:
+def output(
+    *, terminal: bool = False, as_json: bool = False, **environment: str
+) -> tuple[Output, Stream, Stream]:
     stdout, stderr = Stream(terminal), Stream(terminal)
-    return Output(as_json=as_json, stdout=stdout, stderr=stderr, environment=environment), stdout, stderr
+    return (
+        Output(as_json=as_json, stdout=stdout, stderr=stderr, environment=environment),
+        stdout,
+        stderr,
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,9 @@ def output(*, terminal: bool = False, as_json: bool = False, **environment: str)
         (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
     ],
 )
-def test_colour_is_for_terminals_unless_the_environment_decides(terminal: bool, environment: Mapping[str, str], colour: bool) -> None:
+def test_colour_is_for_terminals_unless_the_environment_decides(
+    terminal: bool, environment: Mapping[str, str], colour: bool
+) -> None:
     assert wants_colour(Stream(terminal), environment) is colour
 
 
@@ -82,7 +90,9 @@ def test_progress_says_nothing_where_nobody_watches() -> None:
     assert stdout.getvalue() == stderr.getvalue() == ""
 
 
-def test_progress_on_a_terminal_shows_what_is_at_work_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_on_a_terminal_shows_what_is_at_work_and_goes_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("reconciler.cli.console.PATIENCE", 0.0)
     out, stdout, stderr = output(terminal=True, TERM="xterm")
     with out.progress("apply") as on_event:
@@ -94,7 +104,9 @@ def test_progress_on_a_terminal_shows_what_is_at_work_and_goes_away(monkeypatch:
 
 def test_a_reader_that_went_away_is_no_error() -> None:
     program = "from reconciler.cli.console import Output\nout = Output()\nfor n in range(100000): out.line(str(n))\nout.flush()\nassert out.closed"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()

@@ -19,7 +19,9 @@ def shown(error: ReconcilerError, *, as_json: bool = False) -> tuple[str, str]:
 
 
 def unknown_key(host: str = "web1") -> SchemaError:
-    return SchemaError("unknown key 'moed'", mark=Mark("site.yml", 3, 23), host=host, hint="did you mean 'mode'?")
+    return SchemaError(
+        "unknown key 'moed'", mark=Mark("site.yml", 3, 23), host=host, hint="did you mean 'mode'?"
+    )
 
 
 def test_an_error_shows_its_line_and_a_caret_under_the_column() -> None:
@@ -42,7 +44,12 @@ def test_an_error_of_many_hosts_is_shown_once_and_names_the_first_five() -> None
 
 
 def test_all_errors_are_listed_and_then_counted() -> None:
-    errors = ConfigErrors([unknown_key(), ConfigErrors([SchemaError("missing 'path'", mark=Mark("roles/a/main.yml", 7))])])
+    errors = ConfigErrors(
+        [
+            unknown_key(),
+            ConfigErrors([SchemaError("missing 'path'", mark=Mark("roles/a/main.yml", 7))]),
+        ]
+    )
     _, text = shown(errors)
     assert "error: roles/a/main.yml:7: missing 'path'\n" in text
     assert text.endswith("2 errors\n")

@@ -67,9 +67,17 @@ TABLE = [
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-@pytest.mark.parametrize("error, code", TABLE, ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value))
+@pytest.mark.parametrize(
+    "error, code",
+    TABLE,
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
 def test_every_error_has_its_exit_code_and_one_message(
-    error: BaseException, code: int, as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    as_json: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     verb_that(monkeypatch, error)
     assert main(["doctor", *(["--json"] if as_json else [])]) == code
@@ -86,7 +94,11 @@ def test_every_error_has_its_exit_code_and_one_message(
 def test_the_documented_table_names_every_code_that_an_error_class_has() -> None:
     text = (DOCS / "reference" / "exit-codes.md").read_text()
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
-    classes = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, errors.ReconcilerError)]
+    classes = [
+        found
+        for found in vars(errors).values()
+        if isinstance(found, type) and issubclass(found, errors.ReconcilerError)
+    ]
     assert {found.exit_code for found in classes} <= documented
     assert documented == {*range(12), 130}
 
@@ -119,7 +131,9 @@ def test_the_documented_table_names_every_code_that_an_error_class_has() -> None
     ids=" ".join,
 )
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-def test_wrong_usage_is_3_and_not_2(words: list[str], as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_3_and_not_2(
+    words: list[str], as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*words, "--json"] if as_json else words) == 3
     stdout, stderr = capsys.readouterr()
     if as_json:
@@ -162,7 +176,9 @@ def result(status: str) -> Result:
         (["blocked"], [], 4),
     ],
 )
-def test_the_exit_code_of_plan(statuses: list[str], options: list[str], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_of_plan(
+    statuses: list[str], options: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     document = Plan("web1", tuple(result(status) for status in statuses))
     with_engine(monkeypatch, "plan", document)
     assert main(["plan", "--local", *options]) == code
@@ -182,7 +198,13 @@ def test_the_exit_code_of_plan(statuses: list[str], options: list[str], code: in
         (["failed"], True, ["--detailed-exitcode"], 130),
     ],
 )
-def test_the_exit_code_of_apply(statuses: list[str], interrupted: bool, options: list[str], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_of_apply(
+    statuses: list[str],
+    interrupted: bool,
+    options: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     document = Report("web1", tuple(result(status) for status in statuses), interrupted=interrupted)
     with_engine(monkeypatch, "apply", document)
     assert main(["apply", "--local", *options]) == code
@@ -210,14 +232,18 @@ def test_a_bug_is_called_one_and_its_traceback_goes_into_a_private_file(
     verb_that(monkeypatch, ZeroDivisionError("division by zero"))
     assert main(["doctor"]) == 1
     text = capsys.readouterr().err
-    assert text.startswith("error: this is a bug in reconciler: ZeroDivisionError: division by zero\n")
+    assert text.startswith(
+        "error: this is a bug in reconciler: ZeroDivisionError: division by zero\n"
+    )
     (kept,) = (cache / "reconciler" / "crashes").iterdir()
     assert str(kept) in text
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "Traceback" in kept.read_text()
 
 
-def test_debug_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+def test_debug_shows_the_traceback_of_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
     verb_that(monkeypatch, ZeroDivisionError("division by zero"))
     assert main(["doctor", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -229,17 +255,29 @@ def test_debug_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch, cap
 
 def call(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, **options
+    )  # type: ignore[call-overload,no-any-return]
 
 
 HEAVY = {"yaml", "jinja2", "rich", "git", "paramiko", "fabric", "watchdog", "sqlite3", "asyncio"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], *([verb, "--help"] for verb in ("plan", "apply", "history", "init", "doctor"))], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        *([verb, "--help"] for verb in ("plan", "apply", "history", "init", "doctor")),
+    ],
+    ids=" ".join,
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = f"import sys; from reconciler.cli.main import main; assert main({words!r}) == 0; print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = set(re.findall(r"'(\w+)'", done.stderr)) - ({"sqlite3"} if words[0] == "history" else set())
+    heavy = set(re.findall(r"'(\w+)'", done.stderr)) - (
+        {"sqlite3"} if words[0] == "history" else set()
+    )
     assert heavy == set()
     assert done.stdout
 
@@ -251,7 +289,12 @@ def test_help_names_every_verb_and_no_other() -> None:
 
 def test_help_into_a_closed_pipe_is_no_error() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", "import sys; from reconciler.cli.main import main; sys.exit(main())", "--help"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from reconciler.cli.main import main; sys.exit(main())",
+            "--help",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -265,7 +308,12 @@ def test_help_into_a_closed_pipe_is_no_error() -> None:
 def test_output_that_cannot_be_written_is_no_success() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; from reconciler.cli.main import main; sys.exit(main())", "--help"],
+            [
+                sys.executable,
+                "-c",
+                "import sys; from reconciler.cli.main import main; sys.exit(main())",
+                "--help",
+            ],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -285,7 +333,9 @@ def run(args, out):
 program.importlib.import_module = lambda name: SimpleNamespace(configure=lambda parser: None, run=run)
 sys.exit(program.main(["doctor"]))
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)

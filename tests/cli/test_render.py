@@ -27,7 +27,9 @@ def plan(results: Sequence[Result], **rest: object) -> Plan:
 
 
 def report(results: Sequence[Result], **rest: object) -> Report:
-    return Report("web1", tuple(results), commit="3f2a1c9d5e6f" + "0" * 28, seconds=3.41, run="r1", **rest)  # type: ignore[arg-type]
+    return Report(
+        "web1", tuple(results), commit="3f2a1c9d5e6f" + "0" * 28, seconds=3.41, run="r1", **rest
+    )  # type: ignore[arg-type]
 
 
 CHANGED = Result(
@@ -36,14 +38,38 @@ CHANGED = Result(
     SITE,
     title="the greeting",
     action="change",
-    changes=(Change("content", f"5 bytes, sha256 {SHA}", f"6 bytes, sha256 {SHA[::-1]}"), Change("mode", "0600", "0644")),
+    changes=(
+        Change("content", f"5 bytes, sha256 {SHA}", f"6 bytes, sha256 {SHA[::-1]}"),
+        Change("mode", "0600", "0644"),
+    ),
     diff="--- /etc/motd (actual)\n+++ /etc/motd (desired)\n@@ -1 +1 @@\n-hello\n+hullo \n",
     cause="corrective",
 )
-CREATED = Result("user:deploy", "pending", Mark("roles/base/main.yml", 3), action="create", changes=(Change("shell", None, "/bin/sh"),))
-REMOVED = Result("file:/etc/old", "pending", SITE, action="remove", changes=(Change("type", "file", None),))
-OWED = Result("handler:reload nginx", "owed", SITE, title="reload nginx", action="notify", because=("file:/etc/motd",))
-FAILED = Result("package:nginx", "failed", SITE, reason="apt-get ended with code 100:\nE: no space", hint="free some space")
+CREATED = Result(
+    "user:deploy",
+    "pending",
+    Mark("roles/base/main.yml", 3),
+    action="create",
+    changes=(Change("shell", None, "/bin/sh"),),
+)
+REMOVED = Result(
+    "file:/etc/old", "pending", SITE, action="remove", changes=(Change("type", "file", None),)
+)
+OWED = Result(
+    "handler:reload nginx",
+    "owed",
+    SITE,
+    title="reload nginx",
+    action="notify",
+    because=("file:/etc/motd",),
+)
+FAILED = Result(
+    "package:nginx",
+    "failed",
+    SITE,
+    reason="apt-get ended with code 100:\nE: no space",
+    hint="free some space",
+)
 BLOCKED = Result(
     "service:nginx",
     "blocked",
@@ -51,11 +77,25 @@ BLOCKED = Result(
     reason="waits for file:/etc/nginx/nginx.conf <- package:nginx, which failed",
     because=("file:/etc/nginx/nginx.conf",),
 )
-UNKNOWN = Result("lineinfile:/etc/x#1", "unknown", SITE, action="change", reason="after package:nginx", because=("package:nginx",))
+UNKNOWN = Result(
+    "lineinfile:/etc/x#1",
+    "unknown",
+    SITE,
+    action="change",
+    reason="after package:nginx",
+    because=("package:nginx",),
+)
 
 
 def test_a_plan_shows_what_differs_from_what_to_what_and_where_it_is_declared() -> None:
-    assert text(plan([*in_sync(3), CHANGED, CREATED, REMOVED, UNKNOWN, OWED], warnings=("the clock is off",))) == """\
+    assert (
+        text(
+            plan(
+                [*in_sync(3), CHANGED, CREATED, REMOVED, UNKNOWN, OWED],
+                warnings=("the clock is off",),
+            )
+        )
+        == """\
 plan for web1, commit 3f2a1c9d5e6f
 ~ file:/etc/motd  the greeting  drift  site.yml:7:5
     content: 5 bytes, sha256 9f86d081884c -> 6 bytes, sha256 80a00f0b51c6
@@ -76,14 +116,20 @@ plan for web1, commit 3f2a1c9d5e6f
 warning: the clock is off
 
 plan: 3 to change, 1 known only later, 1 to notify, 3 in sync, 0 failed in 0.3 s"""
+    )
 
 
 def test_a_plan_without_differences_says_0_changes() -> None:
-    assert text(plan(in_sync(216))) == "plan for web1, commit 3f2a1c9d5e6f\nplan: 0 changes, 216 in sync, 0 failed in 0.3 s"
+    assert (
+        text(plan(in_sync(216)))
+        == "plan for web1, commit 3f2a1c9d5e6f\nplan: 0 changes, 216 in sync, 0 failed in 0.3 s"
+    )
 
 
 def test_a_failure_shows_its_reason_what_to_do_and_what_waits_for_it() -> None:
-    assert text(report([FAILED, BLOCKED])) == """\
+    assert (
+        text(report([FAILED, BLOCKED]))
+        == """\
 apply for web1, commit 3f2a1c9d5e6f
 ! package:nginx  site.yml:7:5
     apt-get ended with code 100:
@@ -93,6 +139,7 @@ x service:nginx  site.yml:7:5
     waits for file:/etc/nginx/nginx.conf <- package:nginx, which failed
 
 apply: 0 in sync, 1 failed, 1 blocked in 3.4 s"""
+    )
 
 
 def test_the_summary_of_a_run_counts_and_names_the_slowest() -> None:
@@ -108,7 +155,15 @@ def test_the_summary_of_a_run_counts_and_names_the_slowest() -> None:
     )
 
 
-@pytest.mark.parametrize("results", [[FAILED], [BLOCKED, FAILED], [Result("a:b", "changed", SITE)], [Result("a:b", "notified", SITE)]])
+@pytest.mark.parametrize(
+    "results",
+    [
+        [FAILED],
+        [BLOCKED, FAILED],
+        [Result("a:b", "changed", SITE)],
+        [Result("a:b", "notified", SITE)],
+    ],
+)
 def test_0_changes_is_never_said_of_a_run_that_changed_or_failed(results: list[Result]) -> None:
     assert "0 changes" not in plain(summary(report(results)))
 
@@ -139,16 +194,34 @@ def test_a_work_tree_is_not_taken_for_its_commit() -> None:
     assert "no commit" in text(Plan("web1", ()))
 
 
-@pytest.mark.parametrize("value, shown", [(None, "(none)"), ("a", "a"), (["a", 1], '["a", 1]'), ("x" * 161, "x" * 160 + "... (161 characters)")])
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (None, "(none)"),
+        ("a", "a"),
+        (["a", 1], '["a", 1]'),
+        ("x" * 161, "x" * 160 + "... (161 characters)"),
+    ],
+)
 def test_values_are_one_line_and_not_too_long(value: object, shown: str) -> None:
     assert value_text(value) == shown
 
 
-@pytest.mark.parametrize("seconds, shown", [(0.04, "0.0 s"), (3.41, "3.4 s"), (75.2, "75 s"), (720, "12 min")])
+@pytest.mark.parametrize(
+    "seconds, shown", [(0.04, "0.0 s"), (3.41, "3.4 s"), (75.2, "75 s"), (720, "12 min")]
+)
 def test_durations_have_the_precision_that_one_needs(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
 def test_hostile_names_and_diffs_are_shown_not_obeyed() -> None:
-    hostile = Result("file:/\x1b[2J", "pending", Mark("\u202e.yml", 1), action="change", changes=(Change("src", "\x07", "\r"),), diff="-\x1b]0;x\x07\n", reason="\x9b")
+    hostile = Result(
+        "file:/\x1b[2J",
+        "pending",
+        Mark("\u202e.yml", 1),
+        action="change",
+        changes=(Change("src", "\x07", "\r"),),
+        diff="-\x1b]0;x\x07\n",
+        reason="\x9b",
+    )
     assert all(c.isprintable() for c in text(plan([hostile])).replace("\n", ""))

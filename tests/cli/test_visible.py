@@ -29,7 +29,9 @@ def test_what_cannot_be_seen_is_written_out(hostile: str, shown: str) -> None:
     assert visible(hostile) == shown
 
 
-@pytest.mark.parametrize("text", ["", "plain", "Grüße, 世界", "a\tb", "C:\\temp", "\N{PARTY POPPER}"])
+@pytest.mark.parametrize(
+    "text", ["", "plain", "Grüße, 世界", "a\tb", "C:\\temp", "\N{PARTY POPPER}"]
+)
 def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
     assert visible(text) == text
 

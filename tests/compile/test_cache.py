@@ -19,7 +19,14 @@ def home(tmp_path: Path) -> str:
 
 
 def key(**changes: object) -> str:
-    parts: dict[str, object] = {"tree": "t", "commit": "c", "dirty": False, "inventory": "i", "host": "h", "facts": {"a": 1}}
+    parts: dict[str, object] = {
+        "tree": "t",
+        "commit": "c",
+        "dirty": False,
+        "inventory": "i",
+        "host": "h",
+        "facts": {"a": 1},
+    }
     return catalog_key(**(parts | changes))  # type: ignore[arg-type]
 
 
@@ -34,7 +41,14 @@ def test_an_unknown_catalog_is_none(home: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"tree": "u"}, {"commit": "d"}, {"dirty": True}, {"inventory": "j"}, {"host": "g"}, {"facts": {"a": 2}}],
+    [
+        {"tree": "u"},
+        {"commit": "d"},
+        {"dirty": True},
+        {"inventory": "j"},
+        {"host": "g"},
+        {"facts": {"a": 2}},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_all_that_a_catalog_depends_on_is_in_its_key(change: dict[str, object]) -> None:
@@ -55,7 +69,9 @@ def test_a_damaged_catalog_is_not_believed(home: str, damage: bytes) -> None:
     assert CatalogCache(home).catalog(KEY) is None
 
 
-def test_only_the_newest_are_kept_and_use_counts(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newest_are_kept_and_use_counts(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_file, "KEEP", 2)
     cache = CatalogCache(home)
     for age, name in enumerate(("first", "second")):
@@ -72,7 +88,9 @@ def test_everything_is_private_from_the_start(home: str) -> None:
     cache.keep_facts("web1", {"a": 1})
     for directory, _, files in os.walk(home):
         assert os.stat(directory).st_mode & 0o777 == 0o700
-        assert all(os.stat(os.path.join(directory, name)).st_mode & 0o777 == 0o600 for name in files)
+        assert all(
+            os.stat(os.path.join(directory, name)).st_mode & 0o777 == 0o600 for name in files
+        )
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
@@ -140,10 +158,19 @@ def test_damaged_facts_are_no_facts(home: str) -> None:
         ({}, os.path.expanduser("~/.cache/reconciler")),
     ],
 )
-def test_the_place_is_the_one_of_the_xdg_base_directory_specification(environment: dict[str, str], place: str) -> None:
+def test_the_place_is_the_one_of_the_xdg_base_directory_specification(
+    environment: dict[str, str], place: str
+) -> None:
     assert cache_home(environment) == place
 
 
 def test_a_hit_imports_neither_yaml_nor_jinja2() -> None:
-    program = "import sys, reconciler.compile.cache; print(sorted({'yaml', 'jinja2'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "[]\n"
+    program = (
+        "import sys, reconciler.compile.cache; print(sorted({'yaml', 'jinja2'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        ).stdout
+        == "[]\n"
+    )
