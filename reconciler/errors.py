@@ -13,6 +13,11 @@
     ├─ SourceError                  5   the state repo could not be obtained; retry is right
     ├─ TrustError                  10   it must not be used; retry is wrong
     ├─ TransportError               5   the host could not be reached
+    │  ├─ HostUnreachable               nobody answers there, or not in time
+    │  ├─ HostKeyRefused                somebody answers who may be somebody else
+    │  ├─ AuthFailed                    it does not let us in, or not become who we must be
+    │  ├─ HostUnfit                     we are in, but the engine cannot run there
+    │  ├─ ConnectionLost                it broke off in the middle
     │  └─ ProtocolError             1   the other side did not speak our protocol
     ├─ ResourceError                4   this resource failed, its dependants wait, the rest goes on
     │  ├─ CommandFailed                 a program ended with an error
@@ -137,6 +142,26 @@ class TransportError(ReconcilerError):
     """The host could not be reached."""
 
     exit_code = 5
+
+
+class HostUnreachable(TransportError):
+    """Nobody answers under this name, address and port, or not in time."""
+
+
+class HostKeyRefused(TransportError):
+    """The host's key is unknown, changed or revoked, so nothing was sent to it."""
+
+
+class AuthFailed(TransportError):
+    """The host does not let us in, or does not let us become the user that the run needs."""
+
+
+class HostUnfit(TransportError):
+    """The host lets us in, but the engine cannot run there: no Python, an old one, no shell."""
+
+
+class ConnectionLost(TransportError):
+    """The connection broke off. The engine stops at a boundary by itself, and frees the lock."""
 
 
 class ProtocolError(TransportError):
