@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 
 
+class Unwritable(Exception):
+    """The output cannot be written, for one because it goes to a full disk."""
+
+
 class Span(NamedTuple):
     """A piece of a line and how it looks: a style of rich, such as `bold red`."""
 
@@ -70,8 +74,8 @@ class Output:
     ) -> None:
         self.as_json = as_json
         self.verbose = verbose
-        self._stdout = sys.stdout if stdout is None else stdout
-        self._stderr = sys.stderr if stderr is None else stderr
+        self._stdout = stdout or sys.stdout or _nowhere()
+        self._stderr = stderr or sys.stderr or _nowhere()
         self._environment = os.environ if environment is None else environment
         self._writers: dict[int, Callable[[Line], None]] = {}
         #: Nobody reads any more: `reconciler plan | head` is no error.
@@ -117,40 +121,50 @@ class Output:
             waiting.close()
 
     def flush(self) -> None:
-        """Raises OSError where the output could not be written, for one on a full disk."""
-        try:
+        """Raises Unwritable."""
+        with self._writing(self._stdout):
             self._stdout.flush()
-        except BrokenPipeError:
-            self._give_up()
 
     def _write(self, stream: TextIO, shown: list[Line]) -> None:
         if id(stream) not in self._writers:
             self._writers[id(stream)] = self._writer(stream)
         write = self._writers[id(stream)]
-        try:
+        with self._writing(stream):
             for one in shown:
                 write(one)
-        except BrokenPipeError:
-            self._give_up()
 
     def _write_text(self, stream: TextIO, text: str) -> None:
-        try:
+        with self._writing(stream):
             stream.write(text)
+
+    @contextlib.contextmanager
+    def _writing(self, stream: TextIO) -> Iterator[None]:
+        try:
+            yield
         except BrokenPipeError:
-            self._give_up()
+            self.closed = True
+            _drop_the_rest(stream)
+        except OSError as error:
+            _drop_the_rest(stream)
+            raise Unwritable(error.strerror or str(error)) from error
 
     def _writer(self, stream: TextIO) -> Callable[[Line], None]:
         if wants_colour(stream, self._environment):
             return _coloured(stream)
         return lambda shown: void(stream.write(plain(shown) + "\n"))
 
-    def _give_up(self) -> None:
-        """Send what is still to come to nowhere, also what the interpreter flushes at its end."""
-        self.closed = True
-        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # lives until the end
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(nowhere.fileno(), self._stdout.fileno())
-        self._stdout = nowhere
+
+def _nowhere() -> TextIO:
+    """For a process that was started with stdout or stderr closed."""
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+def _drop_the_rest(stream: TextIO) -> None:
+    """Send what is still to come to nowhere, also what the interpreter flushes at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def void(_: object) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import reconciler
-from reconciler.cli.console import Output, Span
+from reconciler.cli.console import Output, Span, Unwritable
 from reconciler.cli.failure import show_errors
 from reconciler.cli.options import Parser, output_options
 from reconciler.errors import Interrupted, ReconcilerError, UsageError
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _guarded(words, out)
         out.flush()
-    except OSError as error:
-        out.note(Span("error", "bold red"), f": cannot write the output: {error.strerror}")
+    except Unwritable as error:
+        out.note(Span("error", "bold red"), f": cannot write the output: {error}")
         code = BUG
     return code
 
@@ -82,6 +82,8 @@ def _guarded(words: list[str], out: Output) -> int:
         return Interrupted.exit_code
     except SystemExit as end:  # argparse, after help or version
         return end.code if isinstance(end.code, int) else 0
+    except Unwritable:
+        raise
     except Exception as error:  # noqa: BLE001  # the last line of defence, and it says so
         from reconciler.cli.bug import report_bug
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import sys
 from typing import IO, NoReturn
 
+from reconciler.cli.console import Unwritable
 from reconciler.errors import UsageError
 
 
@@ -24,9 +24,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see: {self.prog} --help")
 
     def _print_message(self, message: str, file: IO[str] | None = None) -> None:
-        """argparse drops every error of writing; help that is not shown must not look like success."""
-        with contextlib.suppress(BrokenPipeError):
+        """argparse drops every error of writing; help that is lost must not look like success."""
+        try:
             (file or sys.stderr).write(message)
+        except BrokenPipeError:
+            pass
+        except OSError as error:
+            raise Unwritable(error.strerror) from error
 
 
 def output_options(parser: argparse.ArgumentParser, **default: object) -> None:
