@@ -145,6 +145,18 @@ def load(text: bytes, file: str, limits: Limits = LIMITS) -> object:
         parser.dispose()
 
 
+def dump(value: object, *, indent: int = 2, flow: bool | None = False, sort_keys: bool = True) -> str:
+    """Plain values as YAML. flow: None writes the innermost lists and mappings on one line."""
+    return yaml.dump(
+        value,
+        Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
+        indent=indent,
+        default_flow_style=flow,
+        sort_keys=sort_keys,
+        allow_unicode=True,
+    )
+
+
 #: What YAML calls printable. A byte order mark is not among it.
 _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"

@@ -1,0 +1,241 @@
+"""The Jinja2 environment: sandboxed, strict, bounded, and with our variables.
+
+The sandbox keeps templates away from Python's inside. The caps keep a template from eating the
+machine: steps (loop turns and calls) and bytes, both counted and not timed, so that the same
+template fails on every machine or on none. It is defence in depth: what is in Git is signed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateRuntimeError, UndefinedError, nodes
+from jinja2.runtime import Context, missing
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import pass_environment
+from jinja2.visitor import NodeTransformer
+
+from reconciler.compile.scope import ABSENT, Scope, UndefinedName
+
+MAX_BYTES = 8 << 20
+MAX_STEPS = 1_000_000
+MAX_BITS = 1 << 16
+#: Methods of text whose result may be much larger than what they are given.
+GROWING = {"center", "expandtabs", "ljust", "rjust", "zfill"}
+WIDTH = re.compile(r"\d{5,}")
+
+
+class TooMuch(TemplateRuntimeError):
+    """A template went over one of the caps."""
+
+
+class UnknownName(UndefinedError):
+    """An undefined value was used. `value` knows its name, and of what."""
+
+    def __init__(self, value: Missing, message: str | None) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+class Missing(StrictUndefined):
+    """An undefined value. What is below it is undefined too, so `a.b.c | default(x)` works."""
+
+    __slots__ = ("cause",)
+
+    def __init__(
+        self,
+        hint: str | None = None,
+        obj: Any = missing,
+        name: str | None = None,
+        exc: Any = UndefinedError,
+    ) -> None:
+        super().__init__(hint, obj, name, exc)
+        #: Why it could not be found, if it is defined but its own value needs something else.
+        self.cause: UndefinedName | None = None
+        if exc is UndefinedError:
+            self._undefined_exception = functools.partial(UnknownName, self)  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        if name[:2] == "__":
+            raise AttributeError(name)
+        return self
+
+    def __getitem__(self, key: object) -> Any:
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name that nobody defines."""
+        return str(self._undefined_name)
+
+    @property
+    def owner(self) -> Any:
+        """The value that was expected to have it; `missing` for a variable."""
+        return self._undefined_obj
+
+
+class Vars(Context):
+    """Where compiled templates look names up: in a scope, then among our globals."""
+
+    scope: Scope
+
+    def resolve_or_missing(self, key: str) -> Any:
+        if key in self.vars:
+            return self.vars[key]
+        try:
+            value = self.scope.get(key)
+        except UndefinedName as error:
+            undefined = Missing(name=key)
+            undefined.cause = error
+            return undefined
+        if value is not ABSENT:
+            return value
+        return self.parent.get(key, missing)
+
+    def get_all(self) -> Any:
+        """What an included template sees: a scope again, nothing rendered before it is used."""
+        return self.scope.over(final=dict(self.vars)) if self.vars else self.scope
+
+
+class ScopedTemplate(Template):
+    """A template whose variables are a Scope."""
+
+    def new_context(
+        self,
+        vars: Any = None,  # noqa: A002  # the name is Jinja2's
+        shared: bool = False,  # noqa: ARG002
+        locals: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> Vars:
+        scope = vars if isinstance(vars, Scope) else NOTHING
+        given = {name: value for name, value in (locals or {}).items() if value is not missing}
+        context = Vars(self.environment, self.environment.globals, self.name, self.blocks)
+        context.scope = scope.over(final=given) if given else scope
+        return context
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Our environment. `steps` is what is left of the rendering at hand."""
+
+    context_class = Vars
+    template_class = ScopedTemplate
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    steps = MAX_STEPS
+
+    def spend(self, steps: int = 1) -> None:
+        """Count turns and calls. Raises TooMuch."""
+        self.steps -= steps
+        if self.steps < 0:
+            raise TooMuch(f"the template takes more than {MAX_STEPS} loop turns and calls")
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        __self.spend()
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str):
+            _check_method(owner, __obj.__name__, args)
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        _check_operation(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree: nodes.Template = _Capped().visit(super()._parse(source, name, filename))
+        tree.set_environment(self)
+        return tree
+
+
+class _Capped(NodeTransformer):
+    """Loops and `~` go through filters that count."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  # the name is Jinja2's
+        self.generic_visit(node)
+        node.iter = nodes.Filter(node.iter, "_counted", [], [], None, None, lineno=node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        parts = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(parts, "_concat", [], [], None, None, lineno=node.lineno)
+
+
+@pass_environment
+def counted(environment: Sandbox, values: Any) -> Iterable[Any]:
+    """What a loop goes over, paid for by its turns."""
+    if isinstance(values, Sized):
+        environment.spend(len(values))
+        return values  # type: ignore[return-value]  # what is not iterable fails in the loop
+    return _each_counted(environment, values)
+
+
+def _each_counted(environment: Sandbox, values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        environment.spend()
+        yield value
+
+
+def join(parts: Iterable[Any], separator: str = "") -> str:
+    """Text from parts, within the cap. Raises TooMuch."""
+    texts: list[str] = []
+    size = 0
+    for part in parts:
+        text = str(part)
+        size += len(text) + len(separator)
+        if size > MAX_BYTES:
+            raise too_large()
+        texts.append(text)
+    return separator.join(texts)
+
+
+def too_large() -> TooMuch:
+    """The error of a result over the cap."""
+    return TooMuch(f"the template makes more than {MAX_BYTES >> 20} MiB of data")
+
+
+def _check_method(owner: str, name: str, args: tuple[Any, ...]) -> None:
+    if name in GROWING and any(isinstance(one, int) and one * max(1, len(owner)) > MAX_BYTES for one in args):
+        raise too_large()
+    if name in ("format", "format_map") and WIDTH.search(owner):
+        raise too_large()
+    if name == "replace" and len(args) > 1:
+        check_replace(owner, str(args[0]), str(args[1]))
+    if name == "join" and args and isinstance(args[0], Sized):
+        join(args[0], owner)  # type: ignore[arg-type]
+
+
+def check_replace(text: str, old: str, new: str) -> None:
+    """Raises TooMuch if replacing makes too much text."""
+    if (text.count(old) if old else len(text) + 1) * len(new) > MAX_BYTES:
+        raise too_large()
+
+
+def _check_operation(operator: str, left: Any, right: Any) -> None:
+    if operator == "*":
+        for one, other in ((left, right), (right, left)):
+            if isinstance(one, int) and isinstance(other, (str, bytes, list, tuple)):
+                if one * len(other) > MAX_BYTES:
+                    raise too_large()
+            elif isinstance(one, int) and isinstance(other, int) and one.bit_length() + other.bit_length() > MAX_BITS:
+                raise too_large()
+    elif operator == "**":
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
+            raise too_large()
+    elif operator == "+":
+        if isinstance(left, Sized) and isinstance(right, Sized) and len(left) + len(right) > MAX_BYTES:
+            raise too_large()
+    elif isinstance(left, str) and (WIDTH.search(left) or "*" in left):
+        raise too_large()
+
+
+class _NoScope(Scope):
+    """The scope of an import without context: nothing."""
+
+    __slots__ = ()
+
+    def get(self, name: str) -> object:  # noqa: ARG002
+        return ABSENT
+
+
+NOTHING: Scope = _NoScope(None)  # type: ignore[arg-type]  # it never tracks
