@@ -32,13 +32,11 @@ SHELL_WORDS = frozenset(("|", "||", "&&", ";", "&", ">", ">>", "<", "<<", "2>", 
 
 @dataclass(frozen=True)
 class Command(Resource):
-    cmd: str | None = (
-        None  #: The command with its arguments, split at blanks as a shell does, run without one.
-    )
+    #: The command with its arguments, split at blanks as a shell does, run without one.
+    cmd: str | None = None
     argv: list[str] | None = None  #: The command as a list, instead of `cmd`.
-    creates: str | None = (
-        None  #: Runs only if this path is not there; `*`, `?` and `[]` stand for names.
-    )
+    #: Runs only if this path is not there; `*`, `?` and `[]` stand for names.
+    creates: str | None = None
     removes: str | None = None  #: Runs only if this path is there.
     unless: list[str] | None = None  #: Runs only if all of these commands fail.
     onlyif: list[str] | None = None  #: Runs only if all of these commands succeed.
@@ -47,9 +45,8 @@ class Command(Resource):
     environment: dict[str, str] | None = None  #: Variables beside PATH, HOME and LANG.
     user: str | None = None  #: Run as this user, with its groups.
     success_codes: list[int] | None = None  #: Exit codes that mean success; `[0]` if left out.
-    timeout: float | None = (
-        None  #: Seconds that it may take; then its whole process group is ended.
-    )
+    #: Seconds that it may take; then its whole process group is ended.
+    timeout: float | None = None
     strip_empty_ends: bool = True  #: Accepted for Ansible's sake: output is not kept.
 
     aliases: ClassVar[Mapping[str, str]] = {"env": "environment", "runas": "user"}

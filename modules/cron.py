@@ -45,22 +45,18 @@ class Cron(Resource):
         Literal["reboot", "hourly", "daily", "weekly", "monthly", "yearly", "annually", "midnight"]
         | None
     ) = None  #: Instead of the five fields.
-    user: str | None = (
-        None  #: Whose crontab, or in a `cron_file` who runs the job; root if left out.
-    )
-    cron_file: str | None = (
-        None  #: File in /etc/cron.d, or an absolute path, instead of a user's crontab.
-    )
+    #: Whose crontab, or in a `cron_file` who runs the job; root if left out.
+    user: str | None = None
+    #: File in /etc/cron.d, or an absolute path, instead of a user's crontab.
+    cron_file: str | None = None
     env: bool = False  #: Manage a variable of the crontab and no job.
     insertafter: str | None = None  #: With `env`: put a new variable after this one.
     insertbefore: str | None = None  #: With `env`: put a new variable before this one.
     disabled: bool = False  #: Keep the entry, commented out.
-    backup: bool = (
-        False  #: Keep the old crontab: beside a `cron_file`, or as /var/backups/crontab.USER.
-    )
-    state: Literal["present", "absent"] = (
-        "present"  #: `absent` removes the entry, and the file that it leaves empty.
-    )
+    #: Keep the old crontab: beside a `cron_file`, or as /var/backups/crontab.USER.
+    backup: bool = False
+    #: `absent` removes the entry, and the file that it leaves empty.
+    state: Literal["present", "absent"] = "present"
 
     aliases: ClassVar[Mapping[str, str]] = {"value": "job", "dow": "weekday", "dom": "day"}
     key_fields: ClassVar[tuple[str, ...]] = ("name", "cron_file|user")

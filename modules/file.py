@@ -38,9 +38,9 @@ TIME = "%Y%m%d%H%M.%S"
 @dataclass(frozen=True)
 class File(Resource):
     path: str  #: Absolute path.
-    state: Literal["file", "directory", "link", "hard", "touch", "absent"] = (
-        "file"  #: What it should be. `file` without content manages a file that is there; `touch` makes an empty one.
-    )
+    #: What it should be. `file` without content manages a file that is there; `touch` makes an
+    #: empty one.
+    state: Literal["file", "directory", "link", "hard", "touch", "absent"] = "file"
     content: Content | None = None  #: Set by `copy` and `template`.
     src: str | None = None  #: Where a link points, or the file that a hard link shares.
     owner: str | None = None  #: User name or number.
@@ -49,13 +49,12 @@ class File(Resource):
     recurse: bool = False  #: Owner, group and mode also hold for everything below a directory.
     force: bool = False  #: Replace what is there even if it is of another kind.
     follow: bool = False  #: If the path is a link, manage what it points to.
-    validate: str | None = (
-        None  #: Command that checks the new content; `%s` is its path. Without `%s` it runs with the new file in place, which is put back if it fails.
-    )
+    #: Command that checks the new content; `%s` is its path. Without `%s` it runs with the new file
+    #: in place, which is put back if it fails.
+    validate: str | None = None
     backup: bool = False  #: Keep the replaced content beside the file, with the time in its name.
-    modification_time: str | None = (
-        None  #: `YYYYMMDDhhmm.ss` in UTC; left out, or `preserve`: it is not managed.
-    )
+    #: `YYYYMMDDhhmm.ss` in UTC; left out, or `preserve`: it is not managed.
+    modification_time: str | None = None
     access_time: str | None = None  #: Like modification_time.
 
     aliases: ClassVar[Mapping[str, str]] = {"dest": "path", "name": "path"}

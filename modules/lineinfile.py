@@ -37,21 +37,18 @@ TRIES = 3
 class LineInFile(Resource):
     path: str  #: Absolute path. A link of root's is followed.
     line: str | None = None  #: The line, without its end; several lines stay together.
-    regexp: str | None = (
-        None  #: Python regular expression that finds the line to replace or remove; it should match `line` as well.
-    )
+    #: Python regular expression that finds the line to replace or remove; it should match `line` as
+    #: well.
+    regexp: str | None = None
     search_string: str | None = None  #: Text that finds the line, instead of `regexp`.
     state: Literal["present", "absent"] = "present"  #: `absent` removes every line that matches.
     create: bool = False  #: Make the file if it is not there.
-    backrefs: bool = (
-        False  #: `line` may hold `\1` or `\g<name>` of the match; without a match nothing is done.
-    )
-    insertafter: str | None = (
-        None  #: `EOF`, or a regular expression: a new line goes after the last line that it matches.
-    )
-    insertbefore: str | None = (
-        None  #: `BOF`, or a regular expression: a new line goes before the last line that it matches.
-    )
+    #: `line` may hold `\1` or `\g<name>` of the match; without a match nothing is done.
+    backrefs: bool = False
+    #: `EOF`, or a regular expression: a new line goes after the last line that it matches.
+    insertafter: str | None = None
+    #: `BOF`, or a regular expression: a new line goes before the last line that it matches.
+    insertbefore: str | None = None
     firstmatch: bool = False  #: Where several lines match, the first counts and not the last.
     backup: bool = False  #: Keep the old content beside the file, with the time in its name.
     validate: str | None = None  #: Command that checks the new content; `%s` is its path.

@@ -34,31 +34,26 @@ KILL = "stop them first (loginctl terminate-user NAME), or declare force: true"
 class User(Resource):
     name: str  #: Name of the user.
     uid: int | None = None  #: Its number; left out, the system chooses one and keeps it.
-    group: str | None = (
-        None  #: Primary group, by name or number; a new user gets one of its own name.
-    )
-    groups: list[str] | None = (
-        None  #: Supplementary groups: exactly these, or with `append` at least these. `[]` takes it out of all.
-    )
+    #: Primary group, by name or number; a new user gets one of its own name.
+    group: str | None = None
+    #: Supplementary groups: exactly these, or with `append` at least these. `[]` takes it out of
+    #: all.
+    groups: list[str] | None = None
     append: bool = False  #: Add to the groups that it is in, and leave none.
     shell: str | None = None  #: Login shell.
     home: str | None = None  #: Home directory.
-    create_home: bool = (
-        True  #: Make the home directory if it is not there, with what the skeleton holds.
-    )
+    #: Make the home directory if it is not there, with what the skeleton holds.
+    create_home: bool = True
     move_home: bool = False  #: If `home` changes, move what is in the old one.
     system: bool = False  #: A new user gets a number from the range of system users.
     comment: str | None = None  #: Full name, or what else the account is for.
-    password: Secret | None = (
-        None  #: Hash of the password (`openssl passwd -6`); `!` or `*`: no password can log in.
-    )
-    update_password: Literal["always", "on_create"] = (
-        "always"  #: `on_create` leaves the password of a user that is there alone.
-    )
+    #: Hash of the password (`openssl passwd -6`); `!` or `*`: no password can log in.
+    password: Secret | None = None
+    #: `on_create` leaves the password of a user that is there alone.
+    update_password: Literal["always", "on_create"] = "always"
     password_lock: bool | None = None  #: Lock or unlock the password and keep it.
-    expires: float | None = (
-        None  #: When the account expires, in seconds since 1970; negative: never.
-    )
+    #: When the account expires, in seconds since 1970; negative: never.
+    expires: float | None = None
     password_expire_min: int | None = None  #: Days before the password may be changed again.
     password_expire_max: int | None = None  #: Days before the password must be changed.
     password_expire_warn: int | None = None  #: Days of warning before that.
@@ -68,18 +63,15 @@ class User(Resource):
     skeleton: str | None = None  #: Directory that a new home is copied from instead of /etc/skel.
     umask: str | None = None  #: Takes rights away from a new home directory, in octal: `"077"`.
     local: bool = False  #: Only /etc/passwd counts, even if a name service knows the name.
-    state: Literal["present", "absent"] = (
-        "present"  #: `absent` removes the user, and keeps its files.
-    )
+    #: `absent` removes the user, and keeps its files.
+    state: Literal["present", "absent"] = "present"
     generate_ssh_key: bool = False  #: Make an SSH key if there is none.
     ssh_key_bits: int | None = None  #: Size of the key; left out, ssh-keygen chooses.
     ssh_key_type: str = "rsa"  #: Type of the key: rsa, ed25519, ecdsa.
-    ssh_key_file: str | None = (
-        None  #: Where the key goes, below the home directory; `.ssh/id_TYPE` if left out.
-    )
-    ssh_key_comment: str | None = (
-        None  #: Comment of the key; left out, ssh-keygen writes USER@HOST.
-    )
+    #: Where the key goes, below the home directory; `.ssh/id_TYPE` if left out.
+    ssh_key_file: str | None = None
+    #: Comment of the key; left out, ssh-keygen writes USER@HOST.
+    ssh_key_comment: str | None = None
 
     aliases: ClassVar[Mapping[str, str]] = {"user": "name", "createhome": "create_home"}
 

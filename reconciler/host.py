@@ -545,12 +545,16 @@ def _communicate(
                 break
             if ended is None and now > end:
                 raise _LateError
-            for key, _ in selector.select(0.02 if ended is not None else min(0.1, end - now + 0.01)):
+            for key, _ in selector.select(
+                0.02 if ended is not None else min(0.1, end - now + 0.01)
+            ):
                 piece = feeder.feed() if key.fd not in kept else os.read(key.fd, 65536)
                 if key.fd in kept and piece:
                     kept[key.fd].add(piece)
                 elif not piece:
                     selector.unregister(key.fd)
+                    if key.fd not in kept:
+                        feeder.close()  # at once: most programs act on the end of their input
         feeder.close()
     try:
         process.wait(max(end - time.monotonic(), 0.0))
