@@ -5,6 +5,8 @@ Requests, one after the other, until stdin ends:
     {"op": "facts", "root": "/"}
     {"op": "plan" | "apply", "root": "/", "durability": "batch", "diff": true, "mode": "local",
      "lock_timeout": 0}                      followed by a frame with the catalog
+
+While a run goes on, `{"op": "stop"}` or the end of stdin stops it at the next boundary.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def main() -> int:
     # What we keep for ourselves has its mode from the start; the rest is for programs we run.
     os.umask(0o022)
     wire = _take_streams()
-    boundary = Boundary()
+    boundary = Boundary(wire.waiting)
     boundary.listen()
     try:
         wire.send({"hello": PROTOCOL, "python": list(sys.version_info[:3]), "pid": os.getpid()})
@@ -109,7 +111,7 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
         try:
             wire.send(event)
         except BrokenPipeError:
-            boundary.reached = True  # nobody listens any more: stop where it is safe
+            boundary.reach()  # nobody listens any more: stop where it is safe
 
     with lock(root, run.id, run.mode, patience, boundary), Ledger.open(root) as ledger:
         return {"report": converge(catalog, order, host, ledger, run, boundary, emit).to_json()}

@@ -6,7 +6,7 @@ import signal
 import time
 from contextlib import contextmanager
 from types import FrameType
-from typing import Iterator, Optional
+from typing import Callable, Iterator, Optional
 
 from reconciler.errors import Interrupted, TimedOut
 from reconciler.host import Host
@@ -46,18 +46,33 @@ def limit(host: Host, seconds: float) -> Iterator[None]:
 
 
 class Boundary:
-    """Remembers that the run was told to stop; it stops between two resources, never within one."""
+    """Remembers that the run was told to stop; it stops between two resources, never within one.
 
-    def __init__(self) -> None:
-        self.reached = False
+    It is told by a signal or by the controller, who may be on another machine: `unasked` says
+    whether words of his are waiting that nobody asked for, or that he has hung up.
+    """
+
+    def __init__(self, unasked: Callable[[], bool] = lambda: False) -> None:
+        self._unasked = unasked
+        self._told = False
         self._at_rest = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether to stop here. Only while a request is carried out and nothing was asked."""
+        self._told = self._told or self._unasked()
+        return self._told
+
+    def reach(self) -> None:
+        """From now on it is reached."""
+        self._told = True
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Within this nothing is under way: being told to stop raises Interrupted at once."""
         self._at_rest = True
         try:
-            if self.reached:
+            if self._told:
                 raise Interrupted("told to stop")
             yield
         finally:
@@ -65,7 +80,7 @@ class Boundary:
 
     def stop(self, number: int, frame: Optional[FrameType]) -> None:
         """A signal handler."""
-        self.reached = True
+        self._told = True
         if self._at_rest:
             raise Interrupted("told to stop")
 

@@ -10,6 +10,7 @@ side trusts the other's JSON beyond what it checks.
 from __future__ import annotations
 
 import json
+import select
 import struct
 from io import BufferedReader
 from typing import BinaryIO, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Type
@@ -66,6 +67,12 @@ class Wire:
             self._out.close()
         except BrokenPipeError:
             pass  # closed all the same
+
+    def waiting(self) -> bool:
+        """Whether the other side has said something that nobody has read, or is gone."""
+        if self._in_content:
+            return False  # the rest of what was asked for
+        return bool(self._buffer) or bool(select.select([self._in], [], [], 0)[0])
 
     def receive(self) -> Message:
         """The next JSON object; content that nobody read to its end is passed over."""

@@ -10,28 +10,27 @@ the engine starts up. What comes back is untrusted: bounded by the frames, check
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import reconciler
 from reconciler.catalog import Plan, Report
 from reconciler.engine.wire import PROTOCOL, Message, Wire, error_from_json, error_to_json
-from reconciler.errors import Interrupted, ProtocolError, ReconcilerError, TransportError
+from reconciler.errors import Interrupted, ProtocolError, ReconcilerError
+from reconciler.transport.link import Ended, Link
+from reconciler.transport.process import Process
 
 Contents = Callable[[str], Iterable[bytes]]
 Secrets = Callable[[], Mapping[str, str]]
 OnEvent = Callable[[Message], None]
 
-#: Seconds until an engine that was hung up on is told to stop, and until it is killed.
+#: Seconds until an engine that was hung up on is told to stop.
 PATIENCE = 30.0
-LAST_PATIENCE = 1000.0
+HURRY = 0.1
 #: Messages that answer one request; ten times what 10,000 resources need.
 MAX_MESSAGES = 500_000
 _DIGEST = re.compile(rb'"([0-9a-f]{64})"')
@@ -40,21 +39,13 @@ _DIGEST = re.compile(rb'"([0-9a-f]{64})"')
 class Engine:
     """A running engine, wherever it is. Use it as a context manager, so that it always ends.
 
-    argv: how to start it, with the protocol on its stdin and stdout.
-    root, durability: as in `Host`.
+    link: its streams. root, durability: as in `Host`.
     """
 
-    def __init__(self, argv: Sequence[str], *, root: str = "/", durability: str = "batch") -> None:
+    def __init__(self, link: Link, *, root: str = "/", durability: str = "batch") -> None:
         self._options = {"root": root, "durability": durability}
-        try:
-            # Its own process group: Ctrl-C reaches it once, through us, and stops it at a boundary.
-            self._process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise TransportError(f"cannot start the engine: {error}") from error
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._wire = Wire(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
+        self._link = link
+        self._wire = Wire(link.incoming, link.outgoing)
         self._greeted = False
         self._distrusted = False
         self._stops = 0
@@ -64,9 +55,10 @@ class Engine:
         """The engine of this installation, on this machine."""
         main = os.path.join(os.path.dirname(reconciler.__file__), "engine", "__main__.py")
         # -S: the standard library is all it needs. -B: a look must not write, not even a cache.
-        return cls([sys.executable, "-I", "-S", "-B", main], root=root, durability=durability)
+        link = Process([sys.executable, "-I", "-S", "-B", main])
+        return cls(link, root=root, durability=durability)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -79,31 +71,11 @@ class Engine:
 
     def close(self) -> None:
         """Hang up, and wait until the engine has stopped at a boundary."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
         if self._distrusted:
-            self._kill()
-            return
-        try:
+            self._link.kill()
+        else:
             # After a second Ctrl-C nobody waits: the engine stops at its boundary by itself.
-            self._process.wait(0.1 if self._stops > 1 else PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.terminate()
-            if self._stops <= 1:
-                self._wait_or_kill()
-
-    def _wait_or_kill(self) -> None:
-        try:
-            self._process.wait(LAST_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._kill()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            self._link.close(HURRY if self._stops > 1 else PATIENCE)
 
     def facts(self) -> dict[str, Any]:
         """What the host says about itself. Raises ReconcilerError."""
@@ -204,24 +176,17 @@ class Engine:
 
     def _gone(self) -> ReconcilerError:
         """Why the engine has hung up."""
-        try:
-            code = self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            return self._distrust(ProtocolError("the engine hung up before it had answered"))
-        if code < 0:
-            known = {number.value: number.name for number in signal.Signals}
-            return TransportError(f"the engine was killed by {known.get(-code, f'signal {-code}')}")
-        if self._stops:
+        error = self._link.gone()
+        if isinstance(error, ProtocolError):
+            return self._distrust(error)
+        if self._stops and isinstance(error, Ended):
             return Interrupted("the engine stopped before it had answered")
-        return TransportError(
-            f"the engine ended with code {code} before it had answered",
-            hint="what it said is above",
-        )
+        return error
 
     def stop(self) -> None:
         """Ask the engine to stop at the next boundary; its report still comes."""
         self._stops += 1
-        self._process.send_signal(signal.SIGTERM)
+        self._link.stop()
 
     def _send_content(self, content: Contents, sha256: str, served: frozenset[bytes]) -> None:
         # What one host may read is what its catalog names, and nothing else.
