@@ -7,14 +7,14 @@ import os
 import re
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.errors import NotYet, ResourceError, UnsafePath, Unsupported
 from reconciler.host import Completed, Host
 from reconciler.modules import _aptget
 from reconciler.modules._dpkg import Database, Entry, compare, database
-from reconciler.resource import Diff, State
+from reconciler.resource import Diff, State, Value
 
 if TYPE_CHECKING:
     from reconciler.modules.package import Package
@@ -234,7 +234,7 @@ def expand(host: Host, asked: Wish, records: Database) -> list[str]:
     )
 
 
-def _everything(host: Host, package: Package, desired: dict[str, object]) -> State:
+def _everything(host: Host, package: Package, desired: Mapping[str, Value]) -> State:
     seen: State = {}
     if package.lists_age is not None:
         seen["lists"] = _lists(host, package.lists_age)

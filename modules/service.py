@@ -23,7 +23,7 @@ from reconciler.errors import NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.host import Host
 from reconciler.modules import _systemd
 from reconciler.modules._systemd import Unit
-from reconciler.resource import Diff, Refresh, Resource, State
+from reconciler.resource import Diff, Refresh, Resource, State, Value
 
 #: Of several notifications to one unit only the strongest is carried out.
 STRENGTH = {"started": 0, "reloaded": 1, "restarted": 2, "stopped": 3}
@@ -191,7 +191,7 @@ class Service(Resource):
                 hint="declare enabled: true, put RemainAfterExit=yes into the unit, or run it from a handler",
             )
 
-    def _enabled(self, host: Host, unit: Unit) -> object:
+    def _enabled(self, host: Host, unit: Unit) -> Value:
         """True or False; the wish itself where it makes no difference; else why it is neither."""
         word = _systemd.enabled(host, unit)
         if word in ("yes", "no"):
@@ -319,5 +319,5 @@ def _is_template(name: str) -> bool:
     return name.rpartition(".")[0].endswith("@")
 
 
-def _masked(state: str) -> object:
+def _masked(state: str) -> Value:
     return {"masked": True, "masked-runtime": "until the next boot"}.get(state, False)

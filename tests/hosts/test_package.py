@@ -298,12 +298,13 @@ def test_only_upgrade_installs_nothing(driver: Driver) -> None:
         "/var/lib/dpkg/lock-frontend",
         "/var/lib/dpkg/lock",
         "/var/cache/apt/archives/lock",
+        "/var/lib/apt/lists/lock",
     ],
 )
 def test_a_lock_is_waited_for(driver: Driver, lock: str) -> None:
     _hold(driver, lock, 3)
     started = time.monotonic()
-    assert driver.apply(package("plain")).clean
+    assert driver.apply(package("plain", update_cache=True)).clean
     assert time.monotonic() - started > 1
 
 
@@ -371,3 +372,31 @@ def _hold(driver: Driver, lock: str, seconds: int) -> None:
     )
     script = f'python3 -c "{code}" {lock} {seconds} the-lock-holder >/tmp/held 2>/dev/null </dev/null & until grep -q held /tmp/held; do sleep 0.1; done'
     driver.host.run(["sh", "-c", f": >/tmp/held; {script}"])
+
+
+@pytest.mark.parametrize("suite", ["bullseye", "trixie"])
+def test_the_oldest_and_the_newest_debian_are_managed_the_same_way(
+    suite: str, request: pytest.FixtureRequest, debs: Path
+) -> None:
+    """Python 3.9 with apt 2.2, and Python 3.13 with apt 3."""
+    host: BootedHost = request.getfixturevalue(f"{suite}_host")
+    publish(host, debs)
+    driver = Driver(host)
+    assert driver.apply(package("plain=1.0*"), package("mail-one"), package("configured")).clean
+    wishes = [
+        package("plain", state="latest"),
+        package("mail-two"),
+        package("mail-one", state="absent"),
+        package("configured", state="absent", purge=True),
+    ]
+    assert driver.apply(*wishes).clean
+    assert driver.plan(*wishes).in_sync
+    assert version(driver, "plain") == "1.2-1"
+    unknown, broken, fine = driver.apply(
+        package("plian"), package("breaks"), package("app")
+    ).outcomes
+    assert unknown is not None
+    assert "no package 'plian'" in unknown
+    assert broken is not None
+    assert "exit status 3" in broken
+    assert fine is None

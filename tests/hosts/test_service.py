@@ -30,8 +30,12 @@ UNITS = {
 
 @pytest.fixture(scope="module")
 def driver(host: BootedHost) -> Driver:
+    return _with_units(host)
+
+
+def _with_units(host: BootedHost) -> Driver:
     for name, text in UNITS.items():
-        host.run(["tee", f"/usr/lib/systemd/system/{name}"], input=text)
+        host.run(["tee", f"/lib/systemd/system/{name}"], input=text)
     script = "#!/bin/sh\n### BEGIN INIT INFO\n# Provides: old\n# Default-Start: 2 3 4 5\n# Default-Stop: 0 1 6\n### END INIT INFO\nexit 0\n"
     host.run(["tee", "/etc/init.d/old"], input=script)
     host.run(["chmod", "755", "/etc/init.d/old"])
@@ -285,3 +289,27 @@ def test_fifty_services_are_looked_at_in_one_call(driver: Driver) -> None:
 
 def _main_pid(driver: Driver, name: str) -> str:
     return driver.host.run(["systemctl", "show", "-p", "MainPID", name]).stdout
+
+
+@pytest.mark.parametrize("suite", ["bullseye", "trixie"])
+def test_the_oldest_and_the_newest_systemd_are_managed_the_same_way(
+    suite: str, request: pytest.FixtureRequest
+) -> None:
+    """systemd 247 and 257."""
+    driver = _with_units(request.getfixturevalue(f"{suite}_host"))
+    wishes = [
+        service("steady", state="started", enabled=True),
+        service("once", state="started", enabled=True),
+        service("knock", enabled=True),
+        service("copies@one", state="started", enabled=True),
+        service("static", state="stopped", masked=True),
+    ]
+    assert driver.apply(*wishes).clean
+    assert driver.plan(*wishes).in_sync
+    crash, brief = driver.apply(
+        service("crash", state="started"), service("brief", state="started")
+    ).outcomes
+    assert crash is not None
+    assert "out of cheese" in crash
+    assert brief is not None
+    assert "did not stay up" in brief
