@@ -34,7 +34,7 @@ TRIES = 3
 
 
 @dataclass(frozen=True)
-class LineInFile(Resource):
+class Lineinfile(Resource):
     path: str  #: Absolute path. A link of root's is followed.
     line: str | None = None  #: The line, without its end; several lines stay together.
     #: Python regular expression that finds the line to replace or remove; it should match `line` as
@@ -119,7 +119,7 @@ class LineInFile(Resource):
     ) -> list[ResourceError | None]:
         by_path: dict[str, list[int]] = {}
         outcomes: list[ResourceError | None] = [None] * len(work)
-        edits = [resource for resource, _ in work if isinstance(resource, LineInFile)]
+        edits = [resource for resource, _ in work if isinstance(resource, Lineinfile)]
         for index, one in enumerate(edits):
             by_path.setdefault(one.path, []).append(index)
         for path, members in by_path.items():
@@ -204,7 +204,7 @@ class LineInFile(Resource):
             )
 
 
-def _attempt(host: Host, path: str, resources: Sequence[LineInFile]) -> ResourceError | None:
+def _attempt(host: Host, path: str, resources: Sequence[Lineinfile]) -> ResourceError | None:
     """Make all these edits of one file in one write."""
     outcome: ResourceError | None = None
     for _ in range(TRIES):
@@ -218,7 +218,7 @@ def _attempt(host: Host, path: str, resources: Sequence[LineInFile]) -> Resource
     return outcome
 
 
-def _write(host: Host, declared: str, resources: Sequence[LineInFile]) -> None:
+def _write(host: Host, declared: str, resources: Sequence[Lineinfile]) -> None:
     path = host.resolve(declared)
     found = host.lstat(path)
     if found is None:
