@@ -10,6 +10,7 @@ from reconciler.source.git import Git, Object, Objects, check_ref
 from reconciler.source.listing import MAX_FILE, Listing
 from reconciler.tree import Entry
 
+_DAMAGED = "git fsck tells what else is; a fresh clone repairs it"
 Kind = Literal["file", "directory", "link", "submodule"]
 _KINDS: dict[str, Kind] = {
     "040000": "directory",
@@ -91,8 +92,10 @@ def _entries(listing: bytes) -> Iterator[Entry]:
         kind = _KINDS.get(mode)
         path = name.decode("utf-8", "surrogateescape")
         if kind is None:
-            raise SourceError(f"{path} has the unknown mode {mode}", hint="git fsck tells more")
+            raise SourceError(f"{path} has the unknown mode {mode}", hint=_DAMAGED)
         if kind == "file":
+            if not size.isdigit():
+                raise SourceError(f"the content of {path} is damaged", hint=_DAMAGED)
             yield Entry(path, kind, blob, int(size), mode == "100755")
         else:
             yield Entry(path, kind)

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import git
+from git.cmd import Git as GitPython
 
 from reconciler.errors import ConfigError, ReconcilerError, SourceError
 from reconciler.source.git import OPTIONS, TIMEOUT, Git, check_ref, explain
@@ -52,7 +52,8 @@ def last_touch(directory: str, ref: str | None, file: str, line: int) -> Touch |
     try:
         if ref is not None:
             with _open(GitTree(directory, check_ref(ref))) as tree:
-                return _blame(directory, tree.commit, path, line)
+                there = 1 <= line <= len(_lines(tree.read(path)))
+                return _blame(directory, tree.commit, path, line) if there else None
         now = WorkTree(directory)
         if not now.commit:
             return None
@@ -76,12 +77,12 @@ def _line_in_head(now: WorkTree, head: GitTree, path: str, line: int) -> int | N
 
     Compared here and not by `git blame`, which would run the filters of `.git/config`.
     """
-    lines = now.read(path).splitlines()
+    lines = _lines(now.read(path))
     if not 1 <= line <= len(lines):
         return None
     if head.entry(path) is None:
         return 0
-    old = head.read(path).splitlines()
+    old = _lines(head.read(path))
     if old == lines:
         return line
     if max(len(old), len(lines)) > MAX_LINES:
@@ -92,13 +93,21 @@ def _line_in_head(now: WorkTree, head: GitTree, path: str, line: int) -> int | N
     return 0
 
 
-def _blame(directory: str, commit: str, path: str, line: int) -> Touch | None:
+def _lines(content: bytes) -> list[bytes]:
+    """As git counts them: only a line feed ends a line."""
+    lines = content.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _blame(directory: str, commit: str, path: str, line: int) -> Touch:
     where = Git(directory)
     owner = where.owner()
-    run_as = {} if owner is None else {"user": owner.uid, "group": owner.gid, "extra_groups": []}
+    run_as: dict[str, Any] = {}
+    if owner is not None:
+        run_as = {"user": owner.uid, "group": owner.gid, "extra_groups": []}
     blame = ["blame", "--porcelain", "--no-textconv", "-L", f"{line},{line}", commit, "--", path]
     with _without_git_variables():
-        code, out, err = git.Git(where.directory).execute(
+        code, out, err = GitPython(where.directory).execute(
             ["git", *OPTIONS, *blame],
             env=where.environment(),
             with_extended_output=True,
@@ -110,8 +119,6 @@ def _blame(directory: str, commit: str, path: str, line: int) -> Touch | None:
         )
     if code != 0:
         said = err.decode("utf-8", "replace") if isinstance(err, bytes) else str(err)
-        if "no such path" in said or "has only" in said:
-            return None
         raise explain(said, where.directory)
     return _touch(out if isinstance(out, bytes) else str(out).encode(), _boundaries(where))
 
