@@ -8,7 +8,6 @@ the act, and what an act left undone is tried again without the one that failed.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +26,7 @@ from reconciler.modules._aptlook import (
     subject,
     wish,
 )
+from reconciler.modules._aptwords import advice, is_unknown, reason
 from reconciler.modules._dpkg import ABSENT, Entry, compare, database
 from reconciler.resource import Diff
 
@@ -35,14 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["conditions", "converge", "look", "read_ahead", "subject"]
 
-#: apt's words for a name, version or release that its lists do not have: newer lists may.
-UNKNOWN = (
-    "Unable to locate package {name}",
-    "Package '{name}' has no installation candidate",
-    "Version '{version}' for '{name}' was not found",
-    "Release '{release}' for '{name}' was not found",
-    "Couldn't find any package by glob '{name}'",
-)
 NEAR = 3
 Failures = dict[int, ResourceError]
 
@@ -187,7 +179,9 @@ class _Work:
             except CommandFailed as error:
                 output = error.output
             if self._open([job]):
-                self.failures[job.number] = ResourceError(_reason(output, job), hint=_hint(output))
+                self.failures[job.number] = ResourceError(
+                    reason(output, job.asked.name), hint=advice(output)
+                )
 
     def _run(self, jobs: Sequence[Job], words: Sequence[str]) -> None:
         package = jobs[0].package
@@ -212,7 +206,7 @@ class _Work:
                 self._run([job], ["autoremove"])
         except CommandFailed as error:
             self.failures[job.number] = ResourceError(
-                _reason(error.output, job), hint=_hint(error.output)
+                reason(error.output, job.asked.name), hint=advice(error.output)
             )
 
     def _open(self, jobs: Sequence[Job]) -> list[Job]:
@@ -236,7 +230,7 @@ class _Work:
             jobs = self._above_minimum(jobs)
             done = _aptget.simulate(self.host, [*_flags(jobs), "install", "--", *self._words(jobs)])
             output = f"{done.out}\n{done.err}"
-            if not self.refreshed and any(_is_unknown(job, output) for job in jobs):
+            if not self.refreshed and any(is_unknown(job.asked, output) for job in jobs):
                 self._refresh()
                 continue
             refused = self._unwanted(jobs, output) if done.ok else self._blamed(jobs, output)
@@ -265,7 +259,9 @@ class _Work:
 
     def _blamed(self, jobs: list[Job], output: str) -> Failures:
         """Who is to blame for a refusal: whom apt names; else who fails alone; else who comes late."""
-        named = {job.number: self._refusal(job, output) for job in jobs if _is_unknown(job, output)}
+        named = {
+            job.number: self._refusal(job, output) for job in jobs if is_unknown(job.asked, output)
+        }
         if named:
             return named
         alone: Failures = {}
@@ -281,7 +277,7 @@ class _Work:
             if said:
                 return {
                     job.number: ResourceError(
-                        f"{_reason(said, job)}; it does not go together with the packages declared before it"
+                        f"{reason(said, job.asked.name)}; it does not go together with the packages declared before it"
                     )
                 }
             kept.append(job)
@@ -293,14 +289,14 @@ class _Work:
 
     def _unwanted(self, jobs: list[Job], output: str) -> Failures:
         """Removals that nobody declared: a warning, unless something must not go."""
-        extra = self._undeclared_removals(jobs, output)
+        extra = self._undeclared_removals(output)
         if not extra:
             return {}
         wanted = _aptget.declared(self.host)
         records = database(self.host)
         refused: Failures = {}
         for job in jobs:
-            own = extra if len(jobs) == 1 else self._removals_of(job, jobs)
+            own = extra if len(jobs) == 1 else self._removals_of(job)
             essential = [
                 name for name in own if (entry := records.get(name)) is not None and entry.essential
             ]
@@ -320,14 +316,15 @@ class _Work:
             self.host.warnings.append(f"not declared absent, but removed along: {', '.join(extra)}")
         return refused
 
-    def _removals_of(self, job: Job, jobs: list[Job]) -> list[str]:
+    def _removals_of(self, job: Job) -> list[str]:
         done = _aptget.simulate(self.host, [*_flags([job]), "install", "--", *self._words([job])])
-        return self._undeclared_removals(jobs, done.out)
+        return self._undeclared_removals(done.out)
 
-    def _undeclared_removals(self, jobs: list[Job], output: str) -> list[str]:
+    def _undeclared_removals(self, output: str) -> list[str]:
+        """What would go that no resource of the batch wants away, in this group or another."""
         declared = {
             word.rstrip("-").partition(":")[0]
-            for job in jobs
+            for job in self.jobs
             if job.removes
             for word in self._words([job])
         }
@@ -336,8 +333,8 @@ class _Work:
     def _refusal(self, job: Job, output: str) -> ResourceError:
         """The precise error for one job, with the nearest name or the versions that there are."""
         name, package = job.asked.name, job.package
-        if not _is_unknown(job, output):
-            return ResourceError(_reason(output, job), hint=_hint(output))
+        if not is_unknown(job.asked, output):
+            return ResourceError(reason(output, job.asked.name), hint=advice(output))
         stale = f"; {self.stale.message}" if self.stale is not None else ""
         known = policy(self.host, package.default_release, [job.full_name]).get(job.full_name)
         if known is not None and known.versions and (job.asked.version or job.asked.release):
@@ -424,53 +421,3 @@ def _flags(jobs: Sequence[Job]) -> list[str]:
         "--reinstall": any(job.package.state == "fixed" or job.asked.file for job in jobs),
     }
     return flags + [flag for flag, on in wished.items() if on]
-
-
-def _is_unknown(job: Job, output: str) -> bool:
-    asked = job.asked
-    phrases = (
-        phrase.format(name=asked.name, version=asked.version, release=asked.release)
-        for phrase in UNKNOWN
-    )
-    # Whole lines: `foo` is not unknown because `foo-dev` is.
-    lines = {
-        line.replace(f":{asked.architecture}", "") if asked.architecture else line
-        for line in _aptget.complaints(output)
-    }
-    return any(phrase in lines for phrase in phrases)
-
-
-def _reason(output: str, job: Job) -> str:
-    """What apt or dpkg said about one package; all of its complaints where it named none."""
-    lines = output.splitlines()
-    name = re.escape(job.asked.name)
-    about = re.compile(rf"^( {name} : |dpkg: error processing (package|archive) \S*{name}\b)")
-    for number, line in enumerate(lines):
-        if about.match(line):
-            more = [
-                one.strip()
-                for one in lines[number + 1 : number + 4]
-                if one.startswith(("  ", " installed"))
-            ]
-            return "; ".join([line.strip(), *more])
-    essential = re.search(
-        r"following essential packages will be removed[^\n]*\n(.*)\n  (.*)", output
-    )
-    if essential is not None:
-        return f"essential packages would be removed: {essential[2].strip()}"
-    said = _aptget.complaints(output)
-    return "; ".join(said[:NEAR]) or "apt-get failed without saying why"
-
-
-def _hint(output: str) -> str:
-    """What to do next, where apt's words tell."""
-    hints = {
-        "Failed to fetch": "is the repository reachable from the host?",
-        "cannot be authenticated": "the repository's key is missing or wrong; declare it with the repository",
-        "Held packages were changed": "`apt-mark unhold` it, or declare allow_change_held_packages: true",
-        "Packages were downgraded": "declare allow_downgrade: true",
-        "No space left on device": "free some space; the next run goes on from here",
-        "held broken packages": "see `apt-cache policy` on the host for what its repositories offer",
-        "installation script subprocess returned": "the package's own script failed; `journalctl -e` on the host may say why",
-    }
-    return next((hint for phrase, hint in hints.items() if phrase in output), "")

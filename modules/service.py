@@ -4,13 +4,11 @@
       service: {name: nginx, state: started, enabled: true}
     - name: nobody starts this, whatever asks for it
       service: {name: rpcbind.socket, state: stopped, masked: true}
-    - name: restart nginx
-      service: {name: nginx, state: restarted}
 
-`restarted` and `reloaded` belong into handlers. systemd is told to read changed unit files before
-any of this: that needs no declaration. A service that ends right after its start is a failure,
-with its last log lines. One that runs once and ends counts as started if it has run to a good
-end since the machine started.
+`restarted` and `reloaded` belong into handlers: `service: {name: nginx, state: restarted}`.
+systemd is told to read changed unit files before any of this: that needs no declaration. A
+service that ends right after its start is a failure, with its last log lines. One that runs once
+and ends counts as started if it has run to a good end since the machine started.
 """
 
 from __future__ import annotations

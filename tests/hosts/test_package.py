@@ -197,7 +197,12 @@ def test_a_virtual_package_is_there_when_one_provides_it(driver: Driver) -> None
 
 def test_one_package_takes_the_place_of_another_in_one_transaction(driver: Driver) -> None:
     assert driver.apply(package("mail-one")).clean
-    answer = driver.apply(package("mail-two"), package("mail-one", state="absent"))
+    absent = package("mail-one", state="absent")
+    answer = driver.apply(package("mail-two"), absent)
+    assert answer.clean
+    assert answer.warnings == []
+    other_options = package("mail-one", install_recommends=False)
+    answer = driver.apply(other_options, package("mail-two", state="absent"))
     assert answer.clean
     assert answer.warnings == []
 
