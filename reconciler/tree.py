@@ -26,17 +26,22 @@ class Entry(NamedTuple):
 
 
 class Tree(Protocol):
-    """What compile may ask. Paths are relative; `clean` says which are accepted.
-
-    commit: full id, "" where there is none. dirty: it may differ from that commit.
-    key: equal only for trees whose every file is equal; the cache of catalogs stands on it.
-    """
-
-    commit: str
-    dirty: bool
+    """What compile may ask. Paths are relative; `clean` says which are accepted."""
 
     @property
-    def key(self) -> str: ...
+    def commit(self) -> str:
+        """The full id, "" where there is none."""
+        ...
+
+    @property
+    def dirty(self) -> bool:
+        """Whether it may differ from that commit."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Equal only for trees whose every file is equal; the cache of catalogs stands on it."""
+        ...
 
     def entry(self, path: str) -> Entry | None:
         """What is at `path`; None if nothing is."""
