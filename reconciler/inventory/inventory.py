@@ -9,13 +9,10 @@ from reconciler.errors import ConfigError, ConfigErrors, InventoryError, Mark
 from reconciler.inventory.graph import Graph, Group, Layer, Values
 from reconciler.inventory.names import check_host
 from reconciler.inventory.patterns import LOCALHOST, Patterns, split
-from reconciler.inventory.reader import Disk, Reader
+from reconciler.inventory.reader import Reader
 from reconciler.inventory.sources import read_source
 from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Tree
-
-#: `@file` in a limit, from the disk of the operator: longest line that is a pattern.
-MAX_PATTERN = 4096
 
 
 class Inventory:
@@ -107,13 +104,8 @@ class Inventory:
         if own is None:
             if host not in LOCALHOST:
                 raise InventoryError(f"host {host!r} is not in the inventory")
-            own = [
-                Layer(
-                    "implicit localhost",
-                    _local(Mark("implicit localhost")),
-                    Mark("implicit localhost"),
-                )
-            ]
+            mark = Mark("implicit localhost")
+            own = [Layer(mark.file, _local(mark), mark)]
         groups = tuple(self.groups_of(host)) if host in self._graph.hosts else ("all",)
         errors: list[ConfigError] = []
         layers = [*self._group_layers(groups), *own]
@@ -240,13 +232,9 @@ class Inventory:
             return [part]
         if files is None:
             raise InventoryError(f"{part!r}: a file of patterns can be given to --limit only")
-        lines = (files or Disk()).read(part[1:]).decode("utf-8", "replace").splitlines()
-        return [
-            one
-            for line in lines
-            if line.strip() and line[0] != "#"
-            for one in split(line.strip()[:MAX_PATTERN])
-        ]
+        text = files.read(part[1:]).decode("utf-8", "replace")
+        lines = (line.strip() for line in text.splitlines())
+        return [one for line in lines if line and line[0] != "#" for one in split(line)]
 
 
 def _local(mark: Mark) -> Values:
