@@ -95,6 +95,12 @@ class Resource:
     key_fields: ClassVar[Tuple[str, ...]] = ()
     #: Outside of handlers one of these must be given, or nothing would say when it is done.
     requires_one_of: ClassVar[Tuple[str, ...]] = ()
+    #: For each parameter the values that are no state but something to do: only handlers have them.
+    handler_only: ClassVar[Mapping[str, Tuple[object, ...]]] = {}
+    #: True if the first field may be written as a list: one resource for each item.
+    key_list: ClassVar[bool] = False
+    #: Parameters that users may expect and that are not there: {name: what to write instead}.
+    refused: ClassVar[Mapping[str, str]] = {}
     #: True if `apply` can change what other resources look at (a package, a command).
     opaque: ClassVar[bool] = False
     #: True if `apply_many` does several at once better than one by one.

@@ -68,7 +68,8 @@ class TypeSchema:
 
     title: the first line of the docstring; example: its indented part; doc: the rest.
     aliases, key_fields, requires_one_of, handler_only, key_list, refused: as
-    `reconciler.resource` says. lowered: compile turns it into another type.
+    `reconciler.resource` says. lowered: compile turns it into another type; into: that type, if
+    it is the one that it inherits from.
     builtin: it comes with the product, and not from the state repo.
     """
 
@@ -85,6 +86,7 @@ class TypeSchema:
     key_list: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     lowered: bool = False
+    into: str = ""
     builtin: bool = True
 
     def __post_init__(self) -> None:
@@ -159,11 +161,13 @@ def _class(
                     attributes[target] = _literal(statement.value, file)
             else:
                 fields[target] = _field(statement, target, lines, file)
+    lowered = inherited.lowered or "Lowered" in parents
     return TypeSchema(
         name=name,
         file=file,
         fields=tuple(fields.values()),
-        lowered=inherited.lowered or "Lowered" in parents,
+        lowered=lowered,
+        into=(inherited.into or inherited.name) if lowered and inherited.fields else "",
         **{key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()},
     )
 

@@ -148,7 +148,11 @@ class Renderer:
                     pass
                 return _settled(context.vars[VALUE])
             return _collect(piece.template.root_render_func(context))
-        except ConfigError:
+        except ConfigError as error:
+            if error.mark is None:
+                path, line = _line_of(error, piece)
+                text = piece.source if path == piece.template.name else self._text_of(path or "") or ""
+                error.mark = self._place(mark, path, text, line, "")
             raise
         except (UndefinedError, TemplateRuntimeError, TemplateNotFound, TemplateSyntaxError, ArithmeticError,
                 LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError, re.error) as error:  # fmt: skip

@@ -1,0 +1,217 @@
+"""A state repo at one revision: compiles hosts, and keeps what all of them share."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.catalog import Catalog, Declaration, dumps
+from reconciler.compile.evaluate import Evaluator
+from reconciler.compile.gather import Gathered
+from reconciler.compile.link import Linker
+from reconciler.compile.lookup import Lookup
+from reconciler.compile.lower import Lowering
+from reconciler.compile.magic import magic
+from reconciler.compile.provenance import Provenance
+from reconciler.compile.schema import TypeSchema
+from reconciler.compile.site import Play, Site, SiteReader
+from reconciler.compile.sources import Contents, Sources
+from reconciler.compile.types import Types
+from reconciler.engine.loader import Loader
+from reconciler.engine.order import check
+from reconciler.errors import ConfigError, ConfigErrors
+from reconciler.inventory import Inventory
+from reconciler.resource import Resource
+from reconciler.tree import Tree
+
+if TYPE_CHECKING:
+    from reconciler.compile.template import Renderer
+
+LOCALHOST = "localhost"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What compiling one host gives.
+
+    contents: sha256 -> bytes. secrets: handle -> value; they are nowhere else.
+    """
+
+    catalog: Catalog
+    contents: Mapping[str, bytes]
+    secrets: Mapping[str, str]
+    provenance: Provenance
+
+
+class Project:
+    """A state repo at one revision, with an inventory; without one, every host stands alone in
+    the group `all`. Parsed files and templates are kept for all hosts. For one thread."""
+
+    def __init__(self, tree: Tree, inventory: Inventory | None = None) -> None:
+        self._tree = tree
+        self._inventory = inventory
+        self._sources = Sources(tree)
+        self._types = Types(tree)
+        self._loader = Loader()
+        self._alone: dict[str, Inventory] = {}
+        self._chosen: dict[tuple[int, str], frozenset[str]] = {}
+
+    # -- what there is -------------------------------------------------------------------
+
+    def hosts(self) -> list[str]:
+        """The hosts that site.yml selects, in the order of the inventory. Raises ConfigErrors."""
+        inventory = self._inventory or self._localhost(LOCALHOST)
+        gathered = Gathered()
+        self._take_site(gathered)
+        selected = {host for play in self._site.plays for host in self._select(play, inventory, gathered)}
+        gathered.finish()
+        return [host for host in inventory.hosts() if host in selected]
+
+    def types(self) -> dict[str, TypeSchema]:
+        """All resource types, built in and the state repo's own. Raises ConfigErrors."""
+        gathered = Gathered()
+        for error in self._types.errors:
+            gathered.add(error)
+        found: dict[str, TypeSchema] = {}
+        for name in self._types.names():
+            try:
+                schema = self._types.get(name)
+            except ConfigError as error:
+                gathered.add(error)
+                continue
+            if schema is not None:
+                found[name] = schema
+        gathered.finish()
+        return found
+
+    # -- compiling -----------------------------------------------------------------------
+
+    def compile(self, host: str, facts: Mapping[str, object]) -> Compiled:
+        """One host. Raises ConfigErrors: everything that is wrong."""
+        gathered = Gathered()
+        self._take_site(gathered)
+        compiled = self._compile(host, facts, gathered)
+        gathered.finish()
+        assert compiled is not None
+        return compiled
+
+    def compile_many(
+        self, hosts: Sequence[str], facts_of: Callable[[str], Mapping[str, object]]
+    ) -> Iterator[Compiled]:
+        """Hosts one after the other; those with errors are left out.
+
+        Raises ConfigErrors at the end, with the errors of all of them, each once.
+        """
+        gathered = Gathered()
+        self._take_site(gathered)
+        for host in hosts:
+            compiled = self._compile(host, facts_of(host), gathered)
+            if compiled is not None and not self._site.errors:
+                yield compiled
+        gathered.finish()
+
+    def _compile(self, host: str, facts: Mapping[str, object], gathered: Gathered) -> Compiled | None:
+        errors: list[ConfigError] = []
+        contents = Contents(self._tree)
+        linker: Linker | None = None
+        declarations: list[Declaration] = []
+        try:
+            evaluator = self._evaluate(host, facts, contents, gathered)
+            linker = Linker(evaluator.drafts, evaluator.skipped, partial=self._site.partial or bool(evaluator.errors))
+            declarations = linker.link()
+            errors = [*evaluator.errors, *linker.errors]
+            if not errors:
+                errors = self._check(declarations)
+        except ConfigErrors as error:
+            errors = list(error.errors)
+        except ConfigError as error:
+            errors = [error]
+        for error in errors:
+            gathered.add(error, host)
+        if errors or linker is None:
+            return None
+        catalog = Catalog(
+            host=host,
+            resources=tuple(declarations),
+            commit=self._tree.commit,
+            dirty=self._tree.dirty,
+            facts=hashlib.sha256(dumps(dict(facts))).hexdigest(),
+            modules=self._types.sources({one.type for one in declarations}),
+        )
+        return Compiled(catalog, contents, linker.secrets, linker.provenance)
+
+    def _evaluate(self, host: str, facts: Mapping[str, object], contents: Contents, gathered: Gathered) -> Evaluator:
+        inventory = self._inventory or self._localhost(host)
+        plays = [play for play in self._site.plays if host in self._select(play, inventory, gathered)]
+        if not plays and not self._site.errors:
+            raise ConfigError(
+                f"no play of site.yml is for {host}",
+                hint=f"its groups are {', '.join(inventory.groups_of(host))}; `hosts:` of a play names groups, hosts or patterns",
+            )
+        lowering = Lowering(self._types, self._sources, contents, lambda *given: self._renderer.file(*given))
+        layers = inventory.layers(host)
+        names = magic(host, facts, inventory, lambda: self._renderer)
+        evaluator = Evaluator(lambda: self._renderer, lowering, layers, names)
+        for play in plays:
+            evaluator.play(play)
+        return evaluator
+
+    def _check(self, declarations: Sequence[Declaration]) -> list[ConfigError]:
+        """What only the types themselves know: their own checks, claims, order."""
+        errors: list[ConfigError] = []
+        try:
+            return check(declarations, self._class)
+        except ConfigError as error:
+            errors.append(error)
+        # A type has refused its parameters: ask each alone, so that all errors are found.
+        for declaration in declarations:
+            try:
+                check([declaration], self._class)
+            except ConfigError as error:
+                error.mark = error.mark or declaration.mark
+                if all(str(error) != str(other) for other in errors):
+                    errors.append(error)
+        return [error for error in errors if error.mark is not None] or errors
+
+    def _class(self, name: str) -> type[Resource] | None:
+        """A built-in class. The state repo's own code does not run here."""
+        schema = self._types.get(name)
+        return self._loader.type(name) if schema is not None and schema.builtin else None
+
+    # -- shared by all hosts -------------------------------------------------------------
+
+    @functools.cached_property
+    def _site(self) -> Site:
+        return SiteReader(self._tree, self._types).read()
+
+    @functools.cached_property
+    def _renderer(self) -> Renderer:
+        from reconciler.compile.template import Renderer
+
+        lookup = Lookup(self._sources)
+        renderer = Renderer(self._sources.template, lookup, self._sources.shown)
+        lookup.renderer = renderer
+        return renderer
+
+    def _take_site(self, gathered: Gathered) -> None:
+        for error in self._site.errors:
+            gathered.add(error)
+
+    def _localhost(self, host: str) -> Inventory:
+        if host not in self._alone:
+            self._alone[host] = Inventory.localhost(host, self._tree)
+        return self._alone[host]
+
+    def _select(self, play: Play, inventory: Inventory, gathered: Gathered) -> frozenset[str]:
+        key = (id(inventory), play.pattern)
+        if key not in self._chosen:
+            try:
+                self._chosen[key] = frozenset(inventory.select(play.pattern))
+            except ConfigError as error:
+                error.mark = error.mark or play.mark
+                gathered.add(error)
+                self._chosen[key] = frozenset()
+        return self._chosen[key]
