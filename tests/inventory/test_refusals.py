@@ -386,7 +386,7 @@ LINES = st.lists(
 def test_any_text_as_an_ini_file_is_an_inventory_or_a_config_error(lines: list[str]) -> None:
     text = "\n".join(lines)
     tree = FakeTree({"hosts.ini": text})
-    tree.read = lambda path: text.encode("utf-8", "surrogatepass")  # type: ignore[method-assign]
+    tree.read = lambda path: text.encode("utf-8", "surrogatepass")
     try:
         inventory = Inventory.load(["hosts.ini"], tree)
     except ConfigError:
