@@ -148,9 +148,7 @@ class _Contents:
         digest = hashlib.sha256()
         whole: List[bytes] = []
         try:
-            self._wire.send({"ask": "content", "sha256": sha256, "size": size})
-            pieces = self._wire.receive_content()
-            for piece in pieces:
+            for piece in self._wire.ask_content(sha256, size):
                 digest.update(piece)
                 if size <= KEEP:
                     whole.append(piece)

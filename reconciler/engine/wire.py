@@ -83,11 +83,13 @@ class Wire:
             raise ProtocolError("expected a message, got content")
         return parse(payload)
 
-    def receive_content(self) -> Iterator[bytes]:
-        """The pieces of content up to its end."""
+    def ask_content(self, sha256: str, size: int) -> Iterator[bytes]:
+        """The pieces of content up to its end; what is not read of them is passed over later."""
         for _ in self._pieces():
             pass
+        # Before it is sent: once it is on its way there will be an answer, read or not.
         self._in_content = True
+        self.send({"ask": "content", "sha256": sha256, "size": size})
         return self._pieces()
 
     def _pieces(self) -> Iterator[bytes]:
