@@ -8,7 +8,6 @@ error from one and not from the other.
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -18,13 +17,10 @@ from typing import NamedTuple
 from reconciler.cli.console import Output, Span
 from reconciler.cli.desired import Desired
 from reconciler.cli.options import inventory_options, repo_options
-from reconciler.cli.places import open_cache
+from reconciler.cli.places import Facts, facts_of, open_cache, read_facts
 from reconciler.cli.render import commit_text
-from reconciler.cli.sample import sample_facts
 from reconciler.compile.cache import CatalogCache
 from reconciler.errors import ConfigError, ConfigErrors, UsageError
-
-Facts = dict[str, object]
 
 
 class Checked(NamedTuple):
@@ -64,13 +60,14 @@ def run(args: argparse.Namespace, out: Output) -> int:
                 f"no host matches {args.limit or 'all'!r}", hint="see: reconciler inventory list"
             )
         checked = _compile_all(desired, hosts, given, cache, out)
-    empty = [one.host for one in checked if not one.resources]
-    if hosts and len(empty) == len(hosts) and not args.allow_empty:
+    warnings = [
+        f"no play of site.yml is for host {one.host}" for one in checked if not one.resources
+    ]
+    if hosts and len(warnings) == len(hosts) and not args.allow_empty:
         raise UsageError(
             "no play of site.yml is for any of the selected hosts",
             hint="give --allow-empty if that is meant",
         )
-    warnings = [f"no play of site.yml is for host {host}" for host in empty]
     if out.as_json:
         out.document(
             {
@@ -94,23 +91,17 @@ def _compile_all(
     with out.progress("check") as on_event:
         for index, host in enumerate(hosts, 1):
             on_event({"id": host, "index": index, "total": len(hosts)})
-            facts, origin = _facts_of(host, given, cache)
+            facts, origin = facts_of(host, given, cache)
             try:
-                compiled = desired.compile_only(host, facts)
-                checked.append(Checked(host, origin, len(compiled.catalog.resources)))
+                resources = 0
+                if desired.has_play(host):
+                    resources = len(desired.project(host).compile(host, facts).catalog.resources)
+                checked.append(Checked(host, origin, resources))
             except ConfigError as error:
-                error.host = error.host or host
                 errors.append(error)
     if errors:
-        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
+        raise ConfigErrors(errors)
     return checked
-
-
-def _facts_of(host: str, given: Facts | None, cache: CatalogCache) -> tuple[Facts, str]:
-    if given is not None:
-        return given, "file"
-    known = cache.facts(host)
-    return (known, "last contact") if known is not None else (sample_facts(host), "sample")
 
 
 def _show(
@@ -133,24 +124,3 @@ def _show(
         Span(f"check: {len(checked)} hosts compile, 0 errors", "bold green"),
         f" (facts from {origins})" if origins else "",
     )
-
-
-def read_facts(path: str) -> Facts:
-    """The facts in a file: those alone, or the document of `facts --json`. Raises UsageError."""
-    try:
-        with open(path, "rb") as file:
-            document = json.load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read the facts {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"the facts {path} are not JSON: {error}",
-            hint="make them with: reconciler facts --json",
-        ) from error
-    if isinstance(document, dict) and isinstance(document.get("facts"), dict):
-        document = document["facts"]
-    if not isinstance(document, dict):
-        raise UsageError(
-            f"the facts {path} are not an object", hint="make them with: reconciler facts --json"
-        )
-    return document

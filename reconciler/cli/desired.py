@@ -12,13 +12,13 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.catalog import Catalog, dumps
+from reconciler.catalog import dumps
 from reconciler.cli.console import Output
 from reconciler.compile.cache import CatalogCache, catalog_key
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
-from reconciler.source.tree import open_tree
+from reconciler.source import open_tree
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled, Project
@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 Facts = Mapping[str, object]
 #: What belongs to an inventory beside its own files.
 BESIDE = ("group_vars", "host_vars")
+
+
+class Choice(NamedTuple):
+    """Which resources of a host are meant, by their tags."""
+
+    tags: tuple[str, ...] = ()
+    skip_tags: tuple[str, ...] = ()
+
+
+EVERYTHING = Choice()
 
 
 class Desired:
@@ -49,6 +59,7 @@ class Desired:
         self.has_inventory = bool(inventories)
         self._cache = cache
         self._projects: dict[str, Project] = {}
+        self._plays: dict[Project, frozenset[str]] = {}
         self._compiled: dict[str, Compiled] = {}
         out.read_source = self._source_text
 
@@ -71,32 +82,37 @@ class Desired:
 
     # -- catalogs ------------------------------------------------------------------------
 
-    def catalog(self, host: str, facts: Facts) -> bytes:
+    def catalog(self, host: str, facts: Facts, choice: Choice = EVERYTHING) -> bytes:
         """The canonical JSON of a host's catalog. Raises ConfigErrors."""
-        key = self._key(host, facts)
+        key = self._key(host, facts, choice)
         found = self._cache.catalog(key) if key else None
         if found is not None:
             return found
+        from reconciler.compile import select
+
         compiled = self.compiled(host, facts)
-        catalog = dumps(compiled.catalog.to_json())
+        catalog = dumps(select(compiled.catalog, choice.tags, choice.skip_tags).to_json())
         if key and not compiled.secrets:
             self._cache.keep_catalog(key, catalog)
         return catalog
 
-    def is_kept(self, host: str, facts: Facts) -> bool:
+    def is_kept(self, host: str, facts: Facts, choice: Choice = EVERYTHING) -> bool:
         """Whether the catalog is at hand, so that the host is known to be in the inventory."""
-        key = self._key(host, facts)
+        key = self._key(host, facts, choice)
         return bool(key) and self._cache.catalog(key) is not None
 
     def compiled(self, host: str, facts: Facts) -> Compiled:
         """The catalog with what it refers to: contents, secrets, and where values come from."""
         if host not in self._compiled:
-            self._compiled[host] = self.compile_only(host, facts)
+            self._compiled[host] = self.project(host).compile(host, facts)
         return self._compiled[host]
 
-    def compile_only(self, host: str, facts: Facts) -> Compiled:
-        """The same, and not held: a check of a thousand hosts needs each of them once."""
-        return self.project(host).compile(host, facts)
+    def has_play(self, host: str) -> bool:
+        """Whether site.yml is about this host at all. Raises ConfigErrors."""
+        project = self.project(host)
+        if project not in self._plays:
+            self._plays[project] = frozenset(project.hosts())
+        return host in self._plays[project]
 
     def project(self, host: str) -> Project:
         """What compiles `host`. Raises ConfigErrors."""
@@ -117,7 +133,7 @@ class Desired:
                 f"no content has the digest {sha256[:12]}",
                 hint="the state repo changed during the run: run again",
             )
-        return contents[sha256]
+        return [contents[sha256]]
 
     def _source_text(self, file: str) -> str | None:
         """A file that an error points into."""
@@ -130,7 +146,7 @@ class Desired:
 
     # -- keys ----------------------------------------------------------------------------
 
-    def _key(self, host: str, facts: Facts) -> str:
+    def _key(self, host: str, facts: Facts, choice: Choice) -> str:
         """The catalog's key in the cache; empty where it must not be kept."""
         inventory = self._inventory_key
         if inventory is None:
@@ -143,6 +159,7 @@ class Desired:
             inventory=inventory,
             host=host,
             facts=facts,
+            choice=choice,
         )
 
     @cached_property
@@ -193,14 +210,3 @@ def _files(place: str) -> Iterable[str]:
     for directory, names, files in os.walk(place, followlinks=True):
         names.sort()
         yield from (os.path.join(directory, name) for name in sorted(files))
-
-
-def select_tags(catalog: bytes, tags: Sequence[str], skip_tags: Sequence[str]) -> bytes:
-    """The catalog with only the resources that the tags leave."""
-    if not tags and not skip_tags:
-        return catalog
-    import json
-
-    from reconciler.compile import select
-
-    return dumps(select(Catalog.from_json(json.loads(catalog)), tags, skip_tags).to_json())

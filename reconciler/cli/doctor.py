@@ -260,7 +260,7 @@ def _clock(patient: Patient) -> Iterator[Finding]:
 
 def _state_repo(patient: Patient) -> Iterator[Finding]:
     from reconciler.cli.render import commit_text
-    from reconciler.source.tree import open_tree
+    from reconciler.source import open_tree
 
     tree = open_tree(patient.repo, patient.ref)
     if tree.entry("site.yml") is None:

@@ -83,9 +83,7 @@ def _lines(failure: Failure, read: Callable[[str], str | None]) -> list[Line]:
         names = ", ".join(failure.hosts[:HOSTS_SHOWN]) + (
             f" and {more_hosts} more" if more_hosts > 0 else ""
         )
-        shown.append(
-            line(Span(f"  for host{'s' if len(failure.hosts) > 1 else ''} {names}", "dim"))
-        )
+        shown.append(line(Span(f"  for {names}", "dim")))
     shown += [line("  ", Span("hint", "cyan"), f": {text}") for text in error.hint.splitlines()]
     return shown
 

@@ -8,8 +8,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.catalog import Catalog, dumps
 from reconciler.cli.console import Output
-from reconciler.cli.desired import Desired, select_tags
+from reconciler.cli.desired import Choice, Desired
 from reconciler.cli.options import inventory_options, local_options, repo_options, tag_options
 from reconciler.cli.places import directory_root, open_cache
 from reconciler.errors import UsageError
@@ -18,6 +19,9 @@ from reconciler.transport.engine import Engine
 #: Names of remote hosts in the message that they cannot be reached yet.
 NAMES_SHOWN = 5
 DURABILITY = ("full", "batch", "none")
+#: Facts by which an inventory may know this machine.
+NAMES = ("nodename", "fqdn", "hostname")
+#: A catalog without resources, as its canonical JSON says it.
 EMPTY = b'"resources":[]'
 
 
@@ -77,32 +81,33 @@ def on_this_machine(
         desired = Desired(args.repo, args.ref, args.inventories, cache, out)
         name = None if local else chosen_host(desired, args.limit)
         facts = engine.facts()
-        host = name or host_name(desired, args.host, args.limit, facts)
-        catalog = select_tags(desired.catalog(host, facts), args.tags, args.skip_tags)
-        cache.keep_facts(host, facts)
+        choice = Choice(tuple(args.tags), tuple(args.skip_tags))
+        host = name or host_name(desired, args, choice, facts)
+        if (
+            args.allow_empty
+            and not desired.is_kept(host, facts, choice)
+            and not desired.has_play(host)
+        ):
+            tree = desired.tree
+            catalog = dumps(Catalog(host, (), commit=tree.commit, dirty=tree.dirty).to_json())
+        else:
+            catalog = desired.catalog(host, facts, choice)
         if EMPTY in catalog and not args.allow_empty:
-            what = (
-                "the tags leave nothing"
-                if args.tags or args.skip_tags
-                else "no play of site.yml is for it"
-            )
             raise UsageError(
-                f"no resources for host {host}: {what}", hint="give --allow-empty if that is meant"
+                f"nothing is selected for host {host}", hint="give --allow-empty if that is meant"
             )
+        cache.keep_facts(host, facts)
         yield LocalRun(engine, desired, host, facts, catalog)
 
 
 def host_name(
-    desired: Desired, given: str | None, limit: str | None, facts: Mapping[str, object]
+    desired: Desired, args: argparse.Namespace, choice: Choice, facts: Mapping[str, object]
 ) -> str:
     """By which name the inventory knows this machine. Raises UsageError if by none."""
-    names = (
-        [given]
-        if given
-        else list(dict.fromkeys(str(facts[key]) for key in ("nodename", "fqdn", "hostname")))
-    )
+    limit: str | None = args.limit
+    names = [args.host] if args.host else list(dict.fromkeys(str(facts[key]) for key in NAMES))
     if not limit:
-        kept = next((name for name in names if desired.is_kept(name, facts)), None)
+        kept = next((name for name in names if desired.is_kept(name, facts, choice)), None)
         if kept is not None:
             return kept
     if not desired.has_inventory:

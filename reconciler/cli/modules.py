@@ -17,6 +17,7 @@ from reconciler.cli.desired import Desired
 from reconciler.cli.options import Parser, add_action, repo_options
 from reconciler.cli.places import open_cache
 from reconciler.compile.schema import Field, TypeSchema
+from reconciler.compile.types import builtin, builtin_names
 from reconciler.errors import UsageError
 
 HEAD = """\
@@ -57,10 +58,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _types(args: argparse.Namespace, out: Output) -> Mapping[str, TypeSchema]:
     """By name; with those of the state repo, if there is one where we look."""
-    from reconciler.compile.types import builtin_types
-
     if args.ref is None and not os.path.exists(os.path.join(args.repo, "site.yml")):
-        return builtin_types()
+        return {name: found for name in sorted(builtin_names()) if (found := builtin(name))}
     with closing(open_cache(out)) as cache:
         desired = Desired(args.repo, args.ref, [], cache, out)
         return dict(sorted(desired.project("localhost").types().items()))

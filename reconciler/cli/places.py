@@ -1,12 +1,16 @@
-"""Where a call works: the root file system that it is about, and the cache of this user."""
+"""Where a call works, and what it knows of hosts: the root, the cache of this user, the facts."""
 
 from __future__ import annotations
 
+import json
 import os
 
 from reconciler.cli.console import Output
+from reconciler.cli.sample import sample_facts
 from reconciler.compile.cache import CatalogCache, cache_home
 from reconciler.errors import UsageError
+
+Facts = dict[str, object]
 
 
 def open_cache(out: Output) -> CatalogCache:
@@ -28,3 +32,32 @@ def directory_root(root: str) -> str:
             hint="name a directory that holds a root file system",
         )
     return path
+
+
+def facts_of(host: str, given: Facts | None, cache: CatalogCache) -> tuple[Facts, str]:
+    """Facts of a host that is not asked, and where they are from: `file`, `last contact`, `sample`."""
+    if given is not None:
+        return given, "file"
+    known = cache.facts(host)
+    return (known, "last contact") if known is not None else (sample_facts(host), "sample")
+
+
+def read_facts(path: str) -> Facts:
+    """The facts in a file: those alone, or the document of `facts --json`. Raises UsageError."""
+    try:
+        with open(path, "rb") as file:
+            document = json.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the facts {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"the facts {path} are not JSON: {error}",
+            hint="make them with: reconciler facts --json",
+        ) from error
+    if isinstance(document, dict) and isinstance(document.get("facts"), dict):
+        document = document["facts"]
+    if not isinstance(document, dict):
+        raise UsageError(
+            f"the facts {path} are not an object", hint="make them with: reconciler facts --json"
+        )
+    return document

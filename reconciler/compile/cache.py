@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import reconciler
@@ -137,19 +137,21 @@ def facts_digest(facts: Mapping[str, object]) -> str:
 
 
 def catalog_key(
-    *, tree: str, commit: str, dirty: bool, inventory: str, host: str, facts: Mapping[str, object]
+    *,
+    tree: str,
+    commit: str,
+    dirty: bool,
+    inventory: str,
+    host: str,
+    facts: Mapping[str, object],
+    choice: Sequence[Sequence[str]] = (),
 ) -> str:
-    """The name under which the catalog of `host` is kept: all that it depends on, digested."""
-    parts = [
-        tree,
-        commit,
-        dirty,
-        inventory,
-        host,
-        facts_digest(facts),
-        reconciler.__version__,
-        code_digest(),
-    ]
+    """The name under which the catalog of `host` is kept: all that it depends on, digested.
+
+    choice: the tags that select, and those that skip.
+    """
+    code = [reconciler.__version__, code_digest()]
+    parts = [tree, commit, dirty, inventory, host, facts_digest(facts), choice, code]
     return hashlib.sha256(dumps(parts)).hexdigest()
 
 

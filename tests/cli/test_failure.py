@@ -30,7 +30,7 @@ def test_an_error_shows_its_line_and_a_caret_under_the_column() -> None:
         "error: site.yml:3:23: unknown key 'moed'\n"
         "     3 |     - file: {path: /x, moed: '0644'}\n"
         "       |                       ^\n"
-        "  for host web1\n"
+        "  for web1\n"
         "  hint: did you mean 'mode'?\n",
     )
 
@@ -39,7 +39,7 @@ def test_an_error_of_many_hosts_is_shown_once_and_names_the_first_five() -> None
     errors = ConfigErrors([unknown_key(f"web{n}") for n in range(1, 9)])
     _, text = shown(errors)
     assert text.count("error:") == 1
-    assert "  for hosts web1, web2, web3, web4, web5 and 3 more\n" in text
+    assert "  for web1, web2, web3, web4, web5 and 3 more\n" in text
     assert len(failures([errors])) == 1
 
 
