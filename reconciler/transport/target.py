@@ -1,0 +1,213 @@
+"""How one host is reached, read from its inventory variables.
+
+The names are Ansible's, so its inventories work as they are; `via` and `host_keys` are ours.
+Every value that could be taken for an option or a command is refused here, before anything uses it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reconciler.errors import ConfigError, InventoryError
+from reconciler.transport.become import Become
+
+CONNECTIONS = ("ssh", "openssh", "local", "chroot")
+#: Names that Ansible has for the same.
+ALIASES = {"smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh"}
+_ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,254}")
+_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,254}\$?")
+_INTERPRETER = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
+_HOP = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?")
+
+
+@dataclass(frozen=True)
+class Hop:
+    """An address with a port and user; None where ssh_config decides, and at last the default."""
+
+    address: str
+    port: int | None = None
+    user: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Hop:
+        """`user@host:port`, as ProxyJump has it. Raises InventoryError."""
+        found = _HOP.fullmatch(text.removeprefix("ssh://"))
+        if found is None:
+            raise InventoryError(f"{text[:60]!r} is not a jump host", hint="write user@host:port")
+        host = found["host"].strip("[]")
+        port = None if found["port"] is None else _port(found["port"], "the jump host's port")
+        user = found["user"]
+        return cls(
+            _match(host, _ADDRESS, "a jump host"),
+            port,
+            None if user is None else _match(user, _USER, "a jump host's user"),
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """One host and the way to it.
+
+    name: in the inventory. connection: one of CONNECTIONS. via: jump hosts, the first one first.
+    host_keys: pinned public keys, `TYPE BASE64`; where there are any, only they count.
+    options: of ssh, `Name=value`; extra: words that only OpenSSH understands.
+    root: for `chroot`, the directory. ssh_config: a file to read instead of the usual ones.
+    """
+
+    name: str
+    hop: Hop
+    connection: str = "ssh"
+    password: str | None = field(default=None, repr=False)
+    key_file: str | None = None
+    via: tuple[Hop, ...] = ()
+    host_keys: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    extra: tuple[str, ...] = ()
+    interpreter: str = "python3"
+    become: Become | None = None
+    root: str = "/"
+    ssh_config: str | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, variables: Mapping[str, object], ssh_config: str | None = None
+    ) -> Target:
+        """The target of a host with these inventory variables. Raises InventoryError, ConfigError."""
+        try:
+            return _Reader(name, variables).target(ssh_config)
+        except ConfigError as error:
+            error.host = error.host or name
+            raise
+
+
+class _Reader:
+    """The variables of one host, by any of the names that they have."""
+
+    def __init__(self, name: str, variables: Mapping[str, object]) -> None:
+        self.name = name
+        self._variables = variables
+
+    def target(self, ssh_config: str | None) -> Target:
+        connection = self._connection()
+        address = self.text("ansible_host", "ansible_ssh_host") or self.name
+        if connection == "chroot":
+            if not address.startswith("/"):
+                raise InventoryError(
+                    f"ansible_connection chroot wants a directory as ansible_host, not {address!r}"
+                )
+            return Target(self.name, Hop("localhost"), connection, root=address)
+        user = self.text("ansible_user", "ansible_ssh_user")
+        port = self.text("ansible_port", "ansible_ssh_port")
+        hop = Hop(
+            _match(address, _ADDRESS, "ansible_host"),
+            None if port is None else _port(port, "ansible_port"),
+            None if user is None else _match(user, _USER, "ansible_user"),
+        )
+        options, extra = self._arguments()
+        jumps = options.pop("proxyjump", None)
+        via = self.words("via") or ([] if jumps in (None, "none") else str(jumps).split(","))
+        return Target(
+            self.name,
+            hop,
+            connection,
+            password=self.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
+            key_file=self.text("ansible_ssh_private_key_file", "ansible_private_key_file"),
+            via=tuple(map(Hop.parse, via)),
+            host_keys=tuple(self.words("host_keys")),
+            options=tuple(options.items()),
+            extra=extra,
+            interpreter=self._interpreter(),
+            become=self._become(user),
+            ssh_config=ssh_config,
+        )
+
+    def text(self, *names: str) -> str | None:
+        """The first of these variables that is set, as text."""
+        for name in names:
+            value = self._variables.get(name)
+            if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
+                return str(value)
+        return None
+
+    def words(self, name: str) -> list[str]:
+        """A list of texts, or one text."""
+        value = self._variables.get(name)
+        if value is None:
+            return []
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, Sequence) and all(isinstance(one, str) for one in value):
+            return [str(one) for one in value]
+        raise InventoryError(f"{name} must be a list of texts, not {value!r}")
+
+    def _connection(self) -> str:
+        said = self.text("ansible_connection") or "ssh"
+        connection = ALIASES.get(said.rpartition(".")[2], said)
+        if connection not in CONNECTIONS:
+            raise InventoryError(
+                f"ansible_connection {said!r} is not one that this tool knows",
+                hint=f"one of: {', '.join(CONNECTIONS)}",
+            )
+        return connection
+
+    def _interpreter(self) -> str:
+        said = self.text("ansible_python_interpreter") or "python3"
+        # `auto` is Ansible's own search; ours is the PATH of the login.
+        said = "python3" if said.startswith("auto") else said
+        return _match(said, _INTERPRETER, "ansible_python_interpreter")
+
+    def _become(self, login: str | None) -> Become | None:
+        if str(self._variables.get("ansible_become", False)).lower() not in ("true", "yes", "1"):
+            return None
+        user = _match(self.text("ansible_become_user") or "root", _USER, "ansible_become_user")
+        if user == login:
+            return None
+        method = self.text("ansible_become_method") or "sudo"
+        names = ("ansible_become_password", "ansible_become_pass", f"ansible_{method}_pass")
+        return Become(method, user, self.text(*names))
+
+    def _arguments(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """ssh's own arguments: options as pairs, and what else there is."""
+        options: dict[str, str] = {}
+        extra: list[str] = []
+        for name in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+            words = _split(self.text(name) or "", name)
+            while words:
+                word = words.pop(0)
+                flag, value = word[:2], word[2:]
+                if flag not in ("-o", "-J"):
+                    extra.append(word)
+                    continue
+                if not value and not words:
+                    raise InventoryError(f"{name}: {flag} wants a value")
+                value = value or words.pop(0)
+                key, _, setting = ("ProxyJump", "", value) if flag == "-J" else _pair(value)
+                options[key.lower()] = setting
+        return options, tuple(extra)
+
+
+def _split(text: str, name: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InventoryError(f"{name}: {error}") from error
+
+
+def _pair(text: str) -> tuple[str, str, str]:
+    key, separator, value = text.partition("=")
+    return (key.strip(), separator, value.strip()) if separator else text.partition(" ")
+
+
+def _match(text: str, accepted: re.Pattern[str], what: str) -> str:
+    if not accepted.fullmatch(text):
+        raise InventoryError(f"{text[:60]!r} cannot be {what}")
+    return text
+
+
+def _port(text: str, what: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text[:9]) <= 65535):
+        raise InventoryError(f"{what}: {text[:20]!r} is not a port between 1 and 65535")
+    return int(text)
