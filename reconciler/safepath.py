@@ -209,7 +209,8 @@ class Tree:
                 if owner not in self._safe and entered != owner:
                     raise UnsafePath(
                         f"'{part}' on the way to /{'/'.join(parts)} belongs to uid {entered}, but lies "
-                        f"in a directory of uid {owner}, who could have put it there"
+                        f"in a directory of uid {owner}, who could have put it there",
+                        hint=f"declare its owner: uid {owner}, as the directory that it is in",
                     )
                 owner = entered
             return os.dup(chain[-1]), self._only_ours(os.fstat(chain[-1]))

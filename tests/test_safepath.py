@@ -518,7 +518,7 @@ class TestFailures:
     ) -> None:
         with mounted("tmpfs", tmp_path / "small", "size=64k") as small:
             write(tree, small / "file", "old\n", mode=0o644)
-            with pytest.raises(ResourceError, match="[Nn]o space left") as caught:
+            with pytest.raises(ResourceError, match=r"[Nn]o space left") as caught:
                 tree.write(str(small / "file"), (b"x" * 4096 for _ in range(64)), Attributes())
             assert "free some space" in caught.value.hint
             assert (small / "file").read_text() == "old\n"

@@ -66,7 +66,8 @@ def plan(machine: Machine) -> Converge:
         machine.readonly = True
         try:
             diff = Diff(resource.actual(machine), resource.desired())
-            resource.preview(machine, diff)
+            if diff:
+                resource.preview(machine, diff)
         finally:
             machine.readonly = False
         assert _snapshot(machine.directory) == before

@@ -38,7 +38,7 @@ def changed(diff: Diff) -> dict[str, tuple[object, object]]:
 
 class TestModes:
     @pytest.mark.parametrize(
-        ("text", "now", "directory"),
+        "text, now, directory",
         [
             ("0644", 0o777, False), ("755", 0, True), ("u=rwX,g=rX,o=", 0o600, False),
             ("u=rwX,g=rX,o=", 0o700, False), ("u=rwX,g=rX,o=", 0o600, True), ("a+x", 0o644, False),
@@ -251,7 +251,7 @@ class TestKinds:
             plan(File("/home/x", content=machine.content("x"), follow=True))
 
     @pytest.mark.parametrize(
-        ("wish", "there"),
+        "wish, there",
         [
             ("directory", "file"),
             ("file", "directory"),

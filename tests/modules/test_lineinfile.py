@@ -29,7 +29,7 @@ def edited(machine: Any, converge: Any, before: str, **params: Any) -> str:
 
 class TestPresent:
     @pytest.mark.parametrize(
-        ("before", "params", "after"),
+        "before, params, after",
         [
             # without a pattern
             ("a\nb\n", {"line": "c"}, "a\nb\nc\n"),
@@ -114,7 +114,7 @@ class TestPresent:
 
 class TestAbsent:
     @pytest.mark.parametrize(
-        ("before", "params", "after"),
+        "before, params, after",
         [
             ("x=1\ny\nx=2\n", {"regexp": "^x="}, "y\n"),
             ("x=1\ny\nx=2\n", {"regexp": "^x=", "firstmatch": True}, "y\n"),
@@ -305,7 +305,7 @@ class TestTraps:
         monkeypatch.setattr(_lines, "SEARCH_LIMIT", 0.3)
         machine.put(PATH, "a" * 60 + "!\n")
         started = time.monotonic()
-        with pytest.raises(TimedOut, match="nested repeats|more than 0.3 s"):
+        with pytest.raises(TimedOut, match=r"more than 0\.3 s"):
             plan(Lineinfile(PATH, regexp="^(a+)+$", line="b"))
         assert time.monotonic() - started < 10
         assert not plan(Lineinfile(PATH, regexp="^a", line="a" * 60 + "!"))
@@ -320,7 +320,7 @@ class TestTraps:
         assert seen == [{"line": "a"}]
 
     @pytest.mark.parametrize(
-        ("params", "message"),
+        "params, message",
         [
             ({"regexp": "x"}, "`line` is missing"),
             ({"state": "absent"}, "must say which line"),
