@@ -11,7 +11,14 @@
     │  ├─ ClaimConflict                 two resources want one thing to be different
     │  └─ ConfigErrors                  several of the above, all of one compile
     ├─ SourceError                  5   the state repo could not be obtained; retry is right
+    │  └─ Stale                         no remote has confirmed or advanced it for too long
     ├─ TrustError                  10   it must not be used; retry is wrong
+    │  ├─ BadSignature                  a commit or tag that nobody whom we trust has signed
+    │  ├─ NotFastForward                not on top of the last trusted commit
+    │  ├─ NotApproved                   too few people signed a change of protected paths
+    │  ├─ WrongRepository               it says that it is another state repo, or an older epoch
+    │  ├─ UnknownServer                 the server's host key is not the one we know
+    │  └─ StateLost                     nobody knows any more what was trusted last
     ├─ TransportError               5   the host could not be reached
     │  ├─ HostUnreachable               nobody answers there, or not in time
     │  ├─ HostKeyRefused                somebody answers who may be somebody else
@@ -132,10 +139,43 @@ class SourceError(ReconcilerError):
     exit_code = 5
 
 
+class Stale(SourceError):
+    """No remote has confirmed or advanced the state repo for longer than is allowed."""
+
+
 class TrustError(ReconcilerError):
     """The commit must not be used; trying again is wrong."""
 
     exit_code = 10
+
+
+class BadSignature(TrustError):
+    """A commit or tag without a signature by a key that this host trusts."""
+
+
+class NotFastForward(TrustError):
+    """A commit that was not made on top of the last trusted one, or a tag that moved.
+
+    behind: it is an older commit of the same history, as a lagging remote would show.
+    """
+
+    behind = False
+
+
+class NotApproved(TrustError):
+    """A change of protected paths that too few people have signed."""
+
+
+class WrongRepository(TrustError):
+    """A state repo that says it is another one than is configured, or an older epoch of it."""
+
+
+class UnknownServer(TrustError):
+    """A server whose host key is not the one that this host knows."""
+
+
+class StateLost(TrustError):
+    """What was trusted last is not known any more; only a person can say it."""
 
 
 class TransportError(ReconcilerError):
