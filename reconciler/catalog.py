@@ -8,6 +8,7 @@ handles (`{"$secret": "user:deploy#password"}`), results hold `<secret>`.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Sequence, Tuple
 
@@ -17,6 +18,11 @@ from reconciler.resource import Change, Content, Secret, Value
 #: Default time limit of one resource, in seconds.
 TIMEOUT = 900.0
 HIDDEN = "<secret>"
+STATUSES = frozenset(
+    ("ok", "pending", "changed", "failed", "blocked", "unknown", "notified", "owed")
+)
+#: What reading a document raises that is not of the right shape.
+_MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 Json = Dict[str, object]
 
@@ -87,11 +93,11 @@ class Declaration:
             type=str(document["type"]),
             key=str(document["key"]),
             params=document["params"],  # type: ignore[arg-type]  # checked by the module's schema
-            mark=Mark(*document["source"]),  # type: ignore[misc]
+            mark=_mark(document["source"]),
             title=str(get("title", "")),
-            tags=tuple(get("tags", ())),  # type: ignore[arg-type]
-            requires=tuple(get("requires", ())),  # type: ignore[arg-type]
-            notify=tuple(get("notify", ())),  # type: ignore[arg-type]
+            tags=_texts(get("tags", ())),
+            requires=_texts(get("requires", ())),
+            notify=_texts(get("notify", ())),
             handler=bool(get("handler", False)),
             timeout=float(get("timeout", TIMEOUT)),  # type: ignore[arg-type]
             no_log=bool(get("no_log", False)),
@@ -142,7 +148,7 @@ class Catalog:
                 modules=dict(document["modules"]),  # type: ignore[call-overload]
                 resources=tuple(Declaration.from_json(r) for r in document["resources"]),  # type: ignore[attr-defined]
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except _MISFITS as error:
             raise ProtocolError(f"this is not a catalog: {error!r}") from error
 
 
@@ -210,25 +216,27 @@ class Result:
 
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> Result:
-        """The inverse of `to_json`. Raises KeyError, TypeError for something else."""
+        """The inverse of `to_json`. Raises KeyError, TypeError, ValueError for something else."""
         get = document.get
+        if document["status"] not in STATUSES:
+            raise ValueError(f"unknown status {document['status']!r}")
         changes: List[Change] = []
         for change in get("changes", ()):  # type: ignore[attr-defined]
             changes.append(Change(str(change["attribute"]), change["before"], change["after"]))
         return cls(
             id=str(document["id"]),
             status=str(document["status"]),
-            mark=Mark(*document["source"]),  # type: ignore[misc]
+            mark=_mark(document["source"]),
             title=str(get("title", "")),
             action=str(get("action", "")),
             changes=tuple(changes),
             diff=str(get("diff", "")),
             reason=str(get("reason", "")),
             hint=str(get("hint", "")),
-            because=tuple(get("because", ())),  # type: ignore[arg-type]
+            because=_texts(get("because", ())),
             cause=str(get("cause", "")),
-            tags=tuple(get("tags", ())),  # type: ignore[arg-type]
-            seconds=float(get("seconds", 0.0)),  # type: ignore[arg-type]
+            tags=_texts(get("tags", ())),
+            seconds=_seconds(get("seconds", 0.0)),
         )
 
 
@@ -335,8 +343,17 @@ class Report:
     def from_json(cls, document: Mapping[str, object]) -> Report:
         """The inverse of `to_json`. Raises ProtocolError for anything else."""
         check_schema(document, cls.schema)
-        own = {name: document[name] for name in ("run", "mode", "started", "interrupted")}
-        return cls(**_common(document), **own)  # type: ignore[arg-type]
+        common = _common(document)
+        try:
+            return cls(
+                **common,  # type: ignore[arg-type]
+                run=str(document["run"]),
+                mode=str(document["mode"]),
+                started=_seconds(document["started"]),
+                interrupted=bool(document["interrupted"]),
+            )
+        except _MISFITS as error:
+            raise ProtocolError(f"this is not a report: {error!r}") from error
 
 
 def count(results: Sequence[Result]) -> Dict[str, int]:
@@ -350,15 +367,33 @@ def count(results: Sequence[Result]) -> Dict[str, int]:
 def _common(document: Mapping[str, object]) -> Json:
     try:
         return {
-            "host": document["host"],
-            "commit": document["commit"],
-            "dirty": document["dirty"],
-            "seconds": document["seconds"],
-            "warnings": tuple(document["warnings"]),  # type: ignore[arg-type]
+            "host": str(document["host"]),
+            "commit": str(document["commit"]),
+            "dirty": bool(document["dirty"]),
+            "seconds": _seconds(document["seconds"]),
+            "warnings": _texts(document["warnings"]),
             "results": tuple(Result.from_json(r) for r in document["results"]),  # type: ignore[attr-defined]
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except _MISFITS as error:
         raise ProtocolError(f"this is not a plan or report: {error!r}") from error
+
+
+def _mark(source: object) -> Mark:
+    file, line, column = source  # type: ignore[misc]
+    return Mark(str(file), int(line), int(column))
+
+
+def _texts(values: object) -> Tuple[str, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"expected a list, found {values!r}")
+    return tuple(str(value) for value in values)
+
+
+def _seconds(value: object) -> float:
+    seconds = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(seconds):
+        raise ValueError(f"{seconds} is no time")
+    return seconds
 
 
 def encode_param(value: object) -> object:

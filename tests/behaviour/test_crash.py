@@ -83,7 +83,11 @@ def test_a_kill_between_change_and_handler_leaves_the_debt_to_the_next_run(world
     kill_at(world, "/b")
     assert world.rung() == []
     report = world.apply()
-    assert statuses(report) == {"file:/a": "ok", "file:/b": "changed", "handler:restarted app": "notified"}
+    assert statuses(report) == {
+        "file:/a": "ok",
+        "file:/b": "changed",
+        "handler:restarted app": "notified",
+    }
     assert world.rung() == ["restart app"]
     assert not world.apply().changed
 

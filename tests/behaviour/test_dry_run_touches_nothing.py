@@ -75,7 +75,7 @@ def test_with_the_log_that_a_killed_run_left_beside_the_ledger(
 
 
 def test_a_module_that_acts_while_it_looks_fails_alone_and_touches_nothing(world: World) -> None:
-    world.modules["sly"] = '''
+    world.modules["sly"] = """
 from __future__ import annotations
 from dataclasses import dataclass
 from reconciler.resource import Resource
@@ -89,7 +89,7 @@ class Sly(Resource):
         host.write(self.path, [b"caught"])
         return {"there": True}
     def apply(self, host, diff): pass
-'''
+"""
     world.declare("sly", "/srv/sly", {"path": "/srv/sly"})
     world.file("/srv", state="directory")
     before = world.tree(times=True)

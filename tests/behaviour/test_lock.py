@@ -76,7 +76,7 @@ def test_a_killed_holder_holds_nothing_whatever_the_file_says(busy: World) -> No
 
 
 def test_a_program_that_a_module_started_does_not_inherit_the_lock(world: World) -> None:
-    world.modules["daemon"] = '''
+    world.modules["daemon"] = """
 from __future__ import annotations
 import os
 import subprocess
@@ -94,7 +94,7 @@ class Daemon(Resource):
         child = subprocess.Popen(["sleep", "30"], close_fds=False, start_new_session=True)
         with open(self.pidfile, "w") as file:
             file.write(str(child.pid))
-'''
+"""
     pidfile = world.root.parent / "pid"
     world.declare("daemon", "d", {"pidfile": str(pidfile)})
     try:

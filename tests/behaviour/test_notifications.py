@@ -80,7 +80,7 @@ def test_a_handler_that_fails_stays_owed_and_blocks_no_other(world: World) -> No
 
 def test_what_fails_after_it_changed_something_still_owes(world: World) -> None:
     """A later run finds the file in sync: its content came with the run that failed."""
-    world.modules["half"] = '''
+    world.modules["half"] = """
 from __future__ import annotations
 import os
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class Half(Resource):
     def apply(self, host, diff):
         host.write(self.path, [b"x"])
         raise ResourceError("too late")
-'''
+"""
     world.declare("half", "/h", {"path": "/h"}, notify=("handler:restarted app",))
     world.bell("app", "restarted")
     assert statuses(world.apply()) == {"half:/h": "failed"}

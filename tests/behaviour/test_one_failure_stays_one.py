@@ -7,7 +7,7 @@ import time
 
 from behaviour.world import World, statuses
 
-ODD = '''
+ODD = """
 from __future__ import annotations
 from dataclasses import dataclass
 from reconciler.resource import Resource
@@ -23,7 +23,7 @@ class Odd(Resource):
             raise ZeroDivisionError("oops")
         return {"done": False}
     def apply(self, host, diff): pass
-'''
+"""
 
 
 def test_dependants_are_blocked_with_the_chain_and_the_rest_converges(world: World) -> None:
@@ -62,7 +62,11 @@ def odd_world(world: World, how: str) -> None:
 def test_a_bug_in_a_module_fails_one_resource_and_names_the_place(world: World) -> None:
     odd_world(world, "bug")
     report = world.apply()
-    assert statuses(report) == {"odd:s": "failed", "file:/needs": "blocked", "file:/after": "changed"}
+    assert statuses(report) == {
+        "odd:s": "failed",
+        "file:/needs": "blocked",
+        "file:/after": "changed",
+    }
     failed = next(result for result in report.results if result.status == "failed")
     assert "ZeroDivisionError: oops at odd.py:" in failed.reason
     assert "bug in the module" in failed.hint
@@ -87,7 +91,10 @@ def test_lost_content_fails_its_file_and_no_other(world: World) -> None:
     world.file("/a", "alpha")
     world.gate("/b")
     world.file("/c", "gamma")
-    world.content = {digest: text[:-1] + b"?" if len(text) > 5 else text for digest, text in world.content.items()}
+    world.content = {
+        digest: text[:-1] + b"?" if len(text) > 5 else text
+        for digest, text in world.content.items()
+    }
     report = world.apply()
     assert statuses(report) == {"file:/a": "changed", "file:/b": "failed", "file:/c": "changed"}
     assert not world.path("/b").exists() and world.leftovers() == []
@@ -95,7 +102,7 @@ def test_lost_content_fails_its_file_and_no_other(world: World) -> None:
 
 def test_a_hung_read_ends_with_its_limit(world: World) -> None:
     """A fifo stands for a file server that does not answer: opening it waits for a writer."""
-    world.modules["hung"] = '''
+    world.modules["hung"] = """
 from __future__ import annotations
 import os
 from dataclasses import dataclass
@@ -110,7 +117,7 @@ class Hung(Resource):
         with open(self.path) as fifo:
             return {"x": len(fifo.read())}
     def apply(self, host, diff): pass
-'''
+"""
     fifo = world.root.parent / "fifo"
     os.mkfifo(fifo)
     world.declare("hung", str(fifo), {"path": str(fifo)}, timeout=0.1)

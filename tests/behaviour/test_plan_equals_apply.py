@@ -47,8 +47,14 @@ def test_on_a_host_that_drifted(world: World) -> None:
     world.path("/srv/gone").mkdir()
     plan, report = world.plan(), world.apply()
     assert shown(plan) == shown(report)
-    assert {entry[0] for entry in shown(plan)} == {"file:/srv/text", "file:/srv/app/config", "file:/srv/gone"}
-    assert handlers(plan) == handlers(report) == [("handler:restarted app", ("file:/srv/app/config",))]
+    assert {entry[0] for entry in shown(plan)} == {
+        "file:/srv/text",
+        "file:/srv/app/config",
+        "file:/srv/gone",
+    }
+    assert (
+        handlers(plan) == handlers(report) == [("handler:restarted app", ("file:/srv/app/config",))]
+    )
     assert "\x1b" not in "".join(result.diff for result in plan.results)
 
 
@@ -60,7 +66,9 @@ def test_in_sync_means_nothing_to_plan_and_nothing_done(world: World) -> None:
     assert statuses(plan) == statuses(report)
 
 
-def test_a_plan_on_an_empty_host_does_not_fail_for_what_an_earlier_resource_brings(world: World) -> None:
+def test_a_plan_on_an_empty_host_does_not_fail_for_what_an_earlier_resource_brings(
+    world: World,
+) -> None:
     world.file("/deep", state="directory")
     world.file("/deep/er", state="directory")
     world.file("/deep/er/file", "x")

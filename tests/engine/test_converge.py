@@ -233,7 +233,9 @@ def test_a_directory_that_cannot_be_made_durable_is_said(
 
     monkeypatch.setattr("reconciler.safepath.Tree.flush", broken)
     report = bench.apply(toy("a", notify=["handler:s 2"]), handler("s"))
-    assert report.warnings == ("what was written may not survive a power failure: Input/output error",)
+    assert report.warnings == (
+        "what was written may not survive a power failure: Input/output error",
+    )
     assert DONE == ["a", "2!s"]
 
 
@@ -258,7 +260,10 @@ def test_an_image_that_cannot_be_kept_fails_its_file_alone(
     monkeypatch.setattr(Ledger, "_image", image)
     report = bench.apply(toy("a", kind=Touch), toy("b", kind=Touch))
     assert statuses(report) == {"a": "failed", "b": "changed"}
-    assert report.results[0].reason == "cannot keep what /a was before its first change: No space left on device"
+    assert (
+        report.results[0].reason
+        == "cannot keep what /a was before its first change: No space left on device"
+    )
     assert not (bench.root / "a").exists()
 
 

@@ -20,7 +20,9 @@ def host(tmp_path: Path) -> Host:
     return Host(str(tmp_path))
 
 
-def test_waiting_ends_with_the_limit_and_says_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_with_the_limit_and_says_so(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "GRACE", 0.0)
     with pytest.raises(TimedOut, match="limit of 0.05 s"), limit(host, 0.05):
         time.sleep(5)
@@ -60,13 +62,19 @@ def test_a_program_gets_what_is_left_of_the_limit(host: Host) -> None:
 
 def test_a_boundary_remembers_and_stops_nothing() -> None:
     boundary = Boundary()
-    old = signal.getsignal(signal.SIGHUP), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    old = (
+        signal.getsignal(signal.SIGHUP),
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+    )
     boundary.listen()
     try:
         os.kill(os.getpid(), signal.SIGHUP)
         assert boundary.reached
     finally:
-        for number, handler in zip((signal.SIGHUP, signal.SIGINT, signal.SIGTERM), old, strict=True):
+        for number, handler in zip(
+            (signal.SIGHUP, signal.SIGINT, signal.SIGTERM), old, strict=True
+        ):
             signal.signal(number, handler)
 
 

@@ -137,7 +137,9 @@ def test_two_handlers_of_one_name_are_refused() -> None:
 
 
 def test_notifying_nobody_is_an_error() -> None:
-    assert "toy:a notifies handler:b, which is not there" in errors(toy("a", notify=["handler:b"]))[0]
+    assert (
+        "toy:a notifies handler:b, which is not there" in errors(toy("a", notify=["handler:b"]))[0]
+    )
 
 
 def test_all_errors_at_once() -> None:
@@ -168,7 +170,13 @@ def test_compile_checks_without_the_modules_of_the_state_repo() -> None:
     """Their code does not run where pull requests are compiled, but their handlers count."""
     content = {"$content": ["0" * 64, 1]}
     declarations = [
-        Declaration("file", "/a", {"path": "/a", "content": content}, Mark("s.yml", 1), notify=("handler:own",)),
+        Declaration(
+            "file",
+            "/a",
+            {"path": "/a", "content": content},
+            Mark("s.yml", 1),
+            notify=("handler:own",),
+        ),
         Declaration("mine", "x", {"y": 1}, Mark("s.yml", 2), handler=True, title="own"),
         Declaration("file", "/a", {"path": "/a", "owner": {"$secret": "s"}}, Mark("s.yml", 3)),
     ]

@@ -74,7 +74,9 @@ def test_an_unknown_resource_whose_requirement_fails_is_blocked_in_the_run(bench
 
 
 def test_handlers_are_foreseen_with_their_reasons(bench: Bench) -> None:
-    plan = bench.plan(toy("a", notify=["handler:s 2"]), toy("b", notify=["handler:s 2"]), handler("s"))
+    plan = bench.plan(
+        toy("a", notify=["handler:s 2"]), toy("b", notify=["handler:s 2"]), handler("s")
+    )
     assert plan.results[-1].status == "owed"
     assert plan.results[-1].because == ("toy:a", "toy:b")
 
@@ -104,7 +106,9 @@ def test_no_log_hides_values_texts_and_what_programs_said(bench: Bench) -> None:
 
     MACHINE["a"] = "old"
     open_, closed, broken = bench.plan(
-        toy("a", kind=Chatty), toy("b", kind=Chatty, no_log=True), toy("c", kind=Broken, no_log=True)
+        toy("a", kind=Chatty),
+        toy("b", kind=Chatty, no_log=True),
+        toy("c", kind=Broken, no_log=True),
     ).results
     assert "+after" in open_.diff
     assert closed.diff == "" and closed.changes[0].after == HIDDEN

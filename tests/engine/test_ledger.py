@@ -1,0 +1,264 @@
+"""The host's memory: durable, readable without a trace, and never in the way."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.toys import toy
+from reconciler.catalog import Report, Result
+from reconciler.engine import ledger as module
+from reconciler.engine.ledger import Intent, Ledger, Takeover, wish_digest
+from reconciler.errors import Mark, ReconcilerError, ResourceError
+from reconciler.host import Host
+from reconciler.resource import Change
+
+NOTHING = Takeover({}, ())
+
+
+def path(root: Path) -> Path:
+    return root / "var/lib/reconciler/ledger.db"
+
+
+def begin(ledger: Ledger, run: str, *intents: Intent, taken: Takeover = NOTHING) -> None:
+    ledger.begin(run, "local", "h", "c", False, intents, taken)
+
+
+def test_it_is_roots_alone(tmp_path: Path) -> None:
+    with Ledger.open(str(tmp_path)):
+        pass
+    assert path(tmp_path).stat().st_mode & 0o777 == 0o600
+    assert path(tmp_path).parent.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "var/lib").stat().st_mode & 0o755 == 0o755
+
+
+def test_intents_and_debts_are_told_again(tmp_path: Path) -> None:
+    intent = Intent("toy:a", ("handler:x",), ("/a",))
+    with Ledger.open(str(tmp_path)) as ledger:
+        begin(ledger, "r1", intent, taken=Takeover({"handler:y": ["toy:b"]}, ()))
+    with Ledger.open(str(tmp_path)) as ledger:
+        assert ledger.intents() == [intent]
+        assert ledger.owed() == {"handler:y": ("toy:b",)}
+        ledger.delivered(["handler:y"])
+        begin(ledger, "r2", taken=Takeover({"handler:x": ["toy:a"]}, ("toy:a",)))
+        assert ledger.intents() == []
+        assert ledger.owed() == {"handler:x": ("toy:a",)}
+
+
+def test_an_intent_that_nobody_answers_stays(tmp_path: Path) -> None:
+    with Ledger.open(str(tmp_path)) as ledger:
+        begin(ledger, "r1", Intent("toy:a", (), ()), Intent("toy:b", (), ()))
+        begin(ledger, "r2", Intent("toy:b", ("handler:x",), ()))
+        assert {intent.resource: intent.notify for intent in ledger.intents()} == {
+            "toy:a": (),
+            "toy:b": ("handler:x",),
+        }
+        ledger.settle("r2", [], {}, ["toy:b"])
+        assert [intent.resource for intent in ledger.intents()] == ["toy:a"]
+
+
+def test_history_is_kept_newest_first(tmp_path: Path) -> None:
+    result = Result(
+        "toy:a", "changed", Mark("s.yml", 3), changes=(Change("v", None, [1]),), cause="corrective"
+    )
+    with Ledger.open(str(tmp_path)) as ledger:
+        for n in (1, 2):
+            begin(ledger, f"r{n}")
+            ledger.settle(f"r{n}", [result], {}, [])
+            ledger.finish(Report("h", (result,), commit="c", run=f"r{n}", started=n), {})
+        assert [run["run"] for run in ledger.runs()] == ["r2", "r1"]
+        assert ledger.runs()[0]["summary"] == {"ok": 0, "changed": 1, "failed": 0, "blocked": 0}
+        (newest, _) = ledger.changes("toy:a")
+        assert (newest["run"], newest["file"], newest["line"]) == ("r2", "s.yml", 3)
+        assert newest["changes"] == [{"attribute": "v", "before": None, "after": [1]}]
+        assert ledger.changes("toy:b") == ledger.changes(cause="intentional") == []
+
+
+def test_old_runs_are_forgotten_those_that_changed_nothing_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEP_RUNS", 10)
+    monkeypatch.setattr(module, "SLACK", 5)
+    result = Result("toy:a", "changed", Mark("s.yml"))
+    with Ledger.open(str(tmp_path)) as ledger:
+        for n in range(40):
+            if n < 3:
+                ledger.settle(f"r{n}", [result], {}, [])
+            ledger.finish(Report("h", (), run=f"r{n}", started=n), {})
+        runs = [run["run"] for run in ledger.runs(100)]
+        assert len(runs) <= 15 and runs[-3:] == ["r2", "r1", "r0"]
+        assert len(ledger.changes()) == 3
+
+
+def test_what_it_owns_is_written_once_and_again_when_the_wish_changes(tmp_path: Path) -> None:
+    node = toy("a")
+    with Ledger.open(str(tmp_path)) as ledger:
+        for run in ("r1", "r2"):
+            ledger.finish(Report("h", (), run=run), {"toy:a": (node.declaration, ["toy:a"], True)})
+        assert ledger._database.execute("SELECT run FROM resources").fetchall() == [("r1",)]
+        assert ledger.known()["toy:a"].wish == wish_digest(node.declaration)
+
+
+# -- reading without a trace -------------------------------------------------------------
+
+
+def test_there_is_nothing_to_read_before_the_first_run(tmp_path: Path) -> None:
+    with Ledger.open_readonly(str(tmp_path)) as ledger:
+        assert ledger is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    with Ledger.open(str(tmp_path)):
+        pass
+    with Ledger.open_readonly(str(tmp_path)) as ledger, pytest.raises(sqlite3.OperationalError):
+        assert ledger is not None
+        ledger.delivered(["x"])
+
+
+def test_a_reader_sees_what_a_killed_run_left_in_the_log(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom reconciler.engine.ledger import *\n"
+        "with Ledger.open(sys.argv[1]) as l:\n"
+        "    l.begin('r', 'm', 'h', 'c', False, [Intent('toy:a', (), ())], Takeover({}, ()))\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert path(tmp_path).with_name("ledger.db-wal").stat().st_size > 0
+    with Ledger.open_readonly(str(tmp_path)) as ledger:
+        assert ledger is not None
+        assert [intent.resource for intent in ledger.intents()] == ["toy:a"]
+
+
+def test_a_reader_beside_a_writer_sees_what_is_committed(tmp_path: Path) -> None:
+    with Ledger.open(str(tmp_path)) as writer:
+        begin(writer, "r", Intent("toy:a", (), ()))
+        with Ledger.open_readonly(str(tmp_path)) as reader:
+            assert reader is not None and len(reader.intents()) == 1
+
+
+# -- damage ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["head", "middle", "cut", "no tables"])
+def test_a_damaged_ledger_is_put_aside_and_a_new_one_begun(tmp_path: Path, damage: str) -> None:
+    with Ledger.open(str(tmp_path)) as ledger:
+        begin(ledger, "r", *(Intent(f"toy:{n}", ("x" * 100,), ()) for n in range(1000)))
+    data = bytearray(path(tmp_path).read_bytes())
+    if damage == "head":
+        data[:100] = b"\0" * 100
+    elif damage == "middle":
+        data[4096:] = os.urandom(1) * (len(data) - 4096)
+    elif damage == "cut":
+        del data[len(data) // 2 :]
+    path(tmp_path).write_bytes(data)
+    if damage == "no tables":
+        with sqlite3.connect(path(tmp_path)) as database:
+            database.execute("DROP TABLE resources")
+        database.close()
+    with Ledger.open_readonly(str(tmp_path)) as reader:
+        assert reader is None
+    with Ledger.open(str(tmp_path)) as ledger:
+        (warning,) = ledger.warnings
+        assert "was damaged" in warning and "a new one was begun" in warning
+        assert ledger.known() == {} and ledger.check() == "ok"
+        begin(ledger, "r")
+    assert len(list(path(tmp_path).parent.glob("ledger.db.bad-*"))) == 1
+
+
+def test_a_ledger_that_is_locked_or_elsewhere_is_not_put_aside(tmp_path: Path) -> None:
+    path(tmp_path).parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").touch()
+    path(tmp_path).symlink_to(tmp_path / "elsewhere")
+    with (
+        pytest.raises(ReconcilerError, match="cannot write the ledger") as refused,
+        Ledger.open(str(tmp_path)),
+    ):
+        pass
+    assert refused.value.hint
+    assert path(tmp_path).is_symlink()
+    assert not list(path(tmp_path).parent.glob("*.bad-*"))
+
+
+def test_an_error_of_sqlite_within_a_run_is_one_of_ours(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ReconcilerError, match="cannot write the ledger"),
+        Ledger.open(str(tmp_path)),
+    ):
+        raise sqlite3.OperationalError("database or disk is full")
+
+
+# -- first images ------------------------------------------------------------------------
+
+
+def test_the_first_image_is_kept_and_never_a_later_one(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    file = tmp_path / "motd"
+    file.write_text("first")
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r1", host, ["/motd", "/missing"], set())
+        file.write_text("second")
+        ledger.keep_images("r2", host, ["/motd", "/missing"], set())
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r3", host, ["/motd"], set())
+        images = ledger.images()
+    assert images["/missing"]["kind"] == "absent"
+    stored = path(tmp_path).parent / "images" / str(images["/motd"]["stored"])
+    assert stored.read_text() == "first"
+    assert stored.stat().st_mode & 0o777 == 0o600
+
+
+def test_links_directories_secrets_and_large_files_keep_no_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IMAGE_CAP", 10)
+    (tmp_path / "link").symlink_to("to")
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "secret").write_text("hunter2")
+    (tmp_path / "large").write_text("x" * 11)
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images(
+            "r", Host(str(tmp_path)), ["/link", "/dir", "/secret", "/large"], {"/secret"}
+        )
+        kinds = {
+            name: (image["kind"], image["link"], image["stored"])
+            for name, image in ledger.images().items()
+        }
+    assert kinds == {
+        "/link": ("link", "to", None),
+        "/dir": ("directory", None, None),
+        "/secret": ("file", None, None),
+        "/large": ("file", None, None),
+    }
+    assert list((path(tmp_path).parent / "images").iterdir()) == []
+
+
+def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+    name = b"/caf\xe9".decode("utf-8", "surrogateescape")
+    os.symlink(b"\xff\xfe", os.fsencode(str(tmp_path) + name))
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r", Host(str(tmp_path)), [name], set())
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r", Host(str(tmp_path)), [name], set())
+        assert os.fsencode(str(ledger.images()[name]["link"])) == b"\xff\xfe"
+
+
+def test_one_image_that_cannot_be_kept_does_not_cost_the_others(tmp_path: Path) -> None:
+    (tmp_path / "good").write_text("x")
+    with Ledger.open(str(tmp_path)) as ledger:
+        with pytest.raises(ResourceError, match="cannot keep what /../bad was"):
+            ledger.keep_images("r", Host(str(tmp_path)), ["/../bad", "/good"], set())
+        assert list(ledger.images()) == ["/good"]
+
+
+def test_an_image_that_was_cut_off_is_swept(tmp_path: Path) -> None:
+    with Ledger.open(str(tmp_path)) as ledger:
+        half = path(tmp_path).parent / "images" / "0123.new"
+        half.write_text("ha")
+        ledger.sweep_images()
+        assert not half.exists()
