@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from reconciler.errors import CommandFailed, NotYet, ResourceError, Unsupported
+from reconciler.errors import CommandFailed, NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.host import Account, Host
 from reconciler.resource import Value
 
@@ -33,9 +33,9 @@ class Shadow(NamedTuple):
 
 
 def check_name(kind: str, name: str) -> None:
-    """Raise Unsupported for what cannot be the name of a user or group."""
+    """Raise SchemaError for what cannot be the name of a user or group."""
     if not NAME.match(name) or name.isdigit() or not name.isprintable():
-        raise Unsupported(f"{name!r} cannot be the name of a {kind}")
+        raise SchemaError(f"{name!r} cannot be the name of a {kind}")
 
 
 def shadow(host: Host, name: str) -> Shadow:

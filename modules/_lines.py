@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Callable, NamedTuple
 
-from reconciler.errors import ResourceError, TimedOut
+from reconciler.errors import ResourceError, SchemaError, TimedOut
 
 #: Seconds of processor time that the search of one edit may take.
 SEARCH_LIMIT = 5.0
@@ -50,11 +50,11 @@ def body(line: bytes) -> bytes:
 
 
 def searcher(pattern: str) -> Matcher:
-    """Searches a line by a regular expression. Raises ResourceError for one that is none."""
+    """Searches a line by a regular expression. Raises SchemaError for one that is none."""
     try:
         return re.compile(encoded(pattern)).search
     except re.error as error:
-        raise ResourceError(f"{pattern!r} is not a regular expression: {error}") from error
+        raise SchemaError(f"{pattern!r} is not a regular expression: {error}") from error
 
 
 def encoded(text: str) -> bytes:

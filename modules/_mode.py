@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler.errors import Unsupported
+from reconciler.errors import SchemaError
 
 CLAUSE = re.compile(r"(?P<who>[ugoa]*)(?P<acts>([-+=]([ugo]|[rwxXst]*))+)\Z")
 ACT = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
@@ -21,15 +21,21 @@ def is_mode(text: str) -> bool:
     return all(CLAUSE.match(clause) for clause in text.split(","))
 
 
+def check_mode(text: str | None) -> None:
+    """Raise SchemaError for a mode that is none."""
+    if text is not None and not is_mode(text):
+        raise SchemaError(
+            f"{text!r} is not a mode", hint='write octal digits in quotes ("0644") or u=rw,g=r,o='
+        )
+
+
 def mode_text(text: str) -> str:
-    """A mode as it is shown: octal with four digits, symbolic as it is. Raises Unsupported."""
-    _must_be_mode(text)
+    """A mode as it is shown: octal with four digits, symbolic as it is."""
     return text.zfill(4) if text.isdigit() else text
 
 
 def mode_bits(text: str, now: int, directory: bool) -> int:
-    """The bits that `text` asks for, given the bits of `now`. Raises Unsupported."""
-    _must_be_mode(text)
+    """The bits that `text` asks for, given the bits of `now`."""
     if text.isdigit():
         return int(text, 8)
     bits = now
@@ -38,13 +44,6 @@ def mode_bits(text: str, now: int, directory: bool) -> int:
         for act, what in ACT.findall(acts):
             bits = _act(bits, who, act, what, directory)
     return bits
-
-
-def _must_be_mode(text: str) -> None:
-    if not is_mode(text):
-        raise Unsupported(
-            f"{text!r} is not a mode", hint='write octal digits in quotes ("0644") or u=rw,g=r,o='
-        )
 
 
 def _act(bits: int, who: str, act: str, what: str, directory: bool) -> int:

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterable, Sequence
 
-from reconciler.errors import CommandFailed, ResourceError, Unsupported
+from reconciler.errors import CommandFailed, ResourceError, SchemaError
 from reconciler.host import Host
 from reconciler.modules._owned import kept
 from reconciler.safepath import Attributes
@@ -53,6 +53,19 @@ def put(
         raise
 
 
+def check_path(path: str, validate: str | None) -> None:
+    """Raise SchemaError for what cannot be a path, or a command to check its content."""
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise SchemaError(
+            f"{path!r} is not an absolute path", hint="write it from / on, without .."
+        )
+    try:
+        if validate is not None and not shlex.split(validate):
+            raise ValueError("it is empty")
+    except ValueError as error:
+        raise SchemaError(f"validate: {validate!r} is no command: {error}") from error
+
+
 def make_parents(host: Host, path: str) -> None:
     """Make the directories that lead to `path`, with mode 0755."""
     parent = os.path.dirname(path)
@@ -69,11 +82,7 @@ def parents(path: str) -> set[str]:
 
 def _check(host: Host, command: str, temporary: str, path: str) -> None:
     try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise Unsupported(f"validate: {command!r} is no command: {error}") from error
-    try:
-        host.run([word.replace("%s", temporary) for word in words])
+        host.run([word.replace("%s", temporary) for word in shlex.split(command)])
     except CommandFailed as error:
         said = error.output.replace(temporary, path).strip()
         raise ResourceError(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from reconciler.errors import CommandFailed, NotConverged, ResourceError, Unsupported
+from reconciler.errors import CommandFailed, NotConverged, SchemaError
 from reconciler.host import Host
 from reconciler.modules._put import parents
 from reconciler.resource import Diff, Refresh, Resource, State
@@ -54,6 +54,13 @@ class Command(Resource):
     requires_one_of: ClassVar[tuple[str, ...]] = ("creates", "removes", "unless", "onlyif")
     opaque: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if (self.cmd is None) == (self.argv is None) or not self._words():
+            raise SchemaError("a command needs either `cmd` or `argv`")
+        for guard in (*(self.unless or ()), *(self.onlyif or ())):
+            if not _split(guard):
+                raise SchemaError("a guard is empty")
+
     def claims(self) -> set[str]:
         return {f"command:{self._shown}"}
 
@@ -70,7 +77,7 @@ class Command(Resource):
         return {"done": True}
 
     def actual(self, host: Host) -> State:
-        self._check(host)
+        self._warn(host)
         return {"done": self._wish_left(host) is None}
 
     def apply(self, host: Host, diff: Diff) -> None:
@@ -87,7 +94,7 @@ class Command(Resource):
         return Refresh(f"command:{self._shown}", 0)
 
     def on_notify(self, host: Host) -> None:
-        self._check(host)
+        self._warn(host)
         guarded = any(getattr(self, name) is not None for name in self.requires_one_of)
         if not guarded or self._wish_left(host) is not None:
             self._run(host)
@@ -153,15 +160,12 @@ class Command(Resource):
     def _path(self, path: str) -> str:
         return path if path.startswith("/") else f"{(self.chdir or '').rstrip('/')}/{path}"
 
-    def _check(self, host: Host) -> None:
-        """Raises Unsupported for what is no command."""
-        if (self.cmd is None) == (self.argv is None) or not self._words():
-            raise Unsupported("a command needs either `cmd` or `argv`")
+    def _warn(self, host: Host) -> None:
         found = SHELL_WORDS & set(self._words()) if self.argv is None else ()
         if found:
             host.warnings.append(
-                f"`{self.cmd}`: no shell runs this, so {' and '.join(sorted(found))} is passed on as text; "
-                "where a shell is meant, write argv: [sh, -c, ...]"
+                f"`{self.cmd}`: no shell runs this, so {' and '.join(sorted(found))} is passed on "
+                "as text; where a shell is meant, write argv: [sh, -c, ...]"
             )
 
 
@@ -169,7 +173,7 @@ def _split(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ResourceError(f"`{text}` is no command: {error}") from error
+        raise SchemaError(f"`{text}` is no command: {error}") from error
 
 
 def _exists(host: Host, pattern: str) -> bool:

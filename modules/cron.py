@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from reconciler.errors import NotYet, Unsupported
+from reconciler.errors import NotYet, SchemaError
 from reconciler.host import Host
 from reconciler.modules._crontab import (
     DROPINS,
@@ -60,6 +60,33 @@ class Cron(Resource):
 
     aliases: ClassVar[Mapping[str, str]] = {"value": "job", "dow": "weekday", "dom": "day"}
     key_fields: ClassVar[tuple[str, ...]] = ("name", "cron_file|user")
+
+    def __post_init__(self) -> None:
+        texts = {
+            name: getattr(self, name) or ""
+            for name in ("name", "job", "user", "minute", "hour", "day", "month", "weekday")
+        }
+        for name, text in texts.items():
+            if "\n" in text.strip("\r\n") or (name != "job" and "\n" in text):
+                raise SchemaError(
+                    f"`{name}` of a cron entry must be one line: {text!r}",
+                    hint="put the commands into a script",
+                )
+        for name in ("user", "minute", "hour", "day", "month", "weekday"):
+            if re.search(r"\s", texts[name]) or (name != "user" and not texts[name]):
+                raise SchemaError(f"`{name}` of a cron entry cannot be {texts[name]!r}")
+        if self.state == "present" and not self.job and not (self.env and self.job is not None):
+            raise SchemaError("`job` is missing", hint="state: absent removes an entry")
+        if self.env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
+            raise SchemaError(f"{self.name!r} is not the name of a variable")
+        if (
+            self.cron_file is not None
+            and not self.cron_file.startswith("/")
+            and "/" in self.cron_file
+        ):
+            raise SchemaError(
+                f"`cron_file` {self.cron_file!r} must be a file name or an absolute path"
+            )
 
     def claims(self) -> set[str]:
         kind = "env:" if self.env else ""
@@ -107,7 +134,6 @@ class Cron(Resource):
         return seen
 
     def actual(self, host: Host) -> State:
-        self._check()
         try:
             crontab = Crontab.of(host, self._user, self.cron_file)
         except NotYet:
@@ -155,31 +181,3 @@ class Cron(Resource):
             value = None if gone else self.job or ""
             return with_variable(lines, self.name, value, self.insertafter, self.insertbefore)
         return with_entry(lines, self.name, None if gone else self._entry)
-
-    def _check(self) -> None:
-        """Raises Unsupported for what would break the crontab."""
-        texts = {
-            name: getattr(self, name) or ""
-            for name in ("name", "job", "user", "minute", "hour", "day", "month", "weekday")
-        }
-        for name, text in texts.items():
-            if "\n" in text.strip("\r\n") or (name != "job" and "\n" in text):
-                raise Unsupported(
-                    f"`{name}` of a cron entry must be one line: {text!r}",
-                    hint="put the commands into a script",
-                )
-        for name in ("user", "minute", "hour", "day", "month", "weekday"):
-            if re.search(r"\s", texts[name]) or (name != "user" and not texts[name]):
-                raise Unsupported(f"`{name}` of a cron entry cannot be {texts[name]!r}")
-        if self.state == "present" and not self.job and not (self.env and self.job is not None):
-            raise Unsupported("`job` is missing", hint="state: absent removes an entry")
-        if self.env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
-            raise Unsupported(f"{self.name!r} is not the name of a variable")
-        if (
-            self.cron_file is not None
-            and not self.cron_file.startswith("/")
-            and "/" in self.cron_file
-        ):
-            raise Unsupported(
-                f"`cron_file` {self.cron_file!r} must be a file name or an absolute path"
-            )

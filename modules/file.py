@@ -21,10 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from reconciler.errors import NotYet, Unsupported
+from reconciler.errors import NotYet, SchemaError, Unsupported
 from reconciler.host import Host
+from reconciler.modules._mode import check_mode
 from reconciler.modules._owned import Owned
-from reconciler.modules._put import make_parents, parents, put
+from reconciler.modules._put import check_path, make_parents, parents, put
 from reconciler.resource import Content, Diff, Resource, State
 
 #: Text above this many bytes is not compared line by line: difflib is quadratic at worst.
@@ -58,6 +59,16 @@ class File(Resource):
     access_time: str | None = None  #: Like modification_time.
 
     aliases: ClassVar[Mapping[str, str]] = {"dest": "path", "name": "path"}
+
+    def __post_init__(self) -> None:
+        check_path(self.path, self.validate)
+        check_mode(self.mode)
+        if self.state in ("link", "hard") and not self.src:
+            raise SchemaError(f"state: {self.state} needs `src`", hint="what the link leads to")
+        if self.recurse and self.state != "directory":
+            raise SchemaError("recurse is for state: directory")
+        for text in self._times.values():
+            _nanoseconds(text, 0)
 
     def claims(self) -> set[str]:
         claims = {f"path:{self._path}"}
@@ -229,6 +240,6 @@ def _nanoseconds(text: str | None, now: int) -> int:
     try:
         return calendar.timegm(time.strptime(text, TIME)) * 10**9
     except ValueError as error:
-        raise Unsupported(
+        raise SchemaError(
             f"{text!r} is not a time", hint="write YYYYMMDDhhmm.ss, in UTC"
         ) from error

@@ -27,6 +27,9 @@ class Group(Resource):
     non_unique: bool = False  #: Another group may have the same `gid`.
     force: bool = False  #: Remove it even if it is the primary group of a user.
 
+    def __post_init__(self) -> None:
+        check_name("group", self.name)
+
     def claims(self) -> set[str]:
         return {f"group:{self.name}"}
 
@@ -36,7 +39,6 @@ class Group(Resource):
         return {} if self.gid is None else {"gid": self.gid}
 
     def actual(self, host: Host) -> State:
-        check_name("group", self.name)
         found = host.groups().get(self.name)
         if found is None:
             if (

@@ -21,11 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from reconciler.errors import Moved, NotYet, ResourceError, Unsupported
+from reconciler.errors import Moved, NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.host import Host
 from reconciler.modules import _lines
+from reconciler.modules._mode import check_mode
 from reconciler.modules._owned import Owned
-from reconciler.modules._put import make_parents, parents, put
+from reconciler.modules._put import check_path, make_parents, parents, put
 from reconciler.resource import Diff, Resource, State
 from reconciler.safepath import Attributes
 
@@ -66,6 +67,25 @@ class Lineinfile(Resource):
     key_fields: ClassVar[tuple[str, ...]] = ("path", "regexp|search_string|line")
     batched: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        check_path(self.path, self.validate)
+        check_mode(self.mode)
+        if self.state == "present" and self.line is None:
+            raise SchemaError("`line` is missing", hint="state: absent removes lines")
+        if self._wanted == "":
+            raise SchemaError("`regexp`, `search_string` or `line` must say which line")
+        for one, other in (
+            ("regexp", "search_string"),
+            ("insertafter", "insertbefore"),
+            ("backrefs", "search_string"),
+        ):
+            if getattr(self, one) and getattr(self, other) is not None:
+                raise SchemaError(f"`{one}` and `{other}` exclude each other")
+        if self.backrefs and self.regexp is None:
+            raise SchemaError("`backrefs` needs `regexp`")
+        self._matcher()
+        self._anchor()
+
     def claims(self) -> set[str]:
         return {f"line:{self.path}#{self._wanted}"}
 
@@ -89,7 +109,6 @@ class Lineinfile(Resource):
         return wish
 
     def actual(self, host: Host) -> State:
-        self._check()
         path = host.resolve(self.path)
         found = host.lstat(path)
         if found is None:
@@ -134,22 +153,6 @@ class Lineinfile(Resource):
         path = host.resolve(self.path)
         old = host.read(path) if host.lstat(path) is not None else b""
         return old, b"".join(self.edit(_lines.split(old)))
-
-    def _check(self) -> None:
-        """Raises Unsupported for parameters that do not fit together."""
-        if self.state == "present" and self.line is None:
-            raise Unsupported("`line` is missing", hint="state: absent removes lines")
-        if self._wanted == "":
-            raise Unsupported("`regexp`, `search_string` or `line` must say which line")
-        for one, other in (
-            ("regexp", "search_string"),
-            ("insertafter", "insertbefore"),
-            ("backrefs", "search_string"),
-        ):
-            if getattr(self, one) and getattr(self, other) is not None:
-                raise Unsupported(f"`{one}` and `{other}` exclude each other")
-        if self.backrefs and self.regexp is None:
-            raise Unsupported("`backrefs` needs `regexp`")
 
     def edit(self, lines: list[bytes]) -> list[bytes]:
         """The lines as they should be; the same list if they are."""

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from reconciler.errors import NotYet, Unsupported
+from reconciler.errors import NotYet, SchemaError
 from reconciler.host import Host
 from reconciler.modules import _accounts, _home
 from reconciler.modules._put import parents
@@ -50,7 +50,7 @@ class User(Resource):
     #: Hash of the password (`openssl passwd -6`); `!` or `*`: no password can log in.
     password: Secret | None = None
     #: `on_create` leaves the password of a user that is there alone.
-    update_password: Literal["always", "on_create"] = "always"
+    update_password: Literal["always", "on_create"] = "always"  # noqa: S105  a policy
     password_lock: bool | None = None  #: Lock or unlock the password and keep it.
     #: When the account expires, in seconds since 1970; negative: never.
     expires: float | None = None
@@ -74,6 +74,19 @@ class User(Resource):
     ssh_key_comment: str | None = None
 
     aliases: ClassVar[Mapping[str, str]] = {"user": "name", "createhome": "create_home"}
+    refused: ClassVar[Mapping[str, str]] = {
+        "ssh_key_passphrase": "it would be seen in the list of processes; make such a key by hand"
+    }
+
+    def __post_init__(self) -> None:
+        _accounts.check_name("user", self.name)
+        for name in ("comment", "home", "shell"):
+            value = getattr(self, name) or ""
+            if ":" in value or "\n" in value:
+                raise SchemaError(f"`{name}` of user '{self.name}' contains ':' or a new line")
+        for group in (self.group, *(self.groups or ())):
+            if group is not None and not group.isdigit():
+                _accounts.check_name("group", group)
 
     def claims(self) -> set[str]:
         return {f"user:{self.name}"}
@@ -91,7 +104,7 @@ class User(Resource):
         wish: State = {"uid": self.uid, "group": self.group}
         wish["groups"] = None if self.groups is None else [*sorted(set(self.groups))]
         wish.update({"shell": self.shell, "home": self.home, "comment": self.comment})
-        if self.password is not None and self.update_password == "always":
+        if self.password is not None and self.update_password == "always":  # noqa: S105  a policy
             wish["password"] = _accounts.AS_DECLARED
         wish["password_lock"] = self.password_lock
         if self.expires is not None:
@@ -107,7 +120,8 @@ class User(Resource):
         return self.ssh_key_file or f".ssh/id_{self.ssh_key_type}"
 
     def actual(self, host: Host) -> State:
-        self._check()
+        if self.password is not None:
+            _accounts.check_hash(self.name, self.password)
         account = host.account(self.name)
         if account is None:
             if self.local or not _accounts.from_name_service(host, "user", self.name):
@@ -229,16 +243,3 @@ class User(Resource):
 
     def _tool(self, host: Host, argv: list[str]) -> None:
         _accounts.tool(host, argv, f"user '{self.name}'", KILL.replace("NAME", self.name))
-
-    def _check(self) -> None:
-        """Raises Unsupported for what would break a row of /etc/passwd or give a password away."""
-        _accounts.check_name("user", self.name)
-        for name in ("comment", "home", "shell"):
-            value = getattr(self, name) or ""
-            if ":" in value or "\n" in value:
-                raise Unsupported(f"`{name}` of user '{self.name}' contains ':' or a new line")
-        for group in (self.group, *(self.groups or ())):
-            if group is not None and not group.isdigit():
-                _accounts.check_name("group", group)
-        if self.password is not None:
-            _accounts.check_hash(self.name, self.password)

@@ -15,9 +15,8 @@ from reconciler.errors import (
     CommandFailed,
     NotConverged,
     NotYet,
-    ResourceError,
+    SchemaError,
     TimedOut,
-    Unsupported,
 )
 from reconciler.host import Host
 from reconciler.modules.command import Command
@@ -208,7 +207,7 @@ class TestRunning:
         "params", [{}, {"cmd": ""}, {"cmd": "x", "argv": ["x"]}, {"cmd": 'a "b'}, {"argv": []}]
     )
     def test_what_is_no_command_is_an_error_in_words(self, host: Host, params: Any) -> None:
-        with pytest.raises(ResourceError):
+        with pytest.raises(SchemaError):
             would_run(host, Command(creates="/nowhere", **params))
 
     def test_a_plan_runs_nothing_but_guards(self, host: Host, tmp_path: Path) -> None:
@@ -254,4 +253,3 @@ class TestRelations:
 
     def test_it_may_change_anything(self) -> None:
         assert Command.opaque
-        assert Unsupported.exit_code == 4

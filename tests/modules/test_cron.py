@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import NotYet, ResourceError, Unsupported
+from reconciler.errors import NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.modules._crontab import Entry, parse, with_entry, with_variable
 from reconciler.modules.cron import Cron
 from reconciler.resource import Diff
@@ -244,7 +244,7 @@ class TestRefusals:
     def test_what_would_break_the_crontab_is_refused(
         self, plan: Any, params: dict[str, Any]
     ) -> None:
-        with pytest.raises(Unsupported):
+        with pytest.raises(SchemaError):
             plan(Cron(**{"name": "a", **params}))
 
     def test_a_trailing_newline_of_a_yaml_block_is_no_matter(self, machine: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import NotYet, ResourceError, UnsafePath, Unsupported
+from reconciler.errors import NotYet, ResourceError, SchemaError, UnsafePath, Unsupported
 from reconciler.modules._mode import is_mode, mode_bits, mode_text
 from reconciler.modules.file import File
 from reconciler.resource import Content, Diff, Resource
@@ -68,8 +68,8 @@ class TestModes:
             assert is_mode(text)
             return
         assert not is_mode(text)
-        with pytest.raises(Unsupported, match="is not a mode") as caught:
-            mode_bits(text, 0, directory=False)
+        with pytest.raises(SchemaError, match="is not a mode") as caught:
+            File("/etc/x", mode=text)
         assert '"0644"' in caught.value.hint
 
     def test_octal_digits_are_shown_as_four(self) -> None:
@@ -372,13 +372,24 @@ class TestAttributes:
         machine.put("/etc/x", "x")
         converge(File("/etc/x", modification_time="202001020304.05", access_time="preserve"))
         assert machine.path("/etc/x").stat().st_mtime == 1577934245
-        with pytest.raises(Unsupported, match="is not a time"):
-            converge(File("/etc/x", modification_time="now"))
+        with pytest.raises(SchemaError, match="is not a time"):
+            File("/etc/x", modification_time="now")
 
-    def test_a_mode_that_is_none_is_an_error_in_words(self, machine: Any, plan: Any) -> None:
-        machine.put("/etc/x", "x")
-        with pytest.raises(Unsupported, match="is not a mode"):
-            plan(File("/etc/x", mode="rw-r--r--"))
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"path": "etc/x"},
+            {"path": "/etc/../x"},
+            {"path": "/etc/x", "state": "link"},
+            {"path": "/etc/x", "state": "hard", "src": ""},
+            {"path": "/etc/x", "recurse": True},
+            {"path": "/etc/x", "validate": "a 'b"},
+            {"path": "/etc/x", "validate": ""},
+        ],
+    )
+    def test_parameters_that_make_no_sense_are_errors_of_the_compile(self, params: Any) -> None:
+        with pytest.raises(SchemaError):
+            File(**params)
 
 
 class TestRelations:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import NotYet, ResourceError, Unsupported
+from reconciler.errors import NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.modules.group import Group
 from reconciler.resource import Diff
 
@@ -89,7 +89,7 @@ def test_a_host_without_the_tools_says_what_brings_them(machine: Any, monkeypatc
 def test_a_name_that_is_an_option_or_breaks_a_row_is_refused(
     machine: Any, plan: Any, name: str
 ) -> None:
-    with pytest.raises(Unsupported, match="cannot be the name of a group"):
+    with pytest.raises(SchemaError, match="cannot be the name of a group"):
         plan(Group(name))
     assert machine.ran == []
 

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import Moved, NotYet, ResourceError, TimedOut, UnsafePath, Unsupported
+from reconciler.errors import (
+    Moved,
+    NotYet,
+    ResourceError,
+    SchemaError,
+    TimedOut,
+    UnsafePath,
+    Unsupported,
+)
 from reconciler.modules import _lines
 from reconciler.modules.lineinfile import Lineinfile
 from reconciler.resource import Diff
@@ -335,7 +343,7 @@ class TestTraps:
         self, machine: Any, plan: Any, params: dict[str, Any], message: str
     ) -> None:
         machine.put(PATH, "x\n")
-        with pytest.raises(ResourceError, match=re.escape(message)):
+        with pytest.raises((SchemaError, ResourceError), match=re.escape(message)):
             plan(Lineinfile(PATH, **params))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import NotYet, ResourceError, Unsupported
+from reconciler.errors import NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.host import Account
 from reconciler.modules import _home
 from reconciler.modules.user import User
@@ -282,7 +282,7 @@ class TestRefusals:
     def test_a_name_that_is_an_option_or_breaks_a_row(
         self, machine: Any, plan: Any, name: str
     ) -> None:
-        with pytest.raises(Unsupported, match="cannot be the name of a user"):
+        with pytest.raises(SchemaError, match="cannot be the name of a user"):
             plan(User(name))
         assert machine.ran == []
 
@@ -290,11 +290,11 @@ class TestRefusals:
         "params", [{"comment": "a:b"}, {"home": "/a\nb"}, {"shell": "/bin/sh:x"}]
     )
     def test_a_value_that_breaks_a_row(self, plan: Any, params: Any) -> None:
-        with pytest.raises(Unsupported, match="contains ':' or a new line"):
+        with pytest.raises(SchemaError, match="contains ':' or a new line"):
             plan(User("ann", **params))
 
     def test_a_group_that_is_an_option(self, plan: Any) -> None:
-        with pytest.raises(Unsupported, match="name of a group"):
+        with pytest.raises(SchemaError, match="name of a group"):
             plan(User("ann", groups=["-x"]))
 
     def test_a_user_of_a_name_service_is_seen_and_not_changed(
