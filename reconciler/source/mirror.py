@@ -1,0 +1,337 @@
+"""A bare copy of the state repo on this host: what was fetched, and the agent's own pointers.
+
+Only `fetch` writes objects into it, complete packs that were checked beside it. It holds no loose
+objects, no hooks, no remote and no configuration but the constant one, so that damage shows at
+once; a damaged mirror is made anew in another directory and swapped in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from reconciler.errors import ConfigError, LockBusy, SourceError, UsageError
+from reconciler.source.git import OPTIONS, TIMEOUT, Git
+from reconciler.source.process import Ended, run
+from reconciler.source.refs import OWN, POINTERS, is_id
+
+#: More packs than this are made one: each fetch that brings something adds one.
+MANY_PACKS = 50
+#: Where a pack waits until it is known to be whole and sound.
+QUARANTINE = "quarantine"
+
+_CONFIG = {
+    "sha1": "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n",
+    "sha256": "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n"
+    "[extensions]\n\tobjectformat = sha256\n",
+}
+_HEAD = "ref: refs/heads/none\n"
+_LOOSE_REF = re.compile(rb"(?:[0-9a-f]{40}|[0-9a-f]{64})\n")
+#: Files that would change what history looks like, or bring objects from elsewhere.
+_FOREIGN = ("shallow", "info/grafts", "objects/info/alternates", "objects/info/commit-graph")
+
+
+class Ref(NamedTuple):
+    """What a ref names: an object, and the commit behind it if that is a tag."""
+
+    id: str
+    commit: str
+
+
+def mirror_path(directory: str, url: str, ref: str) -> str:
+    """Where the mirror of one ref of one repository lies: no two share a place."""
+    digest = hashlib.sha256(f"{url}\n{ref}".encode()).hexdigest()
+    return os.path.join(directory, f"mirror-{digest[:32]}.git")
+
+
+class Mirror:
+    """The mirror at `path`, which need not exist before the first fetch."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a directory, sound or not."""
+        return os.path.isdir(self.path)
+
+    @property
+    def git(self) -> Git:
+        """The git program in it. Raises UsageError where there is no mirror yet."""
+        return Git(self.path)
+
+    @property
+    def algorithm(self) -> str:
+        """The kind of object ids: `sha1` or `sha256`."""
+        return "sha256" if self._read("config") == _CONFIG["sha256"].encode() else "sha1"
+
+    # -- looking -------------------------------------------------------------------------
+
+    def refs(self) -> dict[str, Ref]:
+        """Every ref by its full name. Raises SourceError if one names nothing."""
+        fields = "%(objectname) %(objecttype) %(*objectname) %(refname)"
+        found: dict[str, Ref] = {}
+        for line in self.git.run("for-each-ref", f"--format={fields}").decode().splitlines():
+            id_, kind, peeled, name = line.split(" ", 3)
+            found[name] = Ref(id_, id_ if kind == "commit" else peeled)
+        return found
+
+    def pointer(self, name: str) -> str:
+        """The commit that an own pointer names, "" for none. Raises UsageError, SourceError."""
+        found = self.refs().get(_own(name)) if self.exists else None
+        return found.commit if found else ""
+
+    def has(self, commit: str) -> bool:
+        """Whether this commit is here."""
+        return is_id(commit) and self.ask("cat-file", "-e", f"{commit}^{{commit}}").ok
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `new` is `old` or was made on top of it; what is not known is not so."""
+        return is_id(old) and is_id(new) and self.ask("merge-base", "--is-ancestor", old, new).ok
+
+    def commits(self, since: str, head: str, most: int) -> list[str]:
+        """The ids of what is in `head` and not in `since`, newest first; not more than `most`.
+
+        Raises SourceError.
+        """
+        wanted = [f"--max-count={most}", "--topo-order", head, *([f"^{since}"] if since else [])]
+        return self.git.run("rev-list", *wanted).decode("ascii").split()
+
+    def damage(self, *, deep: bool = False) -> str:
+        """What is wrong with it, "" for nothing; `deep` reads every object, which takes long."""
+        if not self.exists:
+            return "it does not exist"
+        try:
+            found = self._shape() or self._empty_file()
+            if found:
+                return found
+            self.refs()
+        except (OSError, SourceError, UsageError) as error:
+            return getattr(error, "message", str(error))
+        if deep:
+            checked = self.ask("fsck", "--full", "--no-dangling", "--no-progress", seconds=600)
+            return "" if checked.ok else checked.said.splitlines()[-1][:200] or "git fsck failed"
+        return ""
+
+    def size(self) -> int:
+        """Bytes of everything in it."""
+        return sum(found.st_size for _, found in _walk(self.path))
+
+    # -- acting --------------------------------------------------------------------------
+
+    def point(self, name: str, commit: str) -> None:
+        """Make an own pointer name a commit; "" takes it away. Raises UsageError, SourceError."""
+        self.update({_own(name): commit})
+
+    def update(self, refs: dict[str, str]) -> None:
+        """Make refs name objects, all or none of them; "" takes one away. Raises SourceError."""
+        lines = "".join(
+            f"update {name} {id_}\n" if id_ else f"delete {name}\n" for name, id_ in refs.items()
+        )
+        done = self.ask("update-ref", "--no-deref", "--stdin", input=lines.encode())
+        if not done.ok:
+            raise SourceError(f"cannot move refs of {self.path}: {done.said[:300]}")
+
+    def ask(self, *args: str, seconds: float = TIMEOUT, input: bytes = b"") -> Ended:
+        """How a git command in the mirror ended. Raises SourceError if there is no git."""
+        git = self.git
+        owner = git.owner()
+        who = {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
+        try:
+            return run(
+                ["git", *OPTIONS, "-c", "core.commitGraph=false", *args],
+                git.environment(),
+                seconds=seconds,
+                cap=64 << 20,
+                input=input,
+                cwd=self.path,
+                **who,
+            )
+        except OSError as error:
+            raise SourceError(f"cannot start git in {self.path}: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one that writes. Raises LockBusy, ConfigError, SourceError."""
+        self._check_owner()
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(f"{self.path}.lock", flags, 0o600)
+        except OSError as error:
+            raise SourceError(f"cannot lock {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise LockBusy(
+                f"another fetch is writing to {self.path}", hint="wait for it to end"
+            ) from None
+        finally:
+            os.close(fd)
+
+    def tidy(self) -> None:
+        """Take away what a killed fetch left behind. To be called under the lock only."""
+        old = f"{self.path}.old"
+        if not self.exists and os.path.isdir(old):
+            os.rename(old, self.path)
+        for leftover in (old, f"{self.path}.new", os.path.join(self.path, QUARANTINE)):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for path, _ in _walk(self.path):
+            name = os.path.basename(path)
+            if name.endswith(".lock") or name.startswith(("tmp_", ".tmp-")):
+                os.unlink(path)
+
+    def create(self, algorithm: str = "sha1") -> None:
+        """Make an empty mirror where there is nothing. Raises OSError."""
+        make_repository(self.path, algorithm)
+
+    def replace_by(self, other: Mirror) -> Sequence[str]:
+        """Put another mirror in the place of this one; gives the pointers that got lost.
+
+        Pointers move along where the other has their commits. Raises SourceError, OSError.
+        """
+        pointers = self._pointers()
+        kept = {OWN + name: id_ for name, id_ in pointers.items() if other.has(id_)}
+        if kept:
+            other.update(kept)
+        if self.exists:
+            os.rename(self.path, f"{self.path}.old")
+        os.rename(other.path, self.path)
+        sync(os.path.dirname(self.path))
+        shutil.rmtree(f"{self.path}.old", ignore_errors=True)
+        return [name for name in pointers if OWN + name not in kept]
+
+    def pack_up(self) -> None:
+        """Make one pack of many, and forget what no ref reaches."""
+        if len(self._packs()) > MANY_PACKS:
+            memory = ("-c", "pack.threads=1", "-c", "pack.windowMemory=64m")
+            self.ask(*memory, "repack", "-a", "-d", "-q", seconds=300)
+
+    # -- details -------------------------------------------------------------------------
+
+    def _check_owner(self) -> None:
+        if self.exists and os.stat(self.path).st_uid != os.geteuid():
+            raise ConfigError(
+                f"{self.path} belongs to another user, who must be the one to fetch",
+                hint=f"chown -R the mirror to the user of the agent: ls -ld {self.path}",
+            )
+
+    def _shape(self) -> str:
+        """Whether the small files are what we wrote, and nothing is there that we never write."""
+        if self._read("HEAD") != _HEAD.encode():
+            return "HEAD is not as it was written"
+        if self._read("config") not in [text.encode() for text in _CONFIG.values()]:
+            return "config is not as it was written"
+        for name in _FOREIGN:
+            if os.path.lexists(os.path.join(self.path, name)):
+                return f"{name} does not belong there"
+        for path, _ in _walk(os.path.join(self.path, "refs")):
+            with open(path, "rb") as file:
+                if not _LOOSE_REF.fullmatch(file.read(200)):
+                    return f"{os.path.relpath(path, self.path)} is not the name of an object"
+        packed = self._read("packed-refs")
+        if packed is not None and not re.fullmatch(
+            rb"#[^\n]*\n(?:[\^0-9a-f]{40,65}[^\n]*\n)*", packed
+        ):
+            return "packed-refs is garbage"
+        return ""
+
+    def _empty_file(self) -> str:
+        """Power loss leaves files of no length; a pack without its index is lost as well."""
+        names: set[str] = set()
+        for path, found in _walk(os.path.join(self.path, "objects")):
+            names.add(os.path.basename(path))
+            if found.st_size == 0 and not path.endswith(".keep"):
+                return f"{os.path.relpath(path, self.path)} is empty"
+        for name in names:
+            stem, ending = os.path.splitext(name)
+            other = {".pack": ".idx", ".idx": ".pack"}.get(ending)
+            if other is not None and stem + other not in names:
+                return f"{name} is without its {other}"
+        return ""
+
+    def _packs(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return [
+                n
+                for n in os.listdir(os.path.join(self.path, "objects/pack"))
+                if n.endswith(".pack")
+            ]
+        return []
+
+    def _pointers(self) -> dict[str, str]:
+        """The own pointers, as far as they can be read from a damaged mirror."""
+        found: dict[str, str] = {}
+        for name in POINTERS:
+            text = (self._read(OWN + name) or b"").strip().decode("ascii", "replace")
+            if is_id(text):
+                found[name] = text
+        return found
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            with open(os.path.join(self.path, name), "rb") as file:
+                return file.read(1 << 20)
+        except OSError:
+            return None
+
+
+def make_repository(
+    path: str, algorithm: str, alternate: str = "", refs: Sequence[str] = ()
+) -> None:
+    """An empty bare repository without a start of git.
+
+    alternate: objects that it may use as its own. refs: the ids that it says it has of them.
+    Raises OSError.
+    """
+    os.makedirs(path, mode=0o700)
+    for name in ("objects/pack", "objects/info", "refs/heads"):
+        os.makedirs(os.path.join(path, name), mode=0o700)
+    files = {"HEAD": _HEAD, "config": _CONFIG[algorithm]}
+    if alternate:
+        files["objects/info/alternates"] = f"{alternate}\n"
+        lines = "".join(f"{id_} refs/have/{n}\n" for n, id_ in enumerate(sorted(set(refs))))
+        files["packed-refs"] = f"# pack-refs with: sorted \n{lines}"
+    for name, text in files.items():
+        with open(os.path.join(path, name), "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def sync(directory: str) -> None:
+    """Make the names in a directory durable. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _own(name: str) -> str:
+    if name not in POINTERS:
+        raise UsageError(
+            f"{name!r} is no pointer of the agent", hint=f"one of {', '.join(POINTERS)}"
+        )
+    return OWN + name
+
+
+def _walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Regular files and links below a directory; what vanishes meanwhile is left out."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(top) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
+                    yield entry.path, found

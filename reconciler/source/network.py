@@ -1,0 +1,301 @@
+"""git that speaks to a remote: one protocol, constant configuration, limits for every child.
+
+The one file in which git may use the network. Everything that a caller, a user or a server
+could bend is pinned on the command line or in an environment made here; keys and passwords are
+in files and in the environment, never among the arguments.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import socket
+from dataclasses import dataclass
+
+from reconciler.errors import ReconcilerError, SourceError, UnknownServer
+from reconciler.source.git import ENVIRONMENT, OPTIONS
+from reconciler.source.process import Ended, run
+from reconciler.source.remote import Remote, redact
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a fetch may cost. Times in seconds, the rest in bytes; `objects` is a number.
+
+    total: for all that one remote does. poll: for asking what a ref names. connect: until it
+    answers. stall: at less than 1 KiB/s. mirror: the whole mirror. memory: each process.
+    """
+
+    total: float = 300.0
+    poll: float = 60.0
+    connect: float = 15.0
+    stall: int = 30
+    mirror: int = 2 << 30
+    memory: int = 1 << 30
+    objects: int = 1_000_000
+
+
+#: What `-c` pins beside what every git process of ours is told.
+_PINS = {
+    "credential.helper": "",
+    "fetch.fsckObjects": "true",
+    "transfer.fsckObjects": "true",
+    "transfer.unpackLimit": "1",  # always a pack: one file, whose size has a limit
+    "fetch.unpackLimit": "1",
+    "fetch.recurseSubmodules": "false",
+    "fetch.writeCommitGraph": "false",
+    "fetch.negotiationAlgorithm": "consecutive",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "core.bigFileThreshold": "16m",
+    "core.packedGitWindowSize": "32m",
+    "core.packedGitLimit": "256m",
+    "pack.threads": "1",
+    "pack.windowMemory": "64m",
+    "http.sslVerify": "true",
+    "http.lowSpeedLimit": "1024",
+    "http.emptyAuth": "false",
+    "http.saveCookies": "false",
+}
+
+#: A constant: what differs between remotes is in variables that this shell text quotes.
+_SSH = " ".join(
+    [
+        "exec ssh -F none -a -x -T",
+        '-o UserKnownHostsFile="$RECONCILER_KNOWN_HOSTS"',
+        '-o ConnectTimeout="$RECONCILER_CONNECT"',
+        "-o GlobalKnownHostsFile=/dev/null",
+        "-o StrictHostKeyChecking=yes",
+        "-o UpdateHostKeys=no",
+        "-o VerifyHostKeyDNS=no",
+        "-o BatchMode=yes",
+        "-o PreferredAuthentications=publickey",
+        "-o IdentitiesOnly=yes",
+        "-o IdentityAgent=none",
+        '-o IdentityFile="$RECONCILER_KEY"',
+        "-o ClearAllForwardings=yes",
+        "-o PermitLocalCommand=no",
+        "-o ProxyCommand=none",
+        "-o ControlPath=none",
+        "-o CanonicalizeHostname=no",
+        "-o ServerAliveInterval=10",
+        "-o ServerAliveCountMax=3",
+        "-o LogLevel=ERROR",
+    ]
+)
+
+
+def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: int) -> bytes:
+    """The output of a git command that may speak to `remote` and to nobody else.
+
+    room: the most bytes that a file may grow to. Raises SourceError, UnknownServer.
+    """
+    protocol = remote.place.protocol
+    pins = {**_PINS, f"protocol.{protocol}.allow": "always", "http.lowSpeedTime": str(limits.stall)}
+    seconds = limits.poll if args[0] == "ls-remote" else limits.total
+    bounds = [
+        f"--data={limits.memory}",
+        f"--fsize={room}",
+        f"--cpu={int(seconds) + 1}",
+        "--core=0",
+        "--nofile=256",
+    ]
+    pinned = [word for key, value in pins.items() for word in ("-c", f"{key}={value}")]
+    try:
+        ended = run(
+            ["prlimit", *bounds, "git", *OPTIONS, *pinned, *args],
+            environment(remote, limits),
+            seconds=seconds,
+            cap=16 << 20,
+            cwd=directory,
+        )
+    except OSError as error:
+        raise SourceError(
+            f"cannot start git: {error.strerror}", hint="it needs git and prlimit (util-linux)"
+        ) from error
+    if not ended.ok:
+        raise explain(ended, remote, seconds, room)
+    return ended.out
+
+
+def environment(remote: Remote, limits: Limits) -> dict[str, str]:
+    """All that git and its children know."""
+    place = remote.place
+    made = {**ENVIRONMENT, "GIT_ALLOW_PROTOCOL": place.protocol}
+    settings: dict[str, str] = {}
+    if place.protocol == "ssh":
+        made |= {
+            "GIT_SSH_COMMAND": _SSH,
+            "GIT_SSH_VARIANT": "ssh",
+            "RECONCILER_KNOWN_HOSTS": remote.known_hosts or os.devnull,
+            "RECONCILER_KEY": remote.deploy_key or "none",
+            "RECONCILER_CONNECT": str(max(1, int(limits.connect))),
+        }
+    elif place.protocol == "https":
+        password = remote.password()
+        settings["http.proxy"] = remote.proxy
+        # A redirect would take the password along.
+        settings["http.followRedirects"] = "false" if password else "initial"
+        if remote.ca_file:
+            settings["http.sslCAInfo"] = remote.ca_file
+        if password:
+            encoded = base64.b64encode(password.encode()).decode()
+            key = f"http.https://{place.host}:{place.port}/.extraHeader"
+            settings[key] = f"Authorization: Basic {encoded}"
+    else:
+        settings["safe.directory"] = place.path
+    made["GIT_CONFIG_COUNT"] = str(len(settings))
+    for n, (key, value) in enumerate(settings.items()):
+        made |= {f"GIT_CONFIG_KEY_{n}": key, f"GIT_CONFIG_VALUE_{n}": value}
+    return made
+
+
+def reach(remote: Remote, limits: Limits) -> None:
+    """Find out in `limits.connect` seconds whether an https server answers; git would wait long.
+
+    Raises SourceError.
+    """
+    place = remote.place
+    if place.protocol != "https" or remote.proxy:
+        return
+    try:
+        socket.create_connection((place.host.strip("[]"), place.port), limits.connect).close()
+    except OSError as error:
+        reason = "it did not answer" if isinstance(error, TimeoutError) else error.strerror or error
+        raise SourceError(
+            f"cannot reach {place.host} port {place.port}: {reason}",
+            hint=f"try: curl -sv {remote.url}",
+        ) from error
+
+
+_Rule = tuple[str, str, str]
+#: What git, ssh and TLS libraries say: the cause in our words, and what to do.
+_CAUSES: tuple[_Rule, ...] = (
+    (
+        r"signal 2[54]|File too large|size limit",
+        "it is larger than the mirror may become",
+        "raise the limit of the mirror, or take large files out of the history",
+    ),
+    (
+        r"[Oo]ut of memory|cannot allocate|mmap failed",
+        "it needs more memory than a fetch may use",
+        "raise the limit of memory, or take large files out of the history",
+    ),
+    (
+        r"No space left on device",
+        "the disk is full",
+        "df -h; nothing that was there before is lost",
+    ),
+    (
+        r"Permission denied \(|no mutual signature|Load key",
+        "the server does not accept the deploy key",
+        "add its public half at the server: ssh-keygen -yf {key}",
+    ),
+    (
+        r"Authentication failed|could not read Username|returned error: 40[13]",
+        "the server wants other credentials",
+        "put user:password into a file of mode 0600 and name it as credentials",
+    ),
+    (
+        r"redirect|returned error: 30",
+        "the server sends us elsewhere, where we do not follow",
+        "configure the address that it names: curl -sI {url}/info/refs",
+    ),
+    (
+        r"certificate",
+        "its certificate is not one that we trust",
+        "name the authority that signed it as ca_file; check the clock: date",
+    ),
+    (
+        r"ould not resolve|Name or service not known|Temporary failure in name",
+        "the name of its host is not known",
+        "getent hosts {host}",
+    ),
+    (
+        r"dubious ownership",
+        "the repository belongs to another user",
+        "fetch as its owner, or give it to one user: chown -R USER {url}",
+    ),
+    (
+        r"not a git repository|not found|returned error: 404|does not appear to be a git",
+        "there is no repository at that address, or it may not be seen with these credentials",
+        "git ls-remote {url}",
+    ),
+    (
+        r"transport '\S+' not allowed",
+        "the address leads to another protocol",
+        "configure an address of https, ssh or an absolute path",
+    ),
+    (
+        r"shallow",
+        "the repository there has no whole history",
+        "git fetch --unshallow in it",
+    ),
+    (
+        r"fsck|bad object|invalid|did not receive expected|corrupt|inflate|SHA1 mismatch|index-pack",
+        "what it sent is damaged or malformed",
+        "git fsck --full in the repository there",
+    ),
+    (
+        r"Operation too slow|timed out|[Tt]imeout",
+        "it is too slow, or stopped to answer",
+        "is its network or its disk in trouble?",
+    ),
+    (
+        r"refused|reset by peer|unreachable|hung up|Connection closed|early EOF|unexpected disconnect"
+        r"|Broken pipe|Empty reply|No route",
+        "the connection failed",
+        "is the server up? the next poll tries again",
+    ),
+)
+
+
+def explain(ended: Ended, remote: Remote, seconds: float, room: int) -> ReconcilerError:
+    """Why a fetch failed, in the words of an operator."""
+    place = remote.place
+    said = redact(ended.err.decode("utf-8", "replace"))
+    if "Host key verification failed" in said or "HOST IDENTIFICATION HAS CHANGED" in said:
+        return _unknown_host(remote, "HAS CHANGED" in said)
+    where = f"{remote.name} ({remote.url})"
+    if ended.stopped == "time":
+        return SourceError(
+            f"{where}: it took longer than {seconds:.0f} s",
+            hint="is the server or the network in trouble? the next poll tries again",
+        )
+    if ended.stopped == "output":
+        return SourceError(
+            f"{where}: it sends names of refs without end", hint=f"git ls-remote {remote.url}"
+        )
+    last = _last(said)
+    for pattern, cause, hint in _CAUSES:
+        if re.search(pattern, said):
+            if pattern.startswith("signal"):
+                cause += f" (room for {room >> 20} MiB)"
+            filled = hint.format(key=remote.deploy_key or "KEY", url=remote.url, host=place.host)
+            return SourceError(f"{where}: {cause}: {last}", hint=filled)
+    return SourceError(
+        f"{where}: {last or 'git failed and said nothing'}", hint=f"git ls-remote {remote.url}"
+    )
+
+
+def _last(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal:", "error:", "remote: fatal:"))]
+    return (fatal or lines or [""])[0].removeprefix("fatal: ").removeprefix("error: ")[:300]
+
+
+def _unknown_host(remote: Remote, changed: bool) -> UnknownServer:
+    place = remote.place
+    known = remote.known_hosts or "/etc/reconciler/known_hosts"
+    name, port = place.host.strip("[]"), place.port
+    listed = name if port == 22 else f"[{name}]:{port}"
+    what = "another key than the one in" if changed else "a key that is not in"
+    replace = f"forget the old key:  ssh-keygen -f {known} -R '{listed}'\n" if changed else ""
+    return UnknownServer(
+        f"{remote.name} ({remote.url}): the server shows {what} {known}",
+        hint=f"get its keys:        ssh-keyscan -p {port} {name} > server-keys\n"
+        "compare with what its owner publishes:  ssh-keygen -lf server-keys\n"
+        f"{replace}"
+        f"only if they agree:  cat server-keys >> {known}",
+    )
