@@ -41,6 +41,9 @@ class Declaration:
     mark: where it is declared. title: what its author called it.
     requires, notify: ids. handler: acts only when notified. timeout: seconds.
     declared_as: the type that was written, where compile made another of it.
+    drift: what the agent does when the machine moves away: `heal`, `warn`, `ignore`; "" is what
+    the host says. prune: what happens once this is declared no more: `keep`, `restore`,
+    `delete`; "" is what the host says.
     """
 
     type: str
@@ -56,6 +59,8 @@ class Declaration:
     no_log: bool = False
     declared_as: str = ""
     role: str = ""
+    drift: str = ""
+    prune: str = ""
 
     @property
     def id(self) -> str:
@@ -79,6 +84,8 @@ class Declaration:
             "no_log": self.no_log,
             "declared_as": self.declared_as,
             "role": self.role,
+            "drift": self.drift,
+            "prune": self.prune,
         }
         document.update({name: value for name, value in optional.items() if value})
         if self.timeout != TIMEOUT:
@@ -103,6 +110,8 @@ class Declaration:
             no_log=bool(get("no_log", False)),
             declared_as=str(get("declared_as", "")),
             role=str(get("role", "")),
+            drift=str(get("drift", "")),
+            prune=str(get("prune", "")),
         )
 
 

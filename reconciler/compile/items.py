@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.catalog import TIMEOUT
@@ -18,6 +18,7 @@ from reconciler.yamldoc import Map, Seq
 KEYWORDS = (
     "name", "when", "loop", "loop_control", "loop_var", "index_var", "notify", "tags", "requires",
     "timeout", "no_log", "vars", "become", "become_user", "become_method", "become_flags", "listen",
+    "drift", "prune",
 )  # fmt: skip
 #: Names that a state repo cannot give a meaning of its own.
 RESERVED = {
@@ -28,6 +29,9 @@ BUILTIN = ("ansible.builtin.", "ansible.legacy.")
 SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)\Z")
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 TEXTS = Kind("list", (Kind("str"),))
+#: What the agent does when the machine moves away, and once a resource is declared no more.
+DRIFT = ("heal", "warn", "ignore")
+PRUNE = ("keep", "restore", "delete")
 
 Texts = tuple[tuple[str, Mark], ...]
 
@@ -69,6 +73,8 @@ class Item:
     no_log: bool = False
     vars: Map | None = None
     handler: bool = False
+    drift: str = ""
+    prune: str = ""
 
 
 class Reader:
@@ -139,6 +145,8 @@ class Reader:
             no_log=self._flag(node, "no_log"),
             vars=self.vars(node),
             handler=handler,
+            drift=self._choice(node, "drift", DRIFT, handler),
+            prune=self._choice(node, "prune", PRUNE, handler),
         )
 
     def _type_key(self, node: Map) -> str | None:
@@ -306,6 +314,16 @@ class Reader:
         if not isinstance(value, bool):
             self._error(f"'{key}' is true or false", node.place(key), "")
         return value is True
+
+    def _choice(self, node: Map, key: str, words: Sequence[str], handler: bool) -> str:
+        value = node.get(key)
+        if value is None:
+            return ""
+        if handler:
+            self._error(f"'{key}' is for resources, not for handlers", node.key_place(key), "take it out: a handler owns nothing")
+        elif value not in words:
+            self._error(f"'{key}' is {', '.join(words[:-1])} or {words[-1]}, not {value!r}", node.place(key), nearest(str(value), words))
+        return str(value)
 
     def _become(self, node: Map) -> None:
         user = node.get("become_user", "root")

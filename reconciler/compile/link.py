@@ -87,6 +87,8 @@ class Linker:
             no_log=item.no_log,
             declared_as=draft.declared_as,
             role=draft.role,
+            drift=item.drift,
+            prune=item.prune,
         )
 
     def _lookup(self, names: Sequence[tuple[str, Mark]], known: Mapping[str, list[str]], what: str) -> Iterator[str]:
@@ -131,6 +133,8 @@ def _united(one: Declaration, other: Declaration) -> Declaration:
         requires=_distinct((*one.requires, *other.requires)),
         notify=_distinct((*one.notify, *other.notify)),
         timeout=max(one.timeout, other.timeout),
+        drift=one.drift or other.drift,
+        prune=one.prune or other.prune,
     )
 
 
