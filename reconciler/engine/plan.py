@@ -89,7 +89,7 @@ def look(order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool) -> L
         read_ahead((node.resource for node in order.nodes), host)
         for node in order.nodes:
             waits = [one for one in sorted(order.requires[node.id]) if found[one].pending]
-            step = _look_at(node, host, found, order, waits or opaque[-1:])
+            step = _look_at(node, host, found, order, waits or opaque[-1:], known)
             if step.pending and step.diff is not None:
                 text = diff and room > 0
                 result = described(step.result, node, step.diff, host, known, text=text)
@@ -160,7 +160,12 @@ def chain(first: str, result_of: Callable[[str], Result]) -> str:
 
 
 def _look_at(
-    node: Node, host: Host, found: Mapping[str, Step], order: Order, waits: Sequence[str]
+    node: Node,
+    host: Host,
+    found: Mapping[str, Step],
+    order: Order,
+    waits: Sequence[str],
+    known: Mapping[str, Known],
 ) -> Step:
     declaration = node.declaration
     result = Result(node.id, "ok", declaration.mark, declaration.title, tags=declaration.tags)
@@ -179,53 +184,34 @@ def _look_at(
         if not waits:
             return Step(node, failure(result, error, no_log=declaration.no_log))
         reason = f"after {', '.join(waits)}"
-        if node.resource.opaque:
-            return Step(
-                node,
-                replace(
-                    result,
-                    status="unknown",
-                    action="run",
-                    reason=f"decided {reason}",
-                    because=tuple(waits),
-                ),
-            )
         wish = Diff(None, node.resource.desired())
-        if not wish:
-            return Step(
-                node,
-                replace(
-                    result,
-                    status="unknown",
-                    action="remove",
-                    reason=f"decided {reason}",
-                    because=tuple(waits),
-                ),
-            )
-        return Step(
-            node, replace(result, status="pending", reason=reason, because=tuple(waits)), wish
-        )
+        if node.resource.opaque or not wish:
+            verb = "run" if node.resource.opaque else "remove"
+            return Step(node, _undecided(result, verb, f"decided {reason}", waits))
+        pending = replace(result, status="pending", reason=reason, because=tuple(waits))
+        return Step(node, pending, wish)
     except ResourceError as error:
-        if waits and any(one in order.requires[node.id] for one in waits):
+        if any(one in order.requires[node.id] for one in waits):
             reason = f"decided after {', '.join(waits)}; now: {error.message}"
-            return Step(
-                node,
-                replace(
-                    result, status="unknown", action="change", reason=reason, because=tuple(waits)
-                ),
-            )
+            return Step(node, _undecided(result, "change", reason, waits))
         return Step(node, failure(result, error, no_log=declaration.no_log))
     if diff:
         return Step(node, replace(result, status="pending"), diff)
-    if diff.after is None and waits and found[waits[0]].node.resource.opaque:
-        # What a package brings is not known before, so what must not be there is looked at again.
+    brought = diff.after is None and waits and found[waits[0]].node.resource.opaque
+    if brought and not is_settled(node, known):
+        # What a package brings is not known before it was there once.
         reason = f"absent now; looked at again after {waits[0]}"
-        return Step(
-            node,
-            replace(result, status="unknown", action="remove", reason=reason, because=tuple(waits)),
-            diff,
-        )
+        return Step(node, _undecided(result, "remove", reason, waits), diff)
     return Step(node, result, diff)
+
+
+def _undecided(result: Result, verb: str, reason: str, waits: Sequence[str]) -> Result:
+    return replace(result, status="unknown", action=verb, reason=reason, because=tuple(waits))
+
+
+def is_settled(node: Node, known: Mapping[str, Known]) -> bool:
+    """Whether an earlier run converged this very wish: what differs now is drift."""
+    return known.get(node.id) == Known(wish_digest(node.declaration), True)
 
 
 def failure(result: Result, error: ReconcilerError, *, no_log: bool) -> Result:
@@ -243,14 +229,12 @@ def described(
         return result
     hidden = node.declaration.no_log
     verb = "remove" if diff.after is None else "create" if diff.before is None else "change"
-    was = known.get(node.id)
-    drift = was is not None and was.converged and was.wish == wish_digest(node.declaration)
     return replace(
         result,
         action="run" if node.resource.opaque and diff.before == {"done": False} else verb,
         changes=shown(diff, hidden),
         diff="" if hidden or not text or not _showable(diff) else _text(node, diff, host),
-        cause="corrective" if drift else "intentional",
+        cause="corrective" if is_settled(node, known) else "intentional",
     )
 
 
