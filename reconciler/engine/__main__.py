@@ -62,6 +62,10 @@ def _serve(wire: Wire, boundary: Boundary) -> None:
                 request = wire.receive()
         except (EOFError, Interrupted):
             return
+        except ProtocolError as error:
+            # What follows will make no sense either.
+            wire.send({"error": error_to_json(error)})
+            return
         try:
             wire.send(_answer(wire, request, boundary))
         except (EOFError, BrokenPipeError):
