@@ -28,6 +28,7 @@ from jinja2.filters import do_replace
 from jinja2.utils import pass_context, pass_environment, pass_eval_context
 
 from reconciler.compile import ipfilters, sandbox, units, versions
+from reconciler.errors import YamlError
 from reconciler.yamldoc import dump, load
 
 #: Of Jinja2's own: their results are not the same every time.
@@ -201,7 +202,11 @@ def from_json(text: object) -> Any:
 
 
 def from_yaml(text: object) -> Any:
-    return plain(load(str(text).encode(), "from_yaml"))
+    try:
+        return plain(load(str(text).encode(), ""))
+    except YamlError as error:
+        line = error.mark.line if error.mark else 0
+        raise TemplateRuntimeError(f"this is not YAML: {error.message}, in line {line} of the text") from error
 
 
 # -- lists and mappings ------------------------------------------------------------------

@@ -153,12 +153,13 @@ class Scope:
         """Everybody who defines the name, low to high: (layer, value as written, mark)."""
         found: list[tuple[str, object, Mark]] = []
         for scope in reversed(list(self.chain())):
-            found += [
+            own = [
                 (layer.name, layer.values[name], layer.values.place(name))
                 for layer in scope.layers
                 if name in layer.values
             ]
-            if name in scope.final:
+            found += own
+            if name in scope.final and not own:
                 found.append(("facts" if name in ("facts", "ansible_facts") else "built in", scope.final[name], Mark("")))
         return found
 

@@ -19,6 +19,7 @@ PLAY_KEYS = (
     "become_method", "become_flags", "gather_facts",
 )  # fmt: skip
 ROLE_KEYS = ("role", "name", "vars", "when", "tags", "become", "become_user")
+NOT_OF_ROLES = ("delegate_to", "ignore_errors", "run_once", "environment", "serial")
 #: What Ansible's role layout has and ours has elsewhere.
 ELSEWHERE = {
     "tasks": "write the resources into main.yml of the role",
@@ -175,7 +176,9 @@ class SiteReader:
     def _use(self, node: Map, mark: Mark) -> Iterator[RoleUse]:
         for key in node:
             if key not in ROLE_KEYS:
-                hint = advice.KEYWORDS.get(str(key), f"parameters of a role stand under vars: {{{key}: ...}}")
+                hint = f"parameters of a role stand under vars: {{{key}: ...}}"
+                if key in NOT_OF_ROLES:
+                    hint = advice.KEYWORDS[str(key)]
                 self._error(f"a role has no '{key}'", node.key_place(key), hint)
         name = node.get("role", node.get("name"))
         if not isinstance(name, str):

@@ -251,11 +251,11 @@ def _environment(loader: BaseLoader, lookup: Callable[..., object]) -> Sandbox:
         extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"],
     )
     environment.join_path = _join_path  # type: ignore[method-assign]
-    environment.filters.update(filters.FILTERS)
-    environment.filters["_counted"] = counted
     for name in filters.REMOVED:
         environment.filters.pop(name, None)
         environment.globals.pop(name, None)
+    environment.filters.update(filters.FILTERS)
+    environment.filters["_counted"] = counted
     environment.tests.update(filters.TESTS)
     environment.globals.update(filters.functions(lookup))
     return environment
