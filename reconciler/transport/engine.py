@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import reconciler
 from reconciler.catalog import Plan, Report
@@ -24,6 +24,7 @@ from reconciler.errors import Interrupted, ProtocolError, ReconcilerError
 from reconciler.transport.link import Ended, Link
 from reconciler.transport.process import Process
 
+T = TypeVar("T")
 Contents = Callable[[str], Iterable[bytes]]
 Secrets = Callable[[], Mapping[str, str]]
 OnEvent = Callable[[Message], None]
@@ -80,10 +81,7 @@ class Engine:
     def facts(self) -> dict[str, Any]:
         """What the host says about itself. Raises ReconcilerError."""
         answer = self._ask({"op": "facts"}, None)
-        facts = answer.get("facts")
-        if not isinstance(facts, dict):
-            raise ProtocolError("the engine answered without facts")
-        return facts
+        return self._taken(answer, "facts", dict)
 
     def plan(
         self,
@@ -100,7 +98,7 @@ class Engine:
         secrets: handle -> value; asked only if the catalog has handles. Raises ReconcilerError.
         """
         answer = self._ask({"op": "plan", "diff": diff}, catalog, content, secrets, on_event)
-        return Plan.from_json(_object(answer, "plan"))
+        return self._taken(answer, "plan", Plan.from_json)
 
     def apply(
         self,
@@ -116,7 +114,7 @@ class Engine:
         """Converge the host; like `plan`. lock_timeout: seconds to wait for another run."""
         request: Message = {"op": "apply", "diff": diff, "mode": mode, "lock_timeout": lock_timeout}
         answer = self._ask(request, catalog, content, secrets, on_event)
-        return Report.from_json(_object(answer, "report"))
+        return self._taken(answer, "report", Report.from_json)
 
     def _ask(
         self,
@@ -201,9 +199,12 @@ class Engine:
         except ReconcilerError as error:
             self._wire.send({"error": error_to_json(error)})
 
-
-def _object(answer: Message, name: str) -> Mapping[str, object]:
-    value = answer.get(name)
-    if not isinstance(value, dict):
-        raise ProtocolError(f"the engine answered without a {name}")
-    return value
+    def _taken(self, answer: Message, name: str, read: Callable[[dict[str, Any]], T]) -> T:
+        """What a request was about, read from its answer."""
+        value = answer.get(name)
+        try:
+            if isinstance(value, dict):
+                return read(value)
+        except ProtocolError as error:
+            raise self._distrust(error) from None
+        raise self._distrust(ProtocolError(f"the engine answered without its {name}"))

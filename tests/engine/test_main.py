@@ -108,7 +108,9 @@ def test_requests_are_served_one_after_the_other(engine: Speaker, tmp_path: Path
         ({"op": "facts", "root": "/does/not/exist"}, "is not a directory"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_answered(engine: Speaker, request_: Message, said: str) -> None:
+def test_a_request_that_makes_no_sense_is_answered(
+    engine: Speaker, request_: Message, said: str
+) -> None:
     assert said in str(error(engine.ask(request_))["message"])
     assert "facts" in engine.ask({"op": "facts"})
 
@@ -117,7 +119,9 @@ def test_a_catalog_that_is_none_is_answered(engine: Speaker) -> None:
     assert error(engine.ask({"op": "plan"}, {"schema": "x"}))["type"] == "ProtocolError"
 
 
-def test_an_unknown_type_names_the_declaration_and_its_place(engine: Speaker, tmp_path: Path) -> None:
+def test_an_unknown_type_names_the_declaration_and_its_place(
+    engine: Speaker, tmp_path: Path
+) -> None:
     odd = Declaration("nonsense", "x", {}, Mark("site.yml", 7))
     found = error(engine.ask({"op": "plan", "root": str(tmp_path)}, catalog(odd)))
     assert found["type"] == "ConfigError"
@@ -135,7 +139,9 @@ def test_wrong_params_name_the_declaration_and_its_place(engine: Speaker, tmp_pa
     assert "file:/x" in str(found) and "site.yml" in str(found)
 
 
-def test_secrets_are_asked_for_only_where_there_are_handles(engine: Speaker, tmp_path: Path) -> None:
+def test_secrets_are_asked_for_only_where_there_are_handles(
+    engine: Speaker, tmp_path: Path
+) -> None:
     request = {"op": "plan", "root": str(tmp_path)}
     assert "plan" in engine.ask(request, catalog(file("/x", state="touch")))
     wish = catalog(file("/x", state="touch", owner={"$secret": "a"}))
@@ -159,7 +165,9 @@ def test_content_that_is_not_what_was_named_is_refused(engine: Speaker, tmp_path
     assert not (tmp_path / "x").exists()
 
 
-def test_what_a_module_prints_does_not_disturb_the_protocol(engine: Speaker, tmp_path: Path) -> None:
+def test_what_a_module_prints_does_not_disturb_the_protocol(
+    engine: Speaker, tmp_path: Path
+) -> None:
     loud = (
         "import os, sys\nfrom dataclasses import dataclass\nfrom reconciler.resource import Resource\n"
         "@dataclass(frozen=True)\nclass Loud(Resource):\n"
@@ -191,7 +199,9 @@ def test_deep_json_is_refused(engine: Speaker) -> None:
     assert error(engine.answer())["type"] == "ProtocolError"
 
 
-def test_a_controller_that_goes_away_in_the_middle_gets_no_trace(engine: Speaker, tmp_path: Path) -> None:
+def test_a_controller_that_goes_away_in_the_middle_gets_no_trace(
+    engine: Speaker, tmp_path: Path
+) -> None:
     engine.wire.send({"op": "plan", "root": str(tmp_path)})
 
 

@@ -81,12 +81,16 @@ def test_a_type_that_is_not_built_in_is_refused() -> None:
 def test_ring_0_imports_the_standard_library_and_itself_alone(name: str) -> None:
     """Whatever is in it would have to be on every host, in that version."""
     source = zipfile.ZipFile(io.BytesIO(pack())).read(name)
-    inside = {one.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for one in names(pack())}
+    inside = {
+        one.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for one in names(pack())
+    }
     for node in ast.walk(ast.parse(source, feature_version=(3, 9))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports do not say where they lead"
             module = node.module or ""
-            found = {module} if module in inside else {f"{module}.{alias.name}" for alias in node.names}
+            found = (
+                {module} if module in inside else {f"{module}.{alias.name}" for alias in node.names}
+            )
         elif isinstance(node, ast.Import):
             found = {alias.name for alias in node.names}
             module = ""
@@ -109,7 +113,11 @@ def test_it_answers_facts_plans_and_applies_wherever_it_lies(python: str, tmp_pa
     params = {"path": "/motd", "content": {"$content": [digest, len(content)]}, "mode": "0640"}
     catalog = Catalog("h", (Declaration("file", "/motd", params, Mark("site.yml", 1)),))
     process = subprocess.Popen(
-        [python, "-I", "-S", str(engine)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
+        [python, "-I", "-S", str(engine)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
     )
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     wire = Wire(process.stdout, process.stdin)  # type: ignore[arg-type]
