@@ -1,7 +1,7 @@
 """Runs on the host, before the engine: takes the engine out of the cache, or in from stdin.
 
 It travels as text to a `python3 -c` that may be any Python 3, and says so if that is too old;
-so it uses no syntax that is younger than 3.4. What it answers are lines on stdout:
+so it uses no syntax that is younger than 3.6. What it answers are lines on stdout:
 
     old 3.6.8       this Python is too old
     need            send the engine
@@ -19,15 +19,21 @@ import sys
 OLDEST = (3, 9)
 
 if sys.version_info < OLDEST:
-    os.write(1, ("old %d.%d.%d\n" % sys.version_info[:3]).encode())
+    os.write(1, ("old %d.%d.%d\n" % sys.version_info[:3]).encode())  # noqa: UP031  old syntax
     os._exit(1)
 
-import hashlib
-import importlib.machinery
-import importlib.util
-import marshal
-import pwd
-import stat
+# Only now: what an old Python lacks must not hide that it is old.
+import contextlib  # noqa: E402
+import hashlib  # noqa: E402
+import importlib.machinery  # noqa: E402
+import importlib.util  # noqa: E402
+import marshal  # noqa: E402
+import pwd  # noqa: E402
+import stat  # noqa: E402
+import types  # noqa: E402
+
+#: Dotted name of a module -> whether it is a package, and its text, or its code as bytes.
+Parts = dict[str, tuple[bool, "str | bytes"]]
 
 #: Engines that are kept: several versions of the tool may take turns on one host.
 KEEP = 3
@@ -39,14 +45,14 @@ ENVIRONMENT = {
 }
 
 
-def arrive(sha256, size, keep):
+def arrive(sha256: str, size: int, keep: bool) -> int:
     """Start the engine with this SHA-256 and size; its exit code. keep: use the cache."""
     os.chdir("/")
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     os.umask(0o077)
     tag = importlib.util.MAGIC_NUMBER.hex()[:4]
-    name = "%s-%s-%s" % (sha256, sys.implementation.cache_tag, tag)
+    name = "-".join((sha256, str(sys.implementation.cache_tag), tag))
     shelf = open_shelf() if keep else None
     parts = None if shelf is None else load(shelf, name)
     if parts is None:
@@ -63,13 +69,13 @@ def arrive(sha256, size, keep):
     try:
         from reconciler.engine.__main__ import main
     except ImportError as error:
-        os.write(1, ("error this Python is not whole: %s\n" % error).encode())
+        os.write(1, f"error this Python is not whole: {error}\n".encode())
         return 1
     os.write(1, b"go\n")
     return main()
 
 
-def take(size):
+def take(size: int) -> bytes:
     """`size` bytes from stdin, and not one more: what follows is for the engine."""
     pieces = []
     while size:
@@ -81,7 +87,7 @@ def take(size):
     return b"".join(pieces)
 
 
-def unpack(packed):
+def unpack(packed: bytes) -> Parts:
     """The modules of a zip: dotted name -> (whether it is a package, its text)."""
     # Here, because a host that has the engine in its cache has no use for them.
     import io
@@ -98,7 +104,7 @@ def unpack(packed):
     return parts
 
 
-def compiled(name, text):
+def compiled(name: str, text: str) -> bytes:
     """The code of a module, as bytes."""
     return marshal.dumps(compile(text, name.replace(".", "/") + ".py", "exec", dont_inherit=True))
 
@@ -106,27 +112,31 @@ def compiled(name, text):
 class Modules:
     """Imports modules from memory: each is text, or bytes that are compiled already."""
 
-    def __init__(self, parts):
+    def __init__(self, parts: Parts) -> None:
         self.parts = parts
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> "importlib.machinery.ModuleSpec | None":
+        """As importlib wants it."""
         if name not in self.parts:
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=self.parts[name][0])
 
-    def create_module(self, spec):
-        return None
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Nothing: modules are made in the usual way."""
 
-    def exec_module(self, module):
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run the module's code."""
         body = self.parts[module.__name__][1]
         code = body if isinstance(body, bytes) else compiled(module.__name__, body)
-        exec(marshal.loads(code), module.__dict__)
+        exec(marshal.loads(code), module.__dict__)  # noqa: S102, S302  ours, and whole
 
 
 # -- the cache -------------------------------------------------------------------------------
 
 
-def open_shelf():
+def open_shelf() -> "int | None":
     """A descriptor of the directory in which engines are kept; None where there is none to trust.
 
     Root's is in memory and gone after a reboot: looking at a host must not write to its disk.
@@ -138,10 +148,8 @@ def open_shelf():
     try:
         fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in names:
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=fd)
-            except FileExistsError:
-                pass
             above, fd = fd, os.open(name, DIRECTORY, dir_fd=fd)
             os.close(above)
     except (OSError, KeyError):
@@ -151,7 +159,7 @@ def open_shelf():
     return fd if private else None
 
 
-def load(shelf, name):
+def load(shelf: int, name: str) -> "Parts | None":
     """The parts of a kept engine; None if it is not there or not whole."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=shelf)
@@ -165,13 +173,13 @@ def load(shelf, name):
     if hashlib.sha256(body).hexdigest().encode() != digest:
         return None
     os.utime(name, dir_fd=shelf)
-    return marshal.loads(body)
+    return marshal.loads(body)  # noqa: S302  from a file that is ours, and whole
 
 
-def store(shelf, name, parts):
+def store(shelf: int, name: str, parts: Parts) -> None:
     """Keep an engine; where there is no room, it is sent again next time."""
     body = marshal.dumps(parts)
-    temp = ".%s.%d" % (name, os.getpid())
+    temp = ".".join(("", name, str(os.getpid())))
     try:
         fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=shelf)
         with open(fd, "wb") as file:
@@ -181,10 +189,8 @@ def store(shelf, name, parts):
         for _, old in sorted(ages, reverse=True)[KEEP:]:
             os.unlink(old, dir_fd=shelf)
     except OSError:
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(temp, dir_fd=shelf)
-        except OSError:
-            pass
 
 
 if __name__ == "__main__":

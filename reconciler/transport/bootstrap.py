@@ -61,7 +61,7 @@ class Launch:
 
 
 def launch(transport: Transport, how: Launch, limits: Limits) -> RemoteLink:
-    """Start the engine. Raises AuthFailed, HostUnfit, ConnectionLost, TransportError."""
+    """Start the engine; the link ends the connection too. Raises AuthFailed, HostUnfit, ConnectionLost, TransportError."""
     nonce = secrets.token_hex(16)
     digest = hashlib.sha256(how.engine).hexdigest()
     end = time.monotonic() + how.patience
@@ -76,7 +76,7 @@ def launch(transport: Transport, how: Launch, limits: Limits) -> RemoteLink:
     except BaseException:
         started.close()
         raise
-    return RemoteLink(started, limits, talk.rest)
+    return RemoteLink(started, limits, talk.rest, transport.close)
 
 
 def _argv(how: Launch, nonce: str, digest: str) -> list[str]:
@@ -196,9 +196,9 @@ def _too_old(version: str) -> ReconcilerError:
 
 
 def _wrong_password(how: Launch) -> ReconcilerError:
-    assert how.become is not None
+    method = how.become.method if how.become else "login"
     return AuthFailed(
-        f"{how.become.method} does not accept the password",
+        f"{method} does not accept the password",
         hint="it was tried once, so that the account is not locked; see ansible_become_password",
     )
 

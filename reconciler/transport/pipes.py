@@ -8,6 +8,7 @@ import select
 import subprocess
 import time
 from collections.abc import Sequence
+from typing import IO, cast
 
 from reconciler.errors import TransportError
 from reconciler.transport.contract import PIECE, TAIL
@@ -25,10 +26,9 @@ class PipeChannel:
             )
         except OSError as error:
             raise TransportError(f"cannot start {argv[0]}: {error.strerror}") from error
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._stdin = self._process.stdin
-        self._stdout = self._process.stdout
-        self._stderr = self._process.stderr
+        self._stdin = cast("IO[bytes]", self._process.stdin)
+        self._stdout = cast("IO[bytes]", self._process.stdout)
+        self._stderr = cast("IO[bytes]", self._process.stderr)
         self._tail = b""
         self._open = {self._stdout.fileno(), self._stderr.fileno()}
         os.set_blocking(self._stdin.fileno(), False)

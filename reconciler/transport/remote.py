@@ -31,15 +31,22 @@ class Limits:
 
 
 class RemoteLink:
-    """An engine on another host. head: what has been read of its stdout already."""
+    """An engine on another host.
 
-    def __init__(self, channel: Channel, limits: Limits, head: bytes = b"") -> None:
+    head: what has been read of its stdout already. release: ends the connection below it.
+    """
+
+    def __init__(
+        self, channel: Channel, limits: Limits, head: bytes, release: Callable[[], None]
+    ) -> None:
         self._channel = channel
+        self._release = release
         self._limits = limits
         self._end = time.monotonic() + limits.seconds
         self._left = limits.received
         self._head = head
-        self.incoming = io.BufferedReader(_Incoming(self._receive), PIECE)
+        incoming = io.BufferedReader(_Incoming(self._receive), PIECE)
+        self.incoming = cast("io.BufferedReader", incoming)
         self.outgoing = cast("BinaryIO", _Outgoing(self._send))
 
     def stop(self) -> None:
@@ -62,11 +69,12 @@ class RemoteLink:
         self._channel.hang_up()
         if patience >= 1:
             self._channel.status(min(patience, 1.0))
-        self._channel.close()
+        self.kill()
 
     def kill(self) -> None:
         """Hang up at once."""
         self._channel.close()
+        self._release()
 
     def _receive(self) -> bytes:
         if self._head:
