@@ -225,9 +225,8 @@ def _process(host: Host, pid: int) -> str:
     if pid < 0:
         return "a process outside this container"
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read(4096).rstrip(b"\0").split(b"\0")
-    except OSError:
+        words = host.read(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")
+    except ResourceError:
         return f"process {pid}"
     command = b" ".join(words).decode("utf-8", "backslashreplace")[:200]
     return f"process {pid} ({command})" if command else f"process {pid}"

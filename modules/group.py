@@ -1,9 +1,11 @@
 """Keep a group as declared.
 
-- name: the group of those who deploy
-  group: {name: deploy, gid: 2000}
-- name: nobody plays here
-  group: {name: games, state: absent}
+    - name: the group of those who deploy
+      group: {name: deploy, gid: 2000}
+    - name: nobody plays here
+      group: {name: games, state: absent}
+
+A group that is the primary one of a user is not removed.
 """
 
 from __future__ import annotations
