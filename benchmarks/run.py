@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from workloads import PACKAGES, SERVICES, UNIT, WORKLOADS, write  # noqa: E402
 
@@ -46,7 +46,7 @@ def main() -> int:
 def _measure(host: BootedHost, name: str, times: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         write(name, Path(directory) / name)
-        host.copy(Path(directory) / name, "/root/")
+        host.copy(Path(directory) / name, f"/root/{name}")
     repo = f"/root/{name}"
     host.run(["git", "init", "-q", repo])
     host.run(["git", "-C", repo, "add", "."])
