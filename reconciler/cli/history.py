@@ -8,10 +8,12 @@ from collections.abc import Mapping
 
 from reconciler.cli.console import Output, Span
 from reconciler.cli.options import positive, root_option
-from reconciler.cli.render import duration, value_text
+from reconciler.cli.render import change_line, duration
 from reconciler.engine.ledger import Ledger
+from reconciler.resource import Change
 
 LIMIT = 50
+WORDS = {"ok": "in sync"}
 STYLES = {"failed": "red", "interrupted": "magenta", "running": "magenta"}
 
 
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 def _show_run(run: Mapping[str, object], out: Output) -> None:
     summary = run["summary"]
     counts = (
-        ", ".join(f"{n} {status}" for status, n in summary.items() if n)
+        ", ".join(f"{n} {WORDS.get(status, status)}" for status, n in summary.items() if n)
         if isinstance(summary, dict)
         else ""
     )
@@ -97,9 +99,8 @@ def _show_change(change: Mapping[str, object], out: Output) -> None:
     )
     attributes = change["changes"]
     for one in attributes if isinstance(attributes, list) else []:
-        out.line(
-            f"    {one['attribute']}: {value_text(one['before'])} -> {value_text(one['after'])}"
-        )
+        difference = Change(one["attribute"], one["before"], one["after"])
+        out.lines([change_line(difference, str(change["action"]), verbose=out.verbose)])
     for row in str(change["reason"] or "").splitlines():
         out.line(f"    {row}")
 

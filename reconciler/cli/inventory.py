@@ -116,7 +116,7 @@ def _host(inventory: Inventory, host: str, out: Output) -> None:
 
 
 def _explain(inventory: Inventory, host: str, variable: str | None, out: Output) -> None:
-    layers = inventory.layers(_known(inventory, host))
+    layers = _once(inventory.layers(_known(inventory, host)))
     names = sorted({str(name) for layer in layers for name in layer.values})
     if variable is not None and variable not in names:
         near = difflib.get_close_matches(variable, names, 1)
@@ -144,6 +144,11 @@ def _explain(inventory: Inventory, host: str, variable: str | None, out: Output)
                 f"{value_text(layer.values[name], verbose=out.verbose)}  ",
                 Span(f"{layer.name}  {_place(layer, name)}", "dim"),
             )
+
+
+def _once(layers: Sequence[Layer]) -> list[Layer]:
+    """A file can be beside the inventory and beside site.yml; where it counts last is enough."""
+    return list({(layer.name, layer.mark): layer for layer in reversed(layers)}.values())[::-1]
 
 
 def _layer(layer: Layer, name: str) -> Json:

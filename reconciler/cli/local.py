@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.catalog import Catalog, dumps
 from reconciler.cli.console import Output
-from reconciler.cli.desired import Choice, Desired
 from reconciler.cli.options import inventory_options, local_options, repo_options, tag_options
 from reconciler.cli.places import directory_root, open_cache
 from reconciler.errors import UsageError
 from reconciler.transport.engine import Engine
+
+if TYPE_CHECKING:
+    from reconciler.cli.desired import Choice, Desired
 
 #: Names of remote hosts in the message that they cannot be reached yet.
 NAMES_SHOWN = 5
@@ -78,6 +80,9 @@ def on_this_machine(
         Engine.local(root=root, durability=durability) as engine,
         closing(open_cache(out)) as cache,
     ):
+        # Imported while the engine starts up, for the same reason.
+        from reconciler.cli.desired import Choice, Desired
+
         desired = Desired(args.repo, args.ref, args.inventories, cache, out)
         name = None if local else chosen_host(desired, args.limit)
         facts = engine.facts()

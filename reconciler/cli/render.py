@@ -113,6 +113,9 @@ def value_text(value: object, *, verbose: bool = False) -> str:
     """A value on one line; nothing as `(none)`, digests and long text cut."""
     if value is None:
         return "(none)"
+    if isinstance(value, dict) and list(value) == ["$content"]:
+        sha256, size = value["$content"]
+        value = f"{size} bytes, sha256 {sha256}"
     text = show_value(value)  # type: ignore[arg-type]  # what JSON can hold
     if verbose:
         return text
@@ -143,7 +146,7 @@ def _result(result: Result, *, diff: bool, verbose: bool) -> list[Line]:
             Span(f"  {result.mark}", "dim"),
         )
     ]
-    shown += [_change(change, result.action, verbose=verbose) for change in result.changes]
+    shown += [change_line(change, result.action, verbose=verbose) for change in result.changes]
     if diff and result.diff:
         rows = result.diff.removesuffix("\n").split("\n")
         shown += [line("    ", Span(row, DIFF_STYLES.get(row[:1], ""))) for row in rows]
@@ -151,7 +154,8 @@ def _result(result: Result, *, diff: bool, verbose: bool) -> list[Line]:
     return shown
 
 
-def _change(change: Change, action: str, *, verbose: bool) -> Line:
+def change_line(change: Change, action: str, *, verbose: bool = False) -> Line:
+    """One attribute, from what to what; of what is created or removed only the one that there is."""
     before, after = (value_text(value, verbose=verbose) for value in (change.before, change.after))
     name = f"    {change.attribute}: "
     if action == "create":

@@ -204,13 +204,11 @@ def _variables(compiled: Compiled, found: Declaration) -> Mapping[str, Sequence[
     variables: dict[str, Sequence[Layered]] = {}
     origins: Mapping[str, Origin] = compiled.provenance.params(found.id)
     for origin in origins.values():
-        variables.update(
-            {
-                name: layers
-                for name, layers in origin.variables.items()
-                if any(one.mark.file for one in layers)
-            }
-        )
+        for name, layers in origin.variables.items():
+            # A file can be beside the inventory and beside site.yml; where it counts last is enough.
+            once = list({(one.layer, one.mark): one for one in reversed(layers)}.values())[::-1]
+            if any(one.mark.file for one in once):
+                variables[name] = once
     return dict(sorted(variables.items()))
 
 

@@ -25,13 +25,14 @@ def unknown_key(host: str = "web1") -> SchemaError:
 
 
 def test_an_error_shows_its_line_and_a_caret_under_the_column() -> None:
-    assert shown(unknown_key()) == (
-        "",
+    stdout, stderr = shown(unknown_key())
+    assert stdout == ""
+    assert stderr == (
         "error: site.yml:3:23: unknown key 'moed'\n"
         "     3 |     - file: {path: /x, moed: '0644'}\n"
         "       |                       ^\n"
         "  for web1\n"
-        "  hint: did you mean 'mode'?\n",
+        "  hint: did you mean 'mode'?\n"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
 import pytest
 
@@ -21,12 +22,6 @@ from reconciler.cli.main import VERBS, main
 from reconciler.errors import Mark
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def verb_that(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
@@ -235,7 +230,7 @@ def test_a_bug_is_called_one_and_its_traceback_goes_into_a_private_file(
     assert text.startswith(
         "error: this is a bug in reconciler: ZeroDivisionError: division by zero\n"
     )
-    (kept,) = (cache / "reconciler" / "crashes").iterdir()
+    (kept,) = (cache / "crashes").iterdir()
     assert str(kept) in text
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "Traceback" in kept.read_text()
@@ -247,17 +242,25 @@ def test_debug_shows_the_traceback_of_a_bug(
     verb_that(monkeypatch, ZeroDivisionError("division by zero"))
     assert main(["doctor", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
-    assert not (cache / "reconciler" / "crashes").exists()
+    assert not (cache / "crashes").exists()
 
 
 # -- the whole process -------------------------------------------------------------------
 
 
-def call(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "import sys; from reconciler.cli.main import main; sys.exit(main())",
+]
+
+
+def call(
+    *words: str, stdout: int | IO[str] = subprocess.PIPE, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, **options
-    )  # type: ignore[call-overload,no-any-return]
+        [*PROGRAM, *words], check=False, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env
+    )
 
 
 HEAVY = {"yaml", "jinja2", "rich", "git", "paramiko", "fabric", "watchdog", "sqlite3", "asyncio"}
@@ -289,16 +292,10 @@ def test_help_names_every_verb_and_no_other() -> None:
 
 def test_help_into_a_closed_pipe_is_no_error() -> None:
     with subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from reconciler.cli.main import main; sys.exit(main())",
-            "--help",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [*PROGRAM, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
@@ -307,17 +304,7 @@ def test_help_into_a_closed_pipe_is_no_error() -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_output_that_cannot_be_written_is_no_success() -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from reconciler.cli.main import main; sys.exit(main())",
-                "--help",
-            ],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        done = call("--help", stdout=full)
     assert done.returncode == 1
     assert done.stderr == "error: cannot write the output: No space left on device\n"
 

@@ -1,0 +1,119 @@
+"""`reconciler inventory`: hosts, groups and the layers of variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.conftest import Call, Repo
+
+HOSTS = """\
+[web]
+web1
+web2 port=81
+
+[db]
+db1
+
+[production:children]
+web
+db
+
+[web:vars]
+port=80
+"""
+
+
+@pytest.fixture
+def where(repo: Repo) -> list[str]:
+    repo.write("site.yml", "[]")
+    repo.write("hosts", HOSTS)
+    repo.write("host_vars/web1.yml", 'port: 82\nwho: "\\x1b[31m"\n')
+    return ["-C", str(repo.path), "-i", "hosts"]
+
+
+def test_list_names_hosts_and_their_groups(call: Call, where: list[str]) -> None:
+    assert (
+        call("inventory", "list", *where).out
+        == "web1  production, web\nweb2  production, web\ndb1   production, db\n"
+    )
+    assert (
+        call("inventory", "list", *where, "--limit", "web:!web1").out == "web2  production, web\n"
+    )
+
+
+def test_list_as_json_has_the_shape_of_ansible_inventory(call: Call, where: list[str]) -> None:
+    document = call("inventory", "list", *where, "--json").json()
+    assert document["_meta"]["hostvars"]["web2"] == {"port": 81}
+    assert document["web"] == {"hosts": ["web1", "web2"]}
+    assert document["production"] == {"children": ["web", "db"]}
+    limited = call("inventory", "list", *where, "--json", "--limit", "web2").json()
+    assert list(limited["_meta"]["hostvars"]) == ["web2"]
+    assert limited["web"] == {"hosts": ["web2"]}
+
+
+def test_graph_draws_the_tree(call: Call, where: list[str]) -> None:
+    assert (
+        call("inventory", "graph", *where).out
+        == """\
+@all:
+  |--@production:
+  |  |--@web:
+  |  |  |--web1
+  |  |  |--web2
+  |  |--@db:
+  |  |  |--db1
+"""
+    )
+    groups = call("inventory", "graph", *where, "--json").json()["groups"]
+    assert groups["production"] == {"children": ["web", "db"], "hosts": []}
+
+
+def test_host_shows_its_variables_and_nothing_that_a_terminal_obeys(
+    call: Call, where: list[str]
+) -> None:
+    assert call("inventory", "host", "web1", *where).out == "port: 82\nwho: \\x1b[31m\n"
+    assert call("inventory", "host", "web1", *where, "--json").json() == {
+        "port": 82,
+        "who": "\x1b[31m",
+    }
+
+
+def test_explain_shows_who_wins_and_who_loses_and_where_each_is_written(
+    call: Call, where: list[str]
+) -> None:
+    text = call("inventory", "explain", "web1", "port", *where).out
+    first, winner, loser = text.splitlines()
+    assert first == "port"
+    assert winner.startswith("  wins  82  ")
+    assert "host_vars/web1.yml:1" in winner
+    assert loser.startswith("  loses 80  ")
+    assert "hosts:13" in loser
+    document = call("inventory", "explain", "web1", *where, "--json").json()
+    assert [layer["value"] for layer in document["variables"]["port"]] == [80, 82]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["list"], "which inventory?"),
+        (["host", "web1"], "which inventory?"),
+        (["list", "-i", "nowhere"], "nowhere"),
+        (["list", "-i", "hosts", "--limit", "nobody"], "no host matches 'nobody'"),
+        (["host", "wbe1", "-i", "hosts"], "did you mean 'web1'?"),
+        (["explain", "web1", "prot", "-i", "hosts"], "did you mean 'port'?"),
+        (["host", "-i", "hosts"], "HOST"),
+    ],
+    ids=str,
+)
+def test_what_is_not_there_is_refused_with_3(
+    call: Call, where: list[str], words: list[str], said: str
+) -> None:
+    done = call("inventory", *words, "-C", where[1])
+    assert done.code == 3
+    assert said in done.err
+
+
+def test_the_output_options_work_on_either_side_of_the_action(call: Call, where: list[str]) -> None:
+    before = call("inventory", "--json", "list", *where)
+    assert before.code == 0
+    assert before.json() == call("inventory", "list", "--json", *where).json()
