@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from typing import IO, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from reconciler.cli.console import Unwritable
 from reconciler.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +26,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see: {self.prog} --help")
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """argparse drops every error of writing; help that is lost must not look like success."""
         try:
             (file or sys.stderr).write(message)
@@ -36,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 def output_options(parser: argparse.ArgumentParser, **default: object) -> None:
     """What every verb takes."""
     group = parser.add_argument_group("output")
-    add = functools.partial(group.add_argument, action="store_true", **default)  # type: ignore[arg-type]  # as argparse wants it
+    add = functools.partial(group.add_argument, action="store_true", **default)
     add("--json", help="print one JSON document, also for errors")
     add("-v", "--verbose", help="show more: also what is in sync, and long values whole")
     add("--debug", help="show the traceback of a bug in reconciler")

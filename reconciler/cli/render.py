@@ -15,6 +15,8 @@ from reconciler.resource import Change
 
 #: Characters of a value that are shown; `-v` shows all.
 VALUE_CAP = 160
+#: Of those that notified a handler, how many are named.
+NAMED = 3
 #: The slowest resources that the summary names, and from how many seconds on.
 SLOWEST = 3
 SLOW = 0.1
@@ -150,7 +152,7 @@ def _result(result: Result, *, diff: bool, verbose: bool) -> list[Line]:
     if diff and result.diff:
         rows = result.diff.removesuffix("\n").split("\n")
         shown += [line("    ", Span(row, DIFF_STYLES.get(row[:1], ""))) for row in rows]
-    shown += _reasons(result)
+    shown += _reasons(result, verbose=verbose)
     return shown
 
 
@@ -165,11 +167,15 @@ def change_line(change: Change, action: str, *, verbose: bool = False) -> Line:
     return line(name, Span(before, "red"), " -> ", Span(after, "green"))
 
 
-def _reasons(result: Result) -> list[Line]:
+def _reasons(result: Result, *, verbose: bool) -> list[Line]:
     style = {"failed": "red", "blocked": "magenta"}.get(result.status, "")
     shown = [line("    ", Span(row, style)) for row in result.reason.splitlines()]
     if result.status in ("owed", "notified") and result.because:
-        shown.append(line(f"    notified by {', '.join(result.because)}"))
+        named = result.because if verbose else result.because[:NAMED]
+        more = len(result.because) - len(named)
+        shown.append(
+            line(f"    notified by {', '.join(named)}{f' and {more} more' if more else ''}")
+        )
     shown += [line("    ", Span("hint", "cyan"), f": {row}") for row in result.hint.splitlines()]
     return shown
 

@@ -86,7 +86,8 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     def run(*words: object) -> Done:
         capsys.readouterr()
         code = main([str(word) for word in words])
-        return Done(code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
 
     return run
 

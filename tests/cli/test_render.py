@@ -22,14 +22,15 @@ def in_sync(count: int) -> list[Result]:
     return [Result(f"file:/etc/{n}", "ok", SITE) for n in range(count)]
 
 
-def plan(results: Sequence[Result], **rest: object) -> Plan:
-    return Plan("web1", tuple(results), commit="3f2a1c9d5e6f" + "0" * 28, seconds=0.31, **rest)  # type: ignore[arg-type]
+COMMIT = "3f2a1c9d5e6f" + "0" * 28
 
 
-def report(results: Sequence[Result], **rest: object) -> Report:
-    return Report(
-        "web1", tuple(results), commit="3f2a1c9d5e6f" + "0" * 28, seconds=3.41, run="r1", **rest
-    )  # type: ignore[arg-type]
+def plan(results: Sequence[Result], *, dirty: bool = False, warnings: tuple[str, ...] = ()) -> Plan:
+    return Plan("web1", tuple(results), COMMIT, dirty, warnings, seconds=0.31)
+
+
+def report(results: Sequence[Result], *, interrupted: bool = False) -> Report:
+    return Report("web1", tuple(results), COMMIT, seconds=3.41, run="r1", interrupted=interrupted)
 
 
 CHANGED = Result(
@@ -225,3 +226,9 @@ def test_hostile_names_and_diffs_are_shown_not_obeyed() -> None:
         reason="\x9b",
     )
     assert all(c.isprintable() for c in text(plan([hostile])).replace("\n", ""))
+
+
+def test_a_handler_with_many_reasons_names_the_first_of_them() -> None:
+    owed = Result("handler:h", "owed", SITE, because=tuple(f"file:/{n}" for n in range(9)))
+    assert "notified by file:/0, file:/1, file:/2 and 6 more" in text(plan([owed]))
+    assert "file:/8" in text(plan([owed]), verbose=True)
