@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import sys
-import uuid
 from typing import Dict, Iterator, List, Mapping
 
 if not __package__ and os.path.isdir(os.path.dirname(os.path.abspath(__file__))):
@@ -108,7 +108,7 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
     if operation == "plan":
         with Ledger.open_readonly(root) as ledger:
             return {"plan": plan(catalog, order, host, ledger, diff=diff).to_json()}
-    run = Run(uuid.uuid4().hex[:12], str(request.get("mode", "local")), diff)
+    run = Run(secrets.token_hex(6), str(request.get("mode", "local")), diff)
     patience = float(str(request.get("lock_timeout", 0)))
 
     def emit(event: Mapping[str, object]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import replace
 from typing import Dict, Iterable, List, Tuple
@@ -45,6 +44,8 @@ def unified(before: bytes, after: bytes, name: str) -> str:
     old, new = _lines(before), _lines(after)
     if len(old) > MAX_LINES or len(new) > MAX_LINES:
         return f"{len(old)} lines before, {len(new)} after: too many to compare\n"
+    import difflib  # only where something differs
+
     lines = difflib.unified_diff(old, new, f"{name} (actual)", f"{name} (desired)", n=CONTEXT)
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ no newline at the end\n" for line in lines

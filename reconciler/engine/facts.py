@@ -8,7 +8,6 @@ server cannot hang it.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import socket
 import struct
@@ -56,7 +55,7 @@ def gather(root: str = "/") -> Facts:
         system=kernel.sysname,
         architecture=kernel.machine,
         machine=kernel.machine,
-        python_version=platform.python_version(),
+        python_version=".".join(map(str, sys.version_info[:3])),
         python=list(sys.version_info[:3]),
         service_mgr="systemd"
         if root == "/" and os.path.isdir("/run/systemd/system")
