@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -464,3 +469,43 @@ def test_the_head_of_a_long_plan_is_no_error(site: Repo, root: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 2
+
+
+def with_programs(root: Path, *names: str) -> None:
+    """Programs of this machine, with the libraries that they need."""
+    for name in names:
+        program = shutil.which(name)
+        assert program is not None
+        said = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+        for file in [program, *re.findall(r"/\S+", said)]:
+            place = root / file.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
+
+
+def test_ctrl_c_stops_at_a_boundary_and_the_next_run_goes_on_from_there(
+    call: Call, here: list[str], site: Repo, root: Path
+) -> None:
+    with_programs(root, "sh", "sleep")
+    site.write(
+        "site.yml",
+        "- hosts: all\n"
+        "  resources:\n"
+        "    - command: {argv: [sh, -c, ': > /begun; sleep 1; : > /done'], creates: /done}\n"
+        "    - copy: {dest: /after, content: x}\n",
+    )
+    code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "apply", *here, "--json"], stdout=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (root / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["interrupted"] is True
+    assert not (root / "after").exists()
+    assert call("apply", *here).code == 0
+    assert (root / "done").exists()
+    assert (root / "after").exists()
