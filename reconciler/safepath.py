@@ -20,7 +20,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
 from contextlib import contextmanager
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
@@ -394,7 +393,7 @@ class Tree:
             raise Moved(f"{path} was changed by somebody else in the meantime")
         # 255 bytes is the longest name that Linux file systems take.
         stem = os.fsdecode(os.fsencode(place.name)[:200])
-        temporary = f".{stem}{TEMP_MARK}{secrets.token_hex(12)}"
+        temporary = f".{stem}{TEMP_MARK}{os.urandom(12).hex()}"
         fd = os.open(temporary, CREATE, 0o600, dir_fd=place.fd)
         try:
             try:
@@ -464,7 +463,7 @@ class Tree:
     def _replace(self, path: str, act: str, make: Callable[[str, int], None]) -> None:
         try:
             with self.parent(path) as place:
-                temporary = f".{TEMP_MARK}{secrets.token_hex(12)}"
+                temporary = f".{TEMP_MARK}{os.urandom(12).hex()}"
                 make(temporary, place.fd)
                 try:
                     os.rename(temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
@@ -685,7 +684,7 @@ def _remove_entry(name: str, fd: int, top: int, device: int, path: str, depth: i
         os.unlink(name, dir_fd=fd)
         return
     if depth == 0:
-        os.rename(name, f"{TEMP_MARK}{secrets.token_hex(12)}", src_dir_fd=fd, dst_dir_fd=top)
+        os.rename(name, f"{TEMP_MARK}{os.urandom(12).hex()}", src_dir_fd=fd, dst_dir_fd=top)
         return
     inner = os.open(name, DIRECTORY, dir_fd=fd)
     try:

@@ -554,8 +554,8 @@ class TestFailures:
     def test_a_temporary_name_that_is_taken_is_never_reused(
         self, tree: Tree, home: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(safepath.secrets, "token_hex", lambda _: "known")
-        link(home / f".file{safepath.TEMP_MARK}known", victim / "shadow")
+        monkeypatch.setattr(os, "urandom", lambda _: b"known")
+        link(home / f".file{safepath.TEMP_MARK}{b'known'.hex()}", victim / "shadow")
         with pytest.raises(ResourceError):
             write(tree, home / "file")
         untouched(victim)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import sys
 from typing import Dict, Iterator, List, Mapping
 
@@ -108,7 +107,7 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
     if operation == "plan":
         with Ledger.open_readonly(root) as ledger:
             return {"plan": plan(catalog, order, host, ledger, diff=diff).to_json()}
-    run = Run(secrets.token_hex(6), str(request.get("mode", "local")), diff)
+    run = Run(os.urandom(6).hex(), str(request.get("mode", "local")), diff)
     patience = float(str(request.get("lock_timeout", 0)))
 
     def emit(event: Mapping[str, object]) -> None:
