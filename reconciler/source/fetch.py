@@ -22,6 +22,7 @@ from reconciler.source.network import Limits
 from reconciler.source.refs import full_ref, is_id
 from reconciler.source.remote import Remote
 
+DEFAULT = Limits()
 _FETCHED = "refs/fetched"
 
 
@@ -57,7 +58,7 @@ def fetch(
     mirror: Mirror,
     remotes: Sequence[Remote],
     ref: str,
-    limits: Limits = Limits(),  # noqa: B008  # frozen
+    limits: Limits = DEFAULT,
     *,
     suspect: bool = False,
     clock: Callable[[], float] = time.time,

@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from reconciler.errors import ConfigError, LockBusy, SourceError, UsageError
 from reconciler.source.git import OPTIONS, TIMEOUT, Git
@@ -135,22 +135,24 @@ class Mirror:
         lines = "".join(
             f"update {name} {id_}\n" if id_ else f"delete {name}\n" for name, id_ in refs.items()
         )
-        done = self.ask("update-ref", "--no-deref", "--stdin", input=lines.encode())
+        done = self.ask("update-ref", "--no-deref", "--stdin", feed=lines.encode())
         if not done.ok:
             raise SourceError(f"cannot move refs of {self.path}: {done.said[:300]}")
 
-    def ask(self, *args: str, seconds: float = TIMEOUT, input: bytes = b"") -> Ended:
+    def ask(self, *args: str, seconds: float = TIMEOUT, feed: bytes = b"") -> Ended:
         """How a git command in the mirror ended. Raises SourceError if there is no git."""
         git = self.git
         owner = git.owner()
-        who = {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
+        who: dict[str, Any] = (
+            {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
+        )
         try:
             return run(
                 ["git", *OPTIONS, "-c", "core.commitGraph=false", *args],
                 git.environment(),
                 seconds=seconds,
                 cap=64 << 20,
-                input=input,
+                feed=feed,
                 cwd=self.path,
                 **who,
             )

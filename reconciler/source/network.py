@@ -60,30 +60,7 @@ _PINS = {
 }
 
 #: A constant: what differs between remotes is in variables that this shell text quotes.
-_SSH = " ".join(
-    [
-        "exec ssh -F none -a -x -T",
-        '-o UserKnownHostsFile="$RECONCILER_KNOWN_HOSTS"',
-        '-o ConnectTimeout="$RECONCILER_CONNECT"',
-        "-o GlobalKnownHostsFile=/dev/null",
-        "-o StrictHostKeyChecking=yes",
-        "-o UpdateHostKeys=no",
-        "-o VerifyHostKeyDNS=no",
-        "-o BatchMode=yes",
-        "-o PreferredAuthentications=publickey",
-        "-o IdentitiesOnly=yes",
-        "-o IdentityAgent=none",
-        '-o IdentityFile="$RECONCILER_KEY"',
-        "-o ClearAllForwardings=yes",
-        "-o PermitLocalCommand=no",
-        "-o ProxyCommand=none",
-        "-o ControlPath=none",
-        "-o CanonicalizeHostname=no",
-        "-o ServerAliveInterval=10",
-        "-o ServerAliveCountMax=3",
-        "-o LogLevel=ERROR",
-    ]
-)
+_SSH = 'exec ssh -F none -a -x -T -o UserKnownHostsFile="$RECONCILER_KNOWN_HOSTS" -o ConnectTimeout="$RECONCILER_CONNECT" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o UpdateHostKeys=no -o VerifyHostKeyDNS=no -o BatchMode=yes -o PreferredAuthentications=publickey -o IdentitiesOnly=yes -o IdentityAgent=none -o IdentityFile="$RECONCILER_KEY" -o ClearAllForwardings=yes -o PermitLocalCommand=no -o ProxyCommand=none -o ControlPath=none -o CanonicalizeHostname=no -o ServerAliveInterval=10 -o ServerAliveCountMax=3 -o LogLevel=ERROR'
 
 
 def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: int) -> bytes:
@@ -243,8 +220,10 @@ _CAUSES: tuple[_Rule, ...] = (
         "is its network or its disk in trouble?",
     ),
     (
-        r"refused|reset by peer|unreachable|hung up|Connection closed|early EOF|unexpected disconnect"
-        r"|Broken pipe|Empty reply|No route",
+        (
+            r"refused|reset by peer|unreachable|hung up|Connection closed|early EOF|unexpected disconnect"
+            r"|Broken pipe|Empty reply|No route"
+        ),
         "the connection failed",
         "is the server up? the next poll tries again",
     ),

@@ -44,23 +44,24 @@ def run(
     *,
     seconds: float,
     cap: int = 1 << 20,
-    input: bytes = b"",
+    feed: bytes = b"",
     pass_fds: Sequence[int] = (),
     **options: Any,
 ) -> Ended:
     """Run a program to its end, or end it with its whole process group.
 
-    seconds: its time limit. cap: most bytes that it may print. options: for Popen, such as
+    seconds: its time limit. feed: its standard input. cap: most bytes that it may print. options: for Popen, such as
     `cwd` and `user`. Raises OSError when it cannot be started.
     """
-    with memory_file(input) as stdin:
-        process = subprocess.Popen(
+    started: dict[str, Any] = {"env": dict(env), "cwd": "/", "start_new_session": True, **options}
+    with memory_file(feed) as stdin:
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             list(argv),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=tuple(pass_fds),
-            **{"env": dict(env), "cwd": "/", "start_new_session": True, **options},
+            **started,
         )
     try:
         out, err, stopped = _read(process, time.monotonic() + seconds, cap)
@@ -92,7 +93,8 @@ def memory_file(content: bytes) -> Iterator[int]:
 def _read(
     process: subprocess.Popen[bytes], deadline: float, cap: int
 ) -> tuple[bytes, bytes, Literal["", "time", "output"]]:
-    assert process.stdout and process.stderr  # noqa: S101  # asked for above
+    assert process.stdout is not None  # noqa: S101  # asked for above
+    assert process.stderr is not None  # noqa: S101
     kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     out, err = kept.values()
     reading = list(kept)
