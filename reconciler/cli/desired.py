@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.catalog import dumps
 from reconciler.cli.console import Output
+from reconciler.cli.places import is_state_repo
 from reconciler.compile.cache import CatalogCache, catalog_key
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
 from reconciler.source import open_tree
+from reconciler.tree import Tree
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled, Project
@@ -39,6 +41,16 @@ class Choice(NamedTuple):
 EVERYTHING = Choice()
 
 
+def open_repo(repo: str, ref: str | None) -> Tree:
+    """The state repo. Raises UsageError for a directory that is none, such as somebody's home."""
+    if ref is None and os.path.isdir(repo) and not is_state_repo(repo):
+        raise UsageError(
+            f"{repo} is no state repo: it has no site.yml",
+            hint="name the state repo with -C, or make one: reconciler init DIRECTORY",
+        )
+    return open_tree(repo, ref)
+
+
 class Desired:
     """What a state repo wants of the hosts of an inventory.
 
@@ -54,7 +66,7 @@ class Desired:
         cache: CatalogCache,
         out: Output,
     ) -> None:
-        self.tree = open_tree(repo, ref)
+        self.tree = open_repo(repo, ref)
         self._inventories = list(inventories)
         self.has_inventory = bool(inventories)
         self._cache = cache

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import reconciler
 from reconciler.cli.console import Output, Span
 from reconciler.cli.options import repo_options, root_option
-from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.errors import ConfigError, ReconcilerError, UsageError
 from reconciler.host import Host
 from reconciler.safepath import TEMP_MARK
 
@@ -259,19 +259,15 @@ def _clock(patient: Patient) -> Iterator[Finding]:
 
 
 def _state_repo(patient: Patient) -> Iterator[Finding]:
+    from reconciler.cli.desired import open_repo
     from reconciler.cli.render import commit_text
-    from reconciler.source import open_tree
 
-    tree = open_tree(patient.repo, patient.ref)
-    if tree.entry("site.yml") is None:
-        yield Finding(
-            "state repo",
-            "warn",
-            f"{patient.repo} has no site.yml",
-            "name the state repo with -C, or make one: reconciler init",
-        )
-    else:
-        yield Finding("state repo", "ok", f"{patient.repo}: {commit_text(tree.commit, tree.dirty)}")
+    try:
+        tree = open_repo(patient.repo, patient.ref)
+    except UsageError as error:
+        yield Finding("state repo", "warn", error.message, error.hint)
+        return
+    yield Finding("state repo", "ok", f"{patient.repo}: {commit_text(tree.commit, tree.dirty)}")
 
 
 def _cache(_: Patient) -> Iterator[Finding]:

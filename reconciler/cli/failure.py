@@ -92,7 +92,7 @@ def _excerpt(mark: Mark, read: Callable[[str], str | None]) -> list[Line]:
     """The line that the error is about, and a caret under its column."""
     text = read(mark.file) if mark.line else None
     rows = text.split("\n") if text is not None else []
-    if mark.line > len(rows):
+    if not 0 < mark.line <= len(rows):
         return []
     # One column for one character: tabs and what is written out would move the caret.
     source = "".join(c if c.isprintable() else " " for c in rows[mark.line - 1].rstrip("\r"))

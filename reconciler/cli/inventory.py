@@ -11,10 +11,10 @@ from reconciler.catalog import Json
 from reconciler.cli.console import Line, Output, Span, line
 from reconciler.cli.desired import Desired
 from reconciler.cli.options import Parser, add_action, inventory_options, repo_options
-from reconciler.cli.places import open_cache
+from reconciler.cli.places import is_state_repo, open_cache
 from reconciler.cli.render import value_text
 from reconciler.errors import Mark, UsageError
-from reconciler.inventory import Inventory, Layer
+from reconciler.inventory import Disk, Inventory, Layer
 
 
 def configure(parser: Parser) -> None:
@@ -37,9 +37,8 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Read the inventory and show what was asked for. Raises UsageError without an inventory."""
-    with closing(open_cache(out)) as cache:
-        desired = Desired(args.repo, args.ref, args.inventories, cache, out)
-        inventory, selected = desired.inventory, desired.select(args.limit)
+    inventory = _load(args, out)
+    selected = inventory.select(args.limit or "all", Disk())
     if not selected and not args.allow_empty:
         raise UsageError(
             f"no host matches {args.limit or 'all'!r}", hint="give --allow-empty if that is meant"
@@ -55,6 +54,14 @@ def run(args: argparse.Namespace, out: Output) -> int:
     for warning in inventory.warnings:
         out.note(Span("warning", "bold yellow"), f": {warning}")
     return 0
+
+
+def _load(args: argparse.Namespace, out: Output) -> Inventory:
+    """An inventory can be looked at without a state repo; with one, its variables count too."""
+    if args.inventories and args.ref is None and not is_state_repo(args.repo):
+        return Inventory.load(args.inventories, Disk())
+    with closing(open_cache(out)) as cache:
+        return Desired(args.repo, args.ref, args.inventories, cache, out).inventory
 
 
 def _list(inventory: Inventory, selected: Sequence[str], out: Output) -> None:

@@ -73,6 +73,18 @@ def _be_tolerant() -> None:
 
 def _guarded(words: list[str], out: Output) -> int:
     try:
+        return _answered(words, out)
+    except Unwritable:
+        raise
+    except Exception as error:  # noqa: BLE001  # the last line of defence, and it says so
+        from reconciler.cli.bug import report_bug
+
+        report_bug(out, error, debug="--debug" in words)
+        return BUG
+
+
+def _answered(words: list[str], out: Output) -> int:
+    try:
         return _dispatch(words, out)
     except ReconcilerError as error:
         show_errors(out, error)
@@ -82,13 +94,6 @@ def _guarded(words: list[str], out: Output) -> int:
         return Interrupted.exit_code
     except SystemExit as end:  # argparse, after help or version
         return end.code if isinstance(end.code, int) else 0
-    except Unwritable:
-        raise
-    except Exception as error:  # noqa: BLE001  # the last line of defence, and it says so
-        from reconciler.cli.bug import report_bug
-
-        report_bug(out, error, debug="--debug" in words)
-        return BUG
 
 
 def _dispatch(words: list[str], out: Output) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
@@ -15,7 +14,7 @@ from reconciler.catalog import Json
 from reconciler.cli.console import Output, Span
 from reconciler.cli.desired import Desired
 from reconciler.cli.options import Parser, add_action, repo_options
-from reconciler.cli.places import open_cache
+from reconciler.cli.places import is_state_repo, open_cache
 from reconciler.compile.schema import Field, TypeSchema
 from reconciler.compile.types import builtin, builtin_names
 from reconciler.errors import UsageError
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _types(args: argparse.Namespace, out: Output) -> Mapping[str, TypeSchema]:
     """By name; with those of the state repo, if there is one where we look."""
-    if args.ref is None and not os.path.exists(os.path.join(args.repo, "site.yml")):
+    if args.ref is None and not is_state_repo(args.repo):
         return {name: found for name in sorted(builtin_names()) if (found := builtin(name))}
     with closing(open_cache(out)) as cache:
         desired = Desired(args.repo, args.ref, [], cache, out)

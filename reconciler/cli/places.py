@@ -34,6 +34,11 @@ def directory_root(root: str) -> str:
     return path
 
 
+def is_state_repo(repo: str) -> bool:
+    """Whether a directory holds a state repo, so that reading all of it is what is wanted."""
+    return any(os.path.lexists(os.path.join(repo, name)) for name in ("site.yml", "HEAD"))
+
+
 def facts_of(host: str, given: Facts | None, cache: CatalogCache) -> tuple[Facts, str]:
     """Facts of a host that is not asked, and where they are from: `file`, `last contact`, `sample`."""
     if given is not None:

@@ -235,6 +235,23 @@ def test_what_cannot_be_meant_is_refused_with_3(
     assert done.out == ""
 
 
+@pytest.mark.parametrize("verb", ["plan", "apply", "check", "why"])
+def test_a_directory_that_is_no_state_repo_is_not_read(
+    call: Call, tmp_path: Path, verb: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "unreadable").symlink_to("/dev/zero")
+    os.mkfifo(home / "pipe")
+    words = [
+        *(["file:/x"] if verb == "why" else []),
+        *(["--local"] if verb in ("plan", "apply") else []),
+    ]
+    done = call(verb, *words, "-C", home)
+    assert done.code == 3
+    assert done.err.startswith(f"error: {home} is no state repo: it has no site.yml\n")
+
+
 def test_a_host_with_a_local_connection_needs_no_local(
     call: Call, repo: Repo, tmp_path: Path
 ) -> None:

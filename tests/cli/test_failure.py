@@ -56,6 +56,11 @@ def test_all_errors_are_listed_and_then_counted() -> None:
     assert text.endswith("2 errors\n")
 
 
+def test_an_error_about_a_whole_file_shows_no_line() -> None:
+    _, text = shown(SchemaError("odd", mark=Mark("site.yml")))
+    assert text == "error: site.yml: odd\n"
+
+
 def test_an_error_beyond_the_end_of_a_file_shows_no_line() -> None:
     _, text = shown(SchemaError("odd", mark=Mark("site.yml", 99, 1)))
     assert text == "error: site.yml:99:1: odd\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cli.conftest import Call, Repo
@@ -117,3 +119,11 @@ def test_the_output_options_work_on_either_side_of_the_action(call: Call, where:
     before = call("inventory", "--json", "list", *where)
     assert before.code == 0
     assert before.json() == call("inventory", "list", "--json", *where).json()
+
+
+def test_an_inventory_can_be_looked_at_without_a_state_repo(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hosts").write_text(HOSTS)
+    assert call("inventory", "list", "-i", "hosts", "--limit", "db").out == "db1  production, db\n"

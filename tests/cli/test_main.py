@@ -335,3 +335,14 @@ def test_an_encoding_without_the_character_escapes_it() -> None:
     done = call("Grüße", env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 3
     assert "Gr\\xfc\\xdfe" in done.stderr
+
+
+def test_a_bug_in_showing_an_error_is_a_bug_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(out: object, error: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(program, "show_errors", broken)
+    assert main(["frobnicate"]) == 1
+    assert "this is a bug in reconciler: IndexError" in capsys.readouterr().err
