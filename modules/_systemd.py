@@ -251,8 +251,22 @@ def reload_if_needed(host: Host, one: Unit) -> None:
         act(host, ["daemon-reload"])
 
 
-def job(host: Host, verb: str, one: Unit, *, no_block: bool = False, force: bool = False) -> None:
-    """Start, stop, restart or reload, and see that the unit stays up. Raises ResourceError."""
+class Watch(NamedTuple):
+    """A unit that was told to be up, since when, and how often systemd had restarted it before."""
+
+    name: str
+    restarts: str
+    since: float
+    begun: float
+
+
+def job(
+    host: Host, verb: str, one: Unit, *, no_block: bool = False, force: bool = False
+) -> Watch | None:
+    """Start, stop, restart or reload. What is to be up must still be watched by `settle`.
+
+    Raises ResourceError.
+    """
     if verb != "stop" and (one.ActiveState == "failed" or one.crashing):
         act(host, ["reset-failed", "--", one.id])
     options = (["--no-block"] if no_block else []) + (["--force"] if force else [])
@@ -264,20 +278,26 @@ def job(host: Host, verb: str, one: Unit, *, no_block: bool = False, force: bool
         raise ResourceError(
             f"{one.id} could not be {_done(verb)}: {told[0] if told else f'code {done.code}'}{journal(host, one.id, since)}"
         )
-    if verb != "stop" and not no_block:
-        _settle(host, one.id, before if verb.startswith("reload") else "0", since)
+    if verb == "stop" or no_block:
+        return None
+    return Watch(one.id, before if verb.startswith("reload") else "0", since, time.monotonic())
 
 
 def _done(verb: str) -> str:
     return {"stop": "stopped", "start": "started", "restart": "restarted"}.get(verb, "reloaded")
 
 
-def _settle(host: Host, name: str, restarts: str, since: float) -> None:
-    """Watch a unit that was just started, until it has been up for a while."""
-    begin = time.monotonic()
+def settle(host: Host, watch: Watch | None) -> None:
+    """Watch a unit that was just started, until it has been up for a while.
+
+    Raises ResourceError if it goes down.
+    """
+    if watch is None:
+        return
+    name, restarts, since, begun = watch
     while True:
         one = show(host, [name])[0]
-        up = time.monotonic() - begin
+        up = time.monotonic() - begun
         if one.unmet:
             raise ResourceError(
                 f"{name} was not started: a condition in its unit file is not met",

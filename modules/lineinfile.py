@@ -65,7 +65,7 @@ class Lineinfile(Resource):
         "regex": "regexp",
     }
     key_fields: ClassVar[tuple[str, ...]] = ("path", "regexp|search_string|line")
-    batched: ClassVar[bool] = True
+    batched: ClassVar[str] = "adjacent"
 
     def __post_init__(self) -> None:
         check_path(self.path, self.validate)

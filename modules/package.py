@@ -82,7 +82,7 @@ class Package(Resource):
     aliases: ClassVar[Mapping[str, str]] = {"pkg": "name", "package": "name"}
     key_list: ClassVar[bool] = True
     opaque: ClassVar[bool] = True
-    batched: ClassVar[bool] = True
+    batched: ClassVar[str] = "ahead"
 
     def claims(self) -> set[str]:
         return {f"package:{_apt.subject(self.name)}"}

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from reconciler.errors import NotYet, ResourceError, SchemaError, Unsupported
 from reconciler.host import Host
 from reconciler.modules import _systemd
-from reconciler.modules._systemd import Unit
+from reconciler.modules._systemd import Unit, Watch
 from reconciler.resource import Diff, Refresh, Resource, State, Value
 
 #: Of several notifications to one unit only the strongest is carried out.
@@ -46,6 +46,7 @@ class Service(Resource):
     force: bool = False  #: Replace links that another unit has put in the way of enabling this one.
 
     aliases: ClassVar[Mapping[str, str]] = {"service": "name", "unit": "name"}
+    batched: ClassVar[str] = "adjacent"
     handler_only: ClassVar[Mapping[str, tuple[object, ...]]] = {"state": ("restarted", "reloaded")}
 
     def __post_init__(self) -> None:
@@ -213,14 +214,37 @@ class Service(Resource):
     # -- acting --------------------------------------------------------------------------
 
     def apply(self, host: Host, diff: Diff) -> None:
+        _systemd.settle(host, self._begin(host, diff))
+
+    @classmethod
+    def apply_many(
+        cls, host: Host, work: Sequence[tuple[Resource, Diff]]
+    ) -> list[ResourceError | None]:
+        """Start one after the other, then watch all of them through the same seconds."""
+        outcomes: list[ResourceError | None] = [None] * len(work)
+        watches: dict[int, Watch | None] = {}
+        for index, (resource, diff) in enumerate(work):
+            try:
+                watches[index] = cast("Service", resource)._begin(host, diff)
+            except ResourceError as error:
+                outcomes[index] = error
+        for index, watch in watches.items():
+            try:
+                _systemd.settle(host, watch)
+            except ResourceError as error:
+                outcomes[index] = error
+        return outcomes
+
+    def _begin(self, host: Host, diff: Diff) -> Watch | None:
+        """Do all that the difference asks for; what was started must still be watched."""
         wish = diff.after or {}
         if self.name == "*":
             _systemd.act(host, ["daemon-reload"])
-            return
+            return None
         if self.scope == "global" or _is_template(self._unit) or not _systemd.live(host):
             options = ["--global"] if self.scope == "global" else []
             self._set_links(host, options, self._unit, diff)
-            return
+            return None
         unit = self._fresh(host)
         if "running" in diff.changed and not wish["running"]:
             self._job(host, "stop", unit)
@@ -228,7 +252,8 @@ class Service(Resource):
         name = unit.name if "masked" in diff.changed else unit.id
         self._set_links(host, [], name, diff, unit)
         if "running" in diff.changed and wish["running"]:
-            self._job(host, "start", _systemd.show(host, [self._unit])[0])
+            return self._job(host, "start", _systemd.show(host, [self._unit])[0])
+        return None
 
     def _set_links(
         self, host: Host, options: list[str], name: str, diff: Diff, unit: Unit | None = None
@@ -256,8 +281,8 @@ class Service(Resource):
             unit = _systemd.show(host, [self._unit])[0]
         return unit
 
-    def _job(self, host: Host, verb: str, unit: Unit) -> None:
-        _systemd.job(host, verb, unit, no_block=self.no_block)
+    def _job(self, host: Host, verb: str, unit: Unit) -> Watch | None:
+        return _systemd.job(host, verb, unit, no_block=self.no_block)
 
     def _warn_of_triggers(self, host: Host, unit: Unit) -> None:
         """A stopped service comes back when somebody knocks at its socket."""
@@ -299,7 +324,7 @@ class Service(Resource):
                     f"unit {unit.name} does not exist",
                     hint="declare the package or the unit file that brings it",
                 )
-            self._job(host, VERBS[self.state], unit)
+            _systemd.settle(host, self._job(host, VERBS[self.state], unit))
 
     def absorbs(self, diff: Diff) -> bool:
         return "running" in diff.changed and bool((diff.after or {}).get("running"))

@@ -8,7 +8,8 @@ A file under `modules/` holds one frozen dataclass. Its fields are the schema, r
 syntax tree and never by running the file: the first field is the key, the `#:` comment behind
 a field is its documentation, the module's docstring is title and example.
 Field types are a closed vocabulary: `str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`,
-`Literal[...]`, `Content`, `Secret`, and `T | None`.
+`Literal[...]`, `Content`, `Secret`, unions of them, `T | None`, and `object` for the items of
+lists and mappings that hold anything.
 """
 
 from __future__ import annotations
@@ -103,8 +104,9 @@ class Resource:
     refused: ClassVar[Mapping[str, str]] = {}
     #: True if `apply` can change what other resources look at (a package, a command).
     opaque: ClassVar[bool] = False
-    #: True if `apply_many` does several at once better than one by one.
-    batched: ClassVar[bool] = False
+    #: Whether `apply_many` does several at once better than one by one: `adjacent` for those that
+    #: follow each other, `ahead` also for later ones that what stands between does not matter to.
+    batched: ClassVar[str] = ""
 
     def claims(self) -> Set[str]:
         """What this resource owns: `path:/etc/motd`, `unit:nginx.service`, `user:deploy`."""

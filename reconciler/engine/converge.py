@@ -252,7 +252,7 @@ class _Work:
     def _others(self, step: Step, later: Iterable[Step]) -> List[Step]:
         """Steps of the same batched type that may go together with `step`.
 
-        They overtake what stands between, so what stands between must not matter to them: they
+        Those that are `ahead` overtake what stands between, so that must not matter to them: they
         require neither it nor one another, and it is nothing opaque.
         """
         kind = type(step.node.resource)
@@ -263,7 +263,7 @@ class _Work:
             if type(other.node.resource) is kind and other.pending:
                 if self.results.keys() >= self.order.requires[other.node.id]:
                     batch.append(other)
-            elif other.pending and other.node.resource.opaque:
+            elif other.pending and (other.node.resource.opaque or kind.batched == "adjacent"):
                 break
         return batch
 

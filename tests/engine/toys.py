@@ -75,7 +75,7 @@ class Box(Toy):
     """Several at once; may bring anything along, as a package does."""
 
     opaque: ClassVar[bool] = True
-    batched: ClassVar[bool] = True
+    batched: ClassVar[str] = "ahead"
     brings: str = ""
 
     @classmethod
