@@ -1,7 +1,7 @@
 """Runs on the host, before the engine: takes the engine out of the cache, or in from stdin.
 
 It travels as text to a `python3 -c` that may be any Python 3, and says so if that is too old;
-so it uses no syntax that is younger than 3.6. What it answers are lines on stdout:
+so it uses no syntax that is younger than 3.4. What it answers are lines on stdout:
 
     old 3.6.8       this Python is too old
     need            send the engine
@@ -69,7 +69,7 @@ def arrive(sha256: str, size: int, keep: bool) -> int:
     try:
         from reconciler.engine.__main__ import main
     except ImportError as error:
-        os.write(1, f"error this Python is not whole: {error}\n".encode())
+        os.write(1, ("error this Python is not whole: " + str(error) + "\n").encode())
         return 1
     os.write(1, b"go\n")
     return main()

@@ -14,6 +14,8 @@ from typing import Protocol
 PIECE = 1 << 18
 #: The end of what a program says on stderr that is kept, in bytes.
 TAIL = 8 << 10
+#: What to do about a connection that broke off.
+GO_ON = "the engine stops by itself at the next boundary: run again to go on"
 
 
 class Channel(Protocol):

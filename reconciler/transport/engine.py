@@ -116,6 +116,14 @@ class Engine:
         answer = self._ask(request, catalog, content, secrets, on_event)
         return self._taken(answer, "report", Report.from_json)
 
+    def prune(self, *, dry_run: bool = False, **request: object) -> dict[str, Any]:
+        """What is owned and declared no more: done away with as its policy says, or only listed.
+
+        request: `present`, `host`, `commit`, `policy`, `most`, `percent`, `over_budget`.
+        """
+        answer = self._ask({"op": "prune", "dry_run": dry_run, **request}, None)
+        return dict(_object(answer, "prune"))
+
     def _ask(
         self,
         request: Message,

@@ -24,6 +24,7 @@ from reconciler.errors import (
 )
 from reconciler.transport import known_hosts
 from reconciler.transport.command import shell_line
+from reconciler.transport.contract import GO_ON
 from reconciler.transport.options import check_options, merged
 from reconciler.transport.pipes import PipeChannel
 from reconciler.transport.target import Hop, Target
@@ -199,7 +200,8 @@ def _explained(words: str, target: Target) -> TransportError:
         r"connect to host|resolve hostname|timed out|UNKNOWN port|stdio forwarding", words
     ):
         return HostUnreachable(f"cannot connect to {name}: {last}")
-    return ConnectionLost(f"the connection to {name} broke off: {last}")
+    why = f": {last}" if last else ""
+    return ConnectionLost(f"the connection to {name} broke off{why}", hint=GO_ON)
 
 
 def _is_ours(path: str) -> bool:

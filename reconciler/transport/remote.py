@@ -15,7 +15,7 @@ from reconciler.errors import (
     ProtocolError,
     ReconcilerError,
 )
-from reconciler.transport.contract import PIECE, Channel
+from reconciler.transport.contract import GO_ON, PIECE, Channel
 from reconciler.transport.link import Ended
 
 #: Seconds between two looks at the clock while nothing comes.
@@ -58,10 +58,7 @@ class RemoteLink:
         code = self._channel.status(2.0)
         words = said(self._channel)
         if code is None:
-            return ConnectionLost(
-                f"the connection broke off{words}",
-                hint="the engine stops by itself at the next boundary: run again to go on",
-            )
+            return ConnectionLost(f"the connection broke off{words}", hint=GO_ON)
         return Ended(f"the engine ended with code {code} before it had answered{words}")
 
     def close(self, patience: float) -> None:
