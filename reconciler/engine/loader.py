@@ -40,23 +40,28 @@ class Loader:
     ) -> Resource:
         """The live resource of a declaration. Raises ConfigError; the mark says where."""
         try:
-            params = {
-                name: decode_param(value, secrets or {})
-                for name, value in declaration.params.items()
-            }
-            return self.type(declaration.type)(**params)
-        except KeyError as error:
-            raise ConfigError(
-                f"{declaration.id} needs the secret {error}, which did not come with it",
-                mark=declaration.mark,
-            ) from error
-        except (TypeError, AttributeError, ValueError) as error:
-            raise SchemaError(
-                f"{declaration.id} does not fit its type: {error}", mark=declaration.mark
-            ) from error
+            return built(declaration, self.type(declaration.type), secrets or {})
         except ConfigError as error:
             error.mark = error.mark or declaration.mark
             raise
+
+
+def built(declaration: Declaration, kind: Type[Resource], secrets: Mapping[str, str]) -> Resource:
+    """The declaration as a resource of this class. Raises ConfigError."""
+    mark = declaration.mark
+    try:
+        params = {name: decode_param(one, secrets) for name, one in declaration.params.items()}
+    except KeyError as error:
+        raise ConfigError(
+            f"{declaration.id} needs the secret {error}, which did not come with it", mark=mark
+        ) from error
+    try:
+        return kind(**params)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise SchemaError(f"{declaration.id} does not fit its type: {error}", mark=mark) from error
+    except ConfigError as error:
+        error.mark = error.mark or mark
+        raise
 
 
 def _load(name: str) -> Type[Resource]:

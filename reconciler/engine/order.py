@@ -26,9 +26,10 @@ from typing import (
     Type,
 )
 
-from reconciler.catalog import Declaration, decode_param
-from reconciler.errors import ClaimConflict, ConfigError, ConfigErrors, CycleError, ReconcilerError
+from reconciler.catalog import Declaration
 from reconciler.engine.diff import Veil
+from reconciler.engine.loader import built
+from reconciler.errors import ClaimConflict, ConfigError, ConfigErrors, CycleError, ReconcilerError
 from reconciler.resource import Resource, Secret
 
 
@@ -61,9 +62,17 @@ def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
 
     elsewhere: ids that are in the catalog, but not among these nodes.
     """
-    ordinary = [_faced(node) for node in nodes if not node.declaration.handler]
+    ordinary: List[_Face] = []
+    errors: List[ConfigError] = []
+    for node in nodes:
+        if not node.declaration.handler:
+            try:
+                ordinary.append(_faced(node))
+            except ConfigError as error:
+                errors.append(error)
     handlers = {node.id: node for node in nodes if node.declaration.handler}
-    claims, errors = _claims(ordinary)
+    claims, conflicts = _claims(ordinary)
+    errors += conflicts
     errors += _twice([node for node in nodes if node.declaration.handler])
     errors += _unknown(nodes, {*handlers, *elsewhere})
     by_id = {face.node.id: face.node for face in ordinary}
@@ -102,19 +111,21 @@ def check(
     """
     nodes: List[Node] = []
     foreign: List[str] = []
+    errors: List[ConfigError] = []
     for declaration in declarations:
         kind = load_type(declaration.type)
-        if kind is None:
-            foreign.append(declaration.id)
-            continue
-        hidden = _AnySecret()
-        params = {name: decode_param(value, hidden) for name, value in declaration.params.items()}
-        nodes.append(Node(declaration, kind(**params)))
+        try:
+            if kind is not None:
+                nodes.append(Node(declaration, built(declaration, kind, _AnySecret())))
+                continue
+        except ConfigError as error:
+            errors.append(error)
+        foreign.append(declaration.id)
     try:
         arrange(nodes, foreign)
     except ConfigErrors as error:
-        return list(error.errors)
-    return []
+        errors += error.errors
+    return errors
 
 
 class _AnySecret(Dict[str, str]):

@@ -62,19 +62,16 @@ def test_a_program_gets_what_is_left_of_the_limit(host: Host) -> None:
 
 def test_a_boundary_remembers_and_stops_nothing() -> None:
     boundary = Boundary()
-    old = (
-        signal.getsignal(signal.SIGHUP),
-        signal.getsignal(signal.SIGINT),
-        signal.getsignal(signal.SIGTERM),
-    )
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    }
     boundary.listen()
     try:
         os.kill(os.getpid(), signal.SIGHUP)
         assert boundary.reached
     finally:
-        for number, handler in zip(
-            (signal.SIGHUP, signal.SIGINT, signal.SIGTERM), old, strict=True
-        ):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

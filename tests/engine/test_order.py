@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.toys import handler, toy
+from engine.toys import Toy, handler, toy
 from reconciler.catalog import Declaration
 from reconciler.engine.order import Node, Order, arrange, check
-from reconciler.errors import ClaimConflict, ConfigErrors, CycleError, Mark
+from reconciler.errors import ClaimConflict, ConfigErrors, CycleError, Mark, SchemaError
 from reconciler.modules.file import File
+from reconciler.resource import State
 
 
 def names(order: Order) -> list[str]:
@@ -147,9 +148,12 @@ def test_all_errors_at_once() -> None:
 
 
 def test_a_module_that_cannot_say_what_it_wants_is_named_with_its_place() -> None:
-    node = Node(Declaration("file", "/a", {}, Mark("a.yml", 3)), File("/a", mode=5))  # type: ignore[arg-type]
-    with pytest.raises(Exception, match="a.yml:3: file:/a: the module of type 'file' failed"):
-        arrange([node])
+    class Broken(Toy):
+        def desired(self) -> State:
+            raise KeyError("oops")
+
+    (found,) = errors(toy("a", kind=Broken, line=3), toy("b"))
+    assert found == "site.yml:3: toy:a: the module of type 'toy' failed: KeyError: 'oops'"
 
 
 def test_ten_thousand_in_a_chain_are_ordered_without_recursion_and_quickly() -> None:
@@ -179,7 +183,12 @@ def test_compile_checks_without_the_modules_of_the_state_repo() -> None:
         ),
         Declaration("mine", "x", {"y": 1}, Mark("s.yml", 2), handler=True, title="own"),
         Declaration("file", "/a", {"path": "/a", "owner": {"$secret": "s"}}, Mark("s.yml", 3)),
+        Declaration("file", "/b", {"path": "/b", "mode": "rwx"}, Mark("s.yml", 4)),
+        Declaration("file", "/c", {"path": "/c", "colour": "red"}, Mark("s.yml", 5)),
     ]
     found = check(declarations, lambda name: File if name == "file" else None)
-    assert [str(error).split(":")[0] for error in found] == ["s.yml"]
-    assert isinstance(found[0], ClaimConflict)
+    assert [(type(error), error.mark) for error in found] == [
+        (SchemaError, Mark("s.yml", 4)),
+        (SchemaError, Mark("s.yml", 5)),
+        (ClaimConflict, Mark("s.yml", 3)),
+    ]
