@@ -26,7 +26,9 @@ from reconciler.resource import Lowered
 class Copy(Lowered):
     dest: str  #: Absolute path on the host.
     src: str | None = None  #: File or directory below files/.
-    content: str | None = None  #: The content itself, instead of `src`; lists and mappings become JSON.
+    content: str | list[object] | dict[str, object] | None = (
+        None  #: The content itself, instead of `src`; lists and mappings become JSON.
+    )
     owner: str = "root"  #: User name or number.
     group: str = "root"  #: Group name or number.
     mode: str = "0644"  #: Octal digits in quotes, symbolic, or `preserve`: 0755 for what Git has as executable, else 0644.

@@ -145,7 +145,9 @@ def load(text: bytes, file: str, limits: Limits = LIMITS) -> object:
         parser.dispose()
 
 
-def dump(value: object, *, indent: int = 2, flow: bool | None = False, sort_keys: bool = True) -> str:
+def dump(
+    value: object, *, indent: int = 2, flow: bool | None = False, sort_keys: bool = True
+) -> str:
     """Plain values as YAML. flow: None writes the innermost lists and mappings on one line."""
     return yaml.dump(
         value,

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from reconciler.compile.schema import Field, TypeSchema
     from reconciler.compile.selecting import select
 
-__all__ = ["Compiled", "Field", "Layered", "Origin", "Project", "Provenance", "TypeSchema", "select"]
+__all__ = [
+    "Compiled",
+    "Field",
+    "Layered",
+    "Origin",
+    "Project",
+    "Provenance",
+    "TypeSchema",
+    "select",
+]
 
 _PLACES = {
     "Compiled": "project",

@@ -51,7 +51,7 @@ KEYWORDS = {
     "add_host": "hosts come from the inventory",
     "group_by": "use `when` with facts",
     "stat": "describe the state that is wanted; command has creates and removes",
-    "shell": "use command, which takes no shell; where one is wanted: command: {argv: [sh, -c, \"...\"], creates: /path}",
+    "shell": 'use command, which takes no shell; where one is wanted: command: {argv: [sh, -c, "..."], creates: /path}',
     "raw": "use command with a guard: creates, removes, unless or onlyif",
     "script": "copy the script and run it with command and a guard",
     "tasks": "write the resources under `resources`",
@@ -70,17 +70,17 @@ KEYWORDS = {
 }
 #: `with_*`, by what follows.
 LOOPS = {
-    "items": "write loop: [...]; for lists in lists loop: \"{{ lists | flatten(1) }}\"",
+    "items": 'write loop: [...]; for lists in lists loop: "{{ lists | flatten(1) }}"',
     "list": "write loop: [...]",
-    "dict": "write loop: \"{{ name | dict2items }}\" and use item.key, item.value",
+    "dict": 'write loop: "{{ name | dict2items }}" and use item.key, item.value',
     "fileglob": "declare copy with a directory as src, which copies all files in it",
     "filetree": "declare copy with a directory as src, which copies all files in it",
     "subelements": "write loop: \"{{ name | subelements('field') }}\"",
-    "nested": "write loop: \"{{ one | product(other) | list }}\"",
-    "together": "write loop: \"{{ one | zip(other) | list }}\"",
-    "sequence": "write loop: \"{{ range(1, 5) | list }}\"",
+    "nested": 'write loop: "{{ one | product(other) | list }}"',
+    "together": 'write loop: "{{ one | zip(other) | list }}"',
+    "sequence": 'write loop: "{{ range(1, 5) | list }}"',
     "indexed_items": "write loop: [...] and index_var: index",
-    "flattened": "write loop: \"{{ lists | flatten }}\"",
+    "flattened": 'write loop: "{{ lists | flatten }}"',
     "first_found": "write the name with a variable, which group_vars/ can set",
     "lines": "write loop: \"{{ lookup('file', 'name').splitlines() }}\"",
 }

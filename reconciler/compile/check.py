@@ -16,11 +16,20 @@ from reconciler.errors import Mark
 from reconciler.resource import Content
 from reconciler.yamldoc import Map, Seq, raw_number
 
-TRUTH = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
+TRUTH = {
+    "yes": True,
+    "true": True,
+    "on": True,
+    "1": True,
+    "no": False,
+    "false": False,
+    "off": False,
+    "0": False,
+}
 SHOWN = 60
 
 
-class Misfit(Exception):  # noqa: N818  # it is data on its way to becoming a SchemaError
+class Misfit(Exception):  # it is data on its way to becoming a SchemaError
     """A value that does not fit. path: keys and indexes below the parameter."""
 
     def __init__(self, message: str, hint: str = "", path: tuple[object, ...] = ()) -> None:
@@ -39,7 +48,9 @@ def _fit(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> obje
     if value is None:
         if kind.optional or kind.name == "object":
             return None
-        raise Misfit(f"{name} is empty, expected {kind}", "give it a value, or leave the key out", path)
+        raise Misfit(
+            f"{name} is empty, expected {kind}", "give it a value, or leave the key out", path
+        )
     if kind.name == "union":
         return _fit_union(kind, value, name, path)
     return _FITTERS[kind.name](kind, value, name, path)
@@ -54,8 +65,7 @@ def _fit_union(kind: Kind, value: object, name: str, path: tuple[object, ...]) -
             return _fit(one, value, name, path)
         except Misfit as error:
             first = first or error
-    assert first is not None
-    raise first
+    raise first or Misfit(f"{name} is {_what(value)}, expected {kind}", "", path)
 
 
 def _text(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> object:
@@ -64,7 +74,11 @@ def _text(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> obj
     if isinstance(value, bool):
         word = "true" if value else "false"
         written = "yes, on or true" if value else "no, off or false"
-        raise Misfit(f"{name} is the truth value {word}, expected text", f'YAML reads {written} so; put the word in quotes: {name}: "{"yes" if value else "no"}"', path)
+        raise Misfit(
+            f"{name} is the truth value {word}, expected text",
+            f'YAML reads {written} so; put the word in quotes: {name}: "{"yes" if value else "no"}"',
+            path,
+        )
     if isinstance(value, (int, float)):
         raw = raw_number(value)
         if raw is not None:
@@ -136,7 +150,9 @@ def _list(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> obj
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         value = [value]
     if not isinstance(value, (list, tuple)):
-        raise Misfit(f"{name} is {_what(value)}, expected {kind}", f"write {name}: [item, item]", path)
+        raise Misfit(
+            f"{name} is {_what(value)}, expected {kind}", f"write {name}: [item, item]", path
+        )
     return [
         _fit(kind.of[0], item, f"item {index + 1} of {name}", (*path, index))
         for index, item in enumerate(value)
@@ -153,9 +169,13 @@ def split_words(text: str) -> list[str]:
 
 def _dict(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> object:
     if not isinstance(value, Mapping):
-        raise Misfit(f"{name} is {_what(value)}, expected {kind}", f"write {name}: {{key: value}}", path)
+        raise Misfit(
+            f"{name} is {_what(value)}, expected {kind}", f"write {name}: {{key: value}}", path
+        )
     return {
-        _text(kind, key, f"a key of {name}", path): _fit(kind.of[0], item, f"{name}.{key}", (*path, key))
+        _text(kind, key, f"a key of {name}", path): _fit(
+            kind.of[0], item, f"{name}.{key}", (*path, key)
+        )
         for key, item in value.items()
     }
 
@@ -168,7 +188,10 @@ def _content(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> 
 
 def _anything(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> object:
     if isinstance(value, Mapping):
-        return {_text(kind, key, f"a key of {name}", path): _anything(kind, item, name, (*path, key)) for key, item in value.items()}
+        return {
+            _text(kind, key, f"a key of {name}", path): _anything(kind, item, name, (*path, key))
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_anything(kind, item, name, (*path, index)) for index, item in enumerate(value)]
     if isinstance(value, str):
@@ -206,9 +229,9 @@ def _what(value: object) -> str:
 def place(raw: object, mark: Mark, path: Iterable[object]) -> Mark:
     """The mark of what lies at `path` below a value as written; as deep as it was written."""
     for step in path:
-        if isinstance(raw, Map) and step in raw:
-            mark, raw = raw.place(step), raw[step]
-        elif isinstance(raw, Seq) and isinstance(step, int) and step < len(raw):
+        if (isinstance(raw, Map) and step in raw) or (
+            isinstance(raw, Seq) and isinstance(step, int) and step < len(raw)
+        ):
             mark, raw = raw.place(step), raw[step]
         else:
             break

@@ -53,7 +53,11 @@ class Evaluator:
     """
 
     def __init__(
-        self, renderer: Callable[[], Renderer], lowering: Lowering, layers: Sequence[Layer], magic: Mapping[str, object]
+        self,
+        renderer: Callable[[], Renderer],
+        lowering: Lowering,
+        layers: Sequence[Layer],
+        magic: Mapping[str, object],
     ) -> None:
         self._renderer = renderer
         self._lowering = lowering
@@ -69,7 +73,9 @@ class Evaluator:
         own = [layer("play vars", play.vars)] if play.vars is not None else []
         for use in play.roles:
             defaults = use.role.defaults
-            below = [layer(f"role {use.role.name} defaults", defaults)] if defaults is not None else []
+            below = (
+                [layer(f"role {use.role.name} defaults", defaults)] if defaults is not None else []
+            )
             above = [layer(f"role {use.role.name} vars", use.vars)] if use.vars is not None else []
             scope = self._scope([*below, *self._layers, *own, *above], use.role.name)
             tags = (*play.tags, *use.tags)
@@ -125,8 +131,16 @@ class Evaluator:
                 return
             raise
         if not isinstance(values, (list, tuple)):
-            hint = 'for a mapping write loop: "{{ name | dict2items }}"' if isinstance(values, Mapping) else ""
-            raise SchemaError(f"a loop goes over a list, not over {type(values).__name__}", mark=item.loop_mark, hint=hint)
+            hint = (
+                'for a mapping write loop: "{{ name | dict2items }}"'
+                if isinstance(values, Mapping)
+                else ""
+            )
+            raise SchemaError(
+                f"a loop goes over a list, not over {type(values).__name__}",
+                mark=item.loop_mark,
+                hint=hint,
+            )
         places = item.loop if isinstance(item.loop, Seq) else None
         for index, value in enumerate(values):
             final: dict[str, object] = {item.loop_var: value}
@@ -187,7 +201,13 @@ class Evaluator:
         for name, refused in schema.handler_only.items():
             if not item.handler and params.get(name) in refused:
                 mark = origins[name].mark
-                self.errors.append(SchemaError(f"{schema.name}: {name}: {params[name]} is not a state, it is something to do", mark=mark, hint="make it a handler, and notify it from what it is done for"))
+                self.errors.append(
+                    SchemaError(
+                        f"{schema.name}: {name}: {params[name]} is not a state, it is something to do",
+                        mark=mark,
+                        hint="make it a handler, and notify it from what it is done for",
+                    )
+                )
                 return
         title = self._text(item.title, item.title_mark, scope) if item.title else ""
         draft = Draft(
@@ -206,7 +226,14 @@ class Evaluator:
         for one, own in self._each(item, params, scope, origins):
             self.drafts.append(self._finish(draft, one, own))
 
-    def _param(self, item: Item, param: Param, scope: Scope, params: dict[str, Any], origins: dict[str, Origin]) -> None:
+    def _param(
+        self,
+        item: Item,
+        param: Param,
+        scope: Scope,
+        params: dict[str, Any],
+        origins: dict[str, Origin],
+    ) -> None:
         name = param.field.name
         hidden = item.no_log or param.field.kind.name == "Secret"
         if not param.dynamic:
@@ -219,7 +246,9 @@ class Evaluator:
         origins[name] = Origin(param.raw, param.mark, frozenset(used), scope, hidden)
         if value is OMIT:
             if param.field.required:
-                raise SchemaError(f"{name} cannot be omitted", mark=param.mark, hint="give default(...) a value")
+                raise SchemaError(
+                    f"{name} cannot be omitted", mark=param.mark, hint="give default(...) a value"
+                )
             return
         try:
             fitted = fit(param.field, value)
@@ -228,7 +257,9 @@ class Evaluator:
         if fitted is not None:
             params[name] = fitted
 
-    def _each(self, item: Item, params: dict[str, Any], scope: Scope, origins: dict[str, Origin]) -> Iterator[tuple[Lowered, dict[str, Origin]]]:
+    def _each(
+        self, item: Item, params: dict[str, Any], scope: Scope, origins: dict[str, Origin]
+    ) -> Iterator[tuple[Lowered, dict[str, Origin]]]:
         """The resources that one declaration stands for."""
         schema = item.schema
         first = schema.fields[0].name
@@ -246,15 +277,24 @@ class Evaluator:
                     error.mark = origins["src"].mark if "src" in origins else item.mark
                 raise
             for made in found:
-                yield made, self._lowered_origins(made, origins, used, scope) if schema.lowered else origins
+                yield (
+                    made,
+                    self._lowered_origins(made, origins, used, scope)
+                    if schema.lowered
+                    else origins,
+                )
 
-    def _lowered_origins(self, one: Lowered, origins: dict[str, Origin], used: set[str], scope: Scope) -> dict[str, Origin]:
+    def _lowered_origins(
+        self, one: Lowered, origins: dict[str, Origin], used: set[str], scope: Scope
+    ) -> dict[str, Origin]:
         own = {name: origin for name, origin in origins.items() if name in one.params}
         if "dest" in origins:
             own["path"] = origins["dest"]
         if one.content_from in origins:
             source = origins[one.content_from]
-            own["content"] = Origin(source.raw, source.mark, source.names | used, scope, source.hidden)
+            own["content"] = Origin(
+                source.raw, source.mark, source.names | used, scope, source.hidden
+            )
         return own
 
     def _finish(self, draft: Draft, one: Lowered, origins: dict[str, Origin]) -> Draft:
@@ -285,7 +325,11 @@ def _key(schema: TypeSchema, params: Mapping[str, Any], title: str, mark: Mark) 
             parts.append(_key_text(given[0]))
     if not parts and not title:
         first = schema.fields[0].name
-        raise SchemaError(f"{schema.name} needs {first}", mark=mark, hint=f"add `{first}:`, or a `name:` for the resource")
+        raise SchemaError(
+            f"{schema.name} needs {first}",
+            mark=mark,
+            hint=f"add `{first}:`, or a `name:` for the resource",
+        )
     return "#".join(parts) or title
 
 
@@ -298,4 +342,6 @@ def _key_text(value: object) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, str):
         return f"the text {value[:60]!r}"
-    return {dict: "a mapping", list: "a list", type(None): "nothing"}.get(type(value), f"{value!r}"[:60])
+    return {dict: "a mapping", list: "a list", type(None): "nothing"}.get(
+        type(value), f"{value!r}"[:60]
+    )

@@ -14,7 +14,9 @@ from jinja2.exceptions import TemplateRuntimeError
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-MAC = re.compile(r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}\Z|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}\Z", re.IGNORECASE)
+MAC = re.compile(
+    r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}\Z|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}\Z", re.IGNORECASE
+)
 
 
 def _interface(value: object) -> Interface | None:
@@ -41,7 +43,7 @@ def _written(interface: Interface, value: object) -> str:
 def _usable(network: Network) -> tuple[int, int]:
     """First and last address for hosts, as numbers."""
     first, last = int(network.network_address), int(network.broadcast_address)
-    if network.version == 4 and network.prefixlen < 31:  # noqa: PLR2004
+    if network.version == 4 and network.prefixlen < 31:
         return first + 1, last - 1
     return first, last
 
@@ -67,9 +69,17 @@ def _is_host(i: Interface, value: object) -> bool:
     return "/" not in str(value) or _single(i) or i.ip != i.network.network_address
 
 
+def _wrapped(interface: Interface, value: object) -> str:
+    text = _written(interface, value)
+    if interface.version == 4:
+        return text
+    ip, slash, prefix = text.partition("/")
+    return f"[{ip}]{slash}{prefix}"
+
+
 Query = Callable[[Interface, object], Any]
 QUERIES: Mapping[str, Query] = {
-    "": lambda i, v: _written(i, v),
+    "": _written,
     "bool": lambda i, v: True,
     "address": lambda i, v: str(i.ip) if _is_host(i, v) else False,
     "ip": lambda i, v: str(i.ip) if _is_host(i, v) else False,
@@ -102,9 +112,9 @@ QUERIES: Mapping[str, Query] = {
     "version": lambda i, v: i.version,
     "type": lambda i, v: "address" if _is_host(i, v) else "network",
     "revdns": lambda i, v: i.ip.reverse_pointer + ".",
-    "wrap": lambda i, v: _wrapped(i, v),
-    "ipv4": lambda i, v: _written(i, v) if i.version == 4 else False,  # noqa: PLR2004
-    "ipv6": lambda i, v: _written(i, v) if i.version == 6 else False,  # noqa: PLR2004
+    "wrap": _wrapped,
+    "ipv4": lambda i, v: _written(i, v) if i.version == 4 else False,
+    "ipv6": lambda i, v: _written(i, v) if i.version == 6 else False,
     "private": lambda i, v: _written(i, v) if i.ip.is_private else False,
     "public": lambda i, v: _written(i, v) if i.ip.is_global else False,
     "loopback": lambda i, v: _written(i, v) if i.ip.is_loopback else False,
@@ -112,21 +122,22 @@ QUERIES: Mapping[str, Query] = {
     "unicast": lambda i, v: _written(i, v) if not i.ip.is_multicast else False,
     "link-local": lambda i, v: _written(i, v) if i.ip.is_link_local else False,
 }
-ALIASES = {"v4": "ipv4", "v6": "ipv6", "4": "ipv4", "6": "ipv6", "hostnet": "host", "gateway": "host", "gw": "host", "lo": "loopback"}
+ALIASES = {
+    "v4": "ipv4",
+    "v6": "ipv6",
+    "4": "ipv4",
+    "6": "ipv6",
+    "hostnet": "host",
+    "gateway": "host",
+    "gw": "host",
+    "lo": "loopback",
+}
 
 
 def _step(interface: Interface, by: int) -> Any:
     first, last = _usable(interface.network)
     number = int(interface.ip) + by
     return _address(interface.network, number) if first <= number <= last else False
-
-
-def _wrapped(interface: Interface, value: object) -> str:
-    text = _written(interface, value)
-    if interface.version == 4:  # noqa: PLR2004
-        return text
-    ip, slash, prefix = text.partition("/")
-    return f"[{ip}]{slash}{prefix}"
 
 
 def ipaddr(value: Any, query: object = "", version: object = False) -> Any:
@@ -137,7 +148,7 @@ def ipaddr(value: Any, query: object = "", version: object = False) -> Any:
     interface = _interface(value)
     if interface is None or (version and interface.version != int(str(version))):
         return False
-    if isinstance(query, int) or re.fullmatch(r"-?\d+", str(query)) and str(query) not in ALIASES:
+    if isinstance(query, int) or (re.fullmatch(r"-?\d+", str(query)) and str(query) not in ALIASES):
         return _nth(interface, int(str(query)))
     name = ALIASES.get(str(query), str(query))
     if name in QUERIES:
@@ -214,7 +225,9 @@ def cidr_merge(value: list[Any], action: str = "merge") -> Any:
     if action == "merge":
         merged: list[str] = []
         for version in (4, 6):
-            merged += map(str, ipaddress.collapse_addresses(one for one in networks if one.version == version))  # type: ignore[type-var]
+            merged += map(
+                str, ipaddress.collapse_addresses(one for one in networks if one.version == version)
+            )  # type: ignore[type-var]
         return merged
     if action != "span" or not networks:
         raise TemplateRuntimeError("cidr_merge takes merge or span, and at least one network")

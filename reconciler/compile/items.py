@@ -59,10 +59,10 @@ class Item:
     params: tuple[Param, ...]
     mark: Mark
     title: str = ""
-    title_mark: Mark = field(default=Mark(""))  # noqa: RUF009  # a Mark is frozen
+    title_mark: Mark = field(default=Mark(""))  # a Mark is frozen
     when: tuple[tuple[object, Mark], ...] = ()
     loop: object = None
-    loop_mark: Mark = field(default=Mark(""))  # noqa: RUF009
+    loop_mark: Mark = field(default=Mark(""))
     loop_var: str = "item"
     index_var: str = ""
     notify: Texts = ()
@@ -89,11 +89,17 @@ class Reader:
         if document is None:
             return
         if not isinstance(document, Seq):
-            self._error("expected a list of resources", mark, "start each with `- name: what it is for`")
+            self._error(
+                "expected a list of resources", mark, "start each with `- name: what it is for`"
+            )
             return
         for index, one in enumerate(document):
             if not isinstance(one, Map):
-                self._error("expected a resource: a mapping with a type", document.place(index), "write - name: what it is for, then the type and its parameters")
+                self._error(
+                    "expected a resource: a mapping with a type",
+                    document.place(index),
+                    "write - name: what it is for, then the type and its parameters",
+                )
                 continue
             before = len(self._errors)
             item = self._item(one, handlers)
@@ -118,13 +124,23 @@ class Reader:
             return None
         if schema is None:
             return None
-        params = tuple(self._params(schema, node[key], node.place(key), node.key_place(key), handler))
+        params = tuple(
+            self._params(schema, node[key], node.place(key), node.key_place(key), handler)
+        )
         loop, loop_mark, loop_var, index_var = self._loop(node)
         title = node.get("name")
         if handler and not title:
-            self._error("a handler needs a name", node.key_place(key), "resources notify it by its name: add `name:`")
+            self._error(
+                "a handler needs a name",
+                node.key_place(key),
+                "resources notify it by its name: add `name:`",
+            )
         if "listen" in node and not handler:
-            self._error("only handlers listen", node.key_place("listen"), "move the item to handlers, or take `listen` out")
+            self._error(
+                "only handlers listen",
+                node.key_place("listen"),
+                "move the item to handlers, or take `listen` out",
+            )
         self._become(node)
         return Item(
             schema=schema,
@@ -150,14 +166,24 @@ class Reader:
         )
 
     def _type_key(self, node: Map) -> str | None:
-        keys = [key for key in node if isinstance(key, str) and self._types.has(_short(key)) and key not in KEYWORDS]
+        keys = [
+            key
+            for key in node
+            if isinstance(key, str) and self._types.has(_short(key)) and key not in KEYWORDS
+        ]
         wrong = [key for key in node if key not in KEYWORDS and key not in keys]
         for key in wrong:
             self._unknown(key, node.key_place(key))
         if len(keys) > 1:
-            self._error(f"two types in one resource: {' and '.join(keys)}", node.key_place(keys[1]), "make two resources of it")
+            self._error(
+                f"two types in one resource: {' and '.join(keys)}",
+                node.key_place(keys[1]),
+                "make two resources of it",
+            )
         elif not keys and not wrong:
-            self._error("a resource needs a type", node.mark, f"one of {', '.join(self._types.names())}")
+            self._error(
+                "a resource needs a type", node.mark, f"one of {', '.join(self._types.names())}"
+            )
         return keys[0] if len(keys) == 1 else None
 
     def _unknown(self, key: object, mark: Mark) -> None:
@@ -169,12 +195,17 @@ class Reader:
             self._error(f"'{name}' is not supported", mark, advice.KEYWORDS[name])
         else:
             last = name.rpartition(".")[2]
-            hint = nearest(last, [*self._types.names(), *KEYWORDS]) or f"the types are {', '.join(self._types.names())}"
+            hint = (
+                nearest(last, [*self._types.names(), *KEYWORDS])
+                or f"the types are {', '.join(self._types.names())}"
+            )
             self._error(f"there is no resource type or keyword '{name}'", mark, hint)
 
     # -- parameters ----------------------------------------------------------------------
 
-    def _params(self, schema: TypeSchema, value: object, mark: Mark, key_mark: Mark, handler: bool) -> Iterator[Param]:
+    def _params(
+        self, schema: TypeSchema, value: object, mark: Mark, key_mark: Mark, handler: bool
+    ) -> Iterator[Param]:
         first = schema.fields[0]
         if isinstance(value, str) or (schema.key_list and isinstance(value, Seq)):
             self._refuse_pairs(schema, value, mark)
@@ -187,16 +218,26 @@ class Reader:
                 if found is None:
                     self._unknown_param(schema, key, value.key_place(key))  # type: ignore[union-attr]
                 elif found.name in given:
-                    self._error(f"'{key}' is another name of '{found.name}', which is given too", value.key_place(key), "keep one of the two")  # type: ignore[union-attr]
+                    self._error(
+                        f"'{key}' is another name of '{found.name}', which is given too",
+                        value.key_place(key),
+                        "keep one of the two",
+                    )  # type: ignore[union-attr]
                 else:
                     given.add(found.name)
                     yield self._param(schema, found, raw, value.place(key))  # type: ignore[union-attr]
         else:
-            self._error(f"the parameters of {schema.name} are a mapping", mark, f"write {schema.name}: {{{first.name}: ...}}")
+            self._error(
+                f"the parameters of {schema.name} are a mapping",
+                mark,
+                f"write {schema.name}: {{{first.name}: ...}}",
+            )
             return
         missing = [one.name for one in schema.fields if one.required and one.name not in given]
         if missing:
-            self._error(f"{schema.name} needs {' and '.join(missing)}", key_mark, self._example(schema))
+            self._error(
+                f"{schema.name} needs {' and '.join(missing)}", key_mark, self._example(schema)
+            )
         if schema.requires_one_of and not handler and not given & set(schema.requires_one_of):
             self._error(
                 f"nothing says when this {schema.name} is to be done",
@@ -205,22 +246,37 @@ class Reader:
             )
 
     def _example(self, schema: TypeSchema) -> str:
-        lines = [line for line in schema.example.splitlines() if line.strip().startswith(f"{schema.name}: ")]
+        lines = [
+            line
+            for line in schema.example.splitlines()
+            if line.strip().startswith(f"{schema.name}: ")
+        ]
         return f"for example: {lines[0].strip()}" if lines else ""
 
     def _refuse_pairs(self, schema: TypeSchema, value: object, mark: Mark) -> None:
         """Ansible's old `path=/etc/x mode=0644`."""
         words = value.split() if isinstance(value, str) else []
-        pairs = [word.partition("=") for word in words if schema.field(word.partition("=")[0]) and "=" in word]
+        pairs = [
+            word.partition("=")
+            for word in words
+            if schema.field(word.partition("=")[0]) and "=" in word
+        ]
         if pairs:
             shown = ", ".join(f"{name}: {text}" for name, _, text in pairs)
-            self._error("parameters are a mapping, not name=value", mark, f"write {schema.name}: {{{shown}}}")
+            self._error(
+                "parameters are a mapping, not name=value",
+                mark,
+                f"write {schema.name}: {{{shown}}}",
+            )
 
     def _unknown_param(self, schema: TypeSchema, key: object, mark: Mark) -> None:
         if key in schema.refused:
             self._error(f"'{key}' is not supported", mark, schema.refused[str(key)])
             return
-        hint = nearest(str(key), schema.names()) or f"it has {', '.join(one.name for one in schema.fields)}"
+        hint = (
+            nearest(str(key), schema.names())
+            or f"it has {', '.join(one.name for one in schema.fields)}"
+        )
         self._error(f"{schema.name} has no parameter '{key}'", mark, hint)
 
     def _param(self, schema: TypeSchema, found: Field, raw: object, mark: Mark) -> Param:
@@ -241,41 +297,74 @@ class Reader:
         if "when" not in node:
             return
         value = node["when"]
-        conditions = [(one, value.place(n)) for n, one in enumerate(value)] if isinstance(value, Seq) else [(value, node.place("when"))]
+        conditions = (
+            [(one, value.place(n)) for n, one in enumerate(value)]
+            if isinstance(value, Seq)
+            else [(value, node.place("when"))]
+        )
         for condition, mark in conditions:
             if isinstance(condition, (str, bool)):
                 yield condition, mark
             else:
-                self._error("a condition is an expression", mark, "write when: facts.os_family == 'Debian'")
+                self._error(
+                    "a condition is an expression", mark, "write when: facts.os_family == 'Debian'"
+                )
 
     def _loop(self, node: Map) -> tuple[object, Mark, str, str]:
         loop = node.get("loop")
         mark = node.place("loop")
         if "loop" in node:
             if isinstance(loop, Map):
-                self._error("a loop goes over a list", mark, 'for a mapping write loop: "{{ name | dict2items }}"')
+                self._error(
+                    "a loop goes over a list",
+                    mark,
+                    'for a mapping write loop: "{{ name | dict2items }}"',
+                )
             elif isinstance(loop, str) and not is_template(loop):
-                self._error("a loop goes over a list, this is a text", mark, f'write loop: "{{{{ {loop} }}}}" for the variable')
+                self._error(
+                    "a loop goes over a list, this is a text",
+                    mark,
+                    f'write loop: "{{{{ {loop} }}}}" for the variable',
+                )
             elif not isinstance(loop, (str, Seq)):
                 self._error("a loop goes over a list", mark, "write loop: [one, two]")
-        control = node.get("loop_control", Map())
-        if not isinstance(control, Map):
-            self._error("loop_control is a mapping", node.place("loop_control"), "write loop_control: {loop_var: name}")
-            control = Map()
-        for key in control:
-            if key not in ("loop_var", "index_var", "label"):
-                self._error(f"loop_control has no '{key}'", control.key_place(key), nearest(str(key), ["loop_var", "index_var", "label"]) or "it has loop_var, index_var and label")
+        control = self._loop_control(node)
         names: list[str] = []
         for key, default in (("loop_var", "item"), ("index_var", "")):
             source = control if key in control else node
             name = source.get(key, default)
-            if key in source and (not isinstance(name, str) or not name.isidentifier() or name in RESERVED):
-                self._error(f"{name!r} cannot be the name of a variable", source.place(key), "a name of letters, digits and _")
+            if key in source and (
+                not isinstance(name, str) or not name.isidentifier() or name in RESERVED
+            ):
+                self._error(
+                    f"{name!r} cannot be the name of a variable",
+                    source.place(key),
+                    "a name of letters, digits and _",
+                )
                 name = default
             if key in source and "loop" not in node:
                 self._error(f"'{key}' without a loop", source.key_place(key), "add `loop:`")
             names.append(str(name))
         return loop, mark, names[0], names[1]
+
+    def _loop_control(self, node: Map) -> Map:
+        control = node.get("loop_control", Map())
+        if not isinstance(control, Map):
+            self._error(
+                "loop_control is a mapping",
+                node.place("loop_control"),
+                "write loop_control: {loop_var: name}",
+            )
+            control = Map()
+        for key in control:
+            if key not in ("loop_var", "index_var", "label"):
+                self._error(
+                    f"loop_control has no '{key}'",
+                    control.key_place(key),
+                    nearest(str(key), ["loop_var", "index_var", "label"])
+                    or "it has loop_var, index_var and label",
+                )
+        return control
 
     def texts(self, node: Map, key: str) -> Texts:
         """A text or a list of them."""
@@ -285,7 +374,11 @@ class Reader:
         if isinstance(value, str):
             return ((value, node.place(key)),)
         if not isinstance(value, Seq) or not all(isinstance(one, str) for one in value):
-            self._error(f"'{key}' is a text or a list of texts", node.place(key), f"write {key}: name, or {key}: [one, two]")
+            self._error(
+                f"'{key}' is a text or a list of texts",
+                node.place(key),
+                f"write {key}: name, or {key}: [one, two]",
+            )
             return ()
         return tuple((one, value.place(index)) for index, one in enumerate(value))
 
@@ -294,7 +387,11 @@ class Reader:
         found: list[str] = []
         for text, mark in self.texts(node, "tags"):
             if is_template(text):
-                self._error("tags cannot be templates", mark, "they select before anything is compiled: write the tag")
+                self._error(
+                    "tags cannot be templates",
+                    mark,
+                    "they select before anything is compiled: write the tag",
+                )
             found += split_words(text)
         return tuple(dict.fromkeys(found))
 
@@ -305,7 +402,11 @@ class Reader:
         found = SECONDS.match(str(value)) if not isinstance(value, bool) else None
         seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
         if seconds <= 0:
-            self._error(f"{value!r} is no time limit", node.place("timeout"), "write timeout: 90, 90s, 5m or 1h")
+            self._error(
+                f"{value!r} is no time limit",
+                node.place("timeout"),
+                "write timeout: 90, 90s, 5m or 1h",
+            )
             return TIMEOUT
         return seconds
 
@@ -320,9 +421,17 @@ class Reader:
         if value is None:
             return ""
         if handler:
-            self._error(f"'{key}' is for resources, not for handlers", node.key_place(key), "take it out: a handler owns nothing")
+            self._error(
+                f"'{key}' is for resources, not for handlers",
+                node.key_place(key),
+                "take it out: a handler owns nothing",
+            )
         elif value not in words:
-            self._error(f"'{key}' is {', '.join(words[:-1])} or {words[-1]}, not {value!r}", node.place(key), nearest(str(value), words))
+            self._error(
+                f"'{key}' is {', '.join(words[:-1])} or {words[-1]}, not {value!r}",
+                node.place(key),
+                nearest(str(value), words),
+            )
         return str(value)
 
     def _become(self, node: Map) -> None:
@@ -348,9 +457,17 @@ class Reader:
         """Variables with names that can be used."""
         for name in values:
             if not isinstance(name, str) or not name.isidentifier():
-                self._error(f"{name!r} cannot be the name of a variable", values.key_place(name), "a name of letters, digits and _")
+                self._error(
+                    f"{name!r} cannot be the name of a variable",
+                    values.key_place(name),
+                    "a name of letters, digits and _",
+                )
             elif name in RESERVED:
-                self._error(f"the variable '{name}' is built in", values.key_place(name), "give yours another name")
+                self._error(
+                    f"the variable '{name}' is built in",
+                    values.key_place(name),
+                    "give yours another name",
+                )
         return values
 
 

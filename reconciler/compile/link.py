@@ -45,7 +45,11 @@ class Linker:
         found: dict[str, list[str]] = {}
         for draft in self._drafts:
             if not draft.item.handler:
-                for name in {_id(draft), f"{draft.declared_as or draft.type}:{draft.key}", draft.title} - {""}:
+                for name in {
+                    _id(draft),
+                    f"{draft.declared_as or draft.type}:{draft.key}",
+                    draft.title,
+                } - {""}:
                     found.setdefault(name, []).append(_id(draft))
         return found
 
@@ -53,7 +57,10 @@ class Linker:
         """The declarations, in the order in which they are written, handlers last."""
         found: dict[str, Declaration] = {}
         implied: set[str] = set()
-        for draft in [*(d for d in self._drafts if not d.item.handler), *(d for d in self._drafts if d.item.handler)]:
+        for draft in [
+            *(d for d in self._drafts if not d.item.handler),
+            *(d for d in self._drafts if d.item.handler),
+        ]:
             made = self._declaration(draft)
             other = found.get(made.id)
             if other is None or (made.id in implied and not draft.implied):
@@ -80,7 +87,9 @@ class Linker:
             mark=item.mark,
             title=draft.title,
             tags=draft.tags,
-            requires=_distinct(one for one in self._lookup(draft.requires, self._names, "resource") if one != own),
+            requires=_distinct(
+                one for one in self._lookup(draft.requires, self._names, "resource") if one != own
+            ),
             notify=_distinct(self._lookup(draft.notify, self._handlers, "handler")),
             handler=item.handler,
             timeout=item.timeout,
@@ -91,7 +100,9 @@ class Linker:
             prune=item.prune,
         )
 
-    def _lookup(self, names: Sequence[tuple[str, Mark]], known: Mapping[str, list[str]], what: str) -> Iterator[str]:
+    def _lookup(
+        self, names: Sequence[tuple[str, Mark]], known: Mapping[str, list[str]], what: str
+    ) -> Iterator[str]:
         for name, mark in names:
             if name in known:
                 yield from known[name]
@@ -100,11 +111,20 @@ class Linker:
                 if not hint and what == "resource":
                     hint = "write the name of a resource, or its type and key, as in package:nginx"
                 elif not hint:
-                    hint = f"the handlers are {', '.join(known)}" if known else "add it to `handlers`"
-                self.errors.append(SchemaError(f"there is no {what} '{name}'", mark=mark, hint=hint))
+                    hint = (
+                        f"the handlers are {', '.join(known)}" if known else "add it to `handlers`"
+                    )
+                self.errors.append(
+                    SchemaError(f"there is no {what} '{name}'", mark=mark, hint=hint)
+                )
 
     def _merged(self, one: Declaration, other: Declaration) -> Declaration:
-        if (one.type, one.key, one.params, one.no_log) != (other.type, other.key, other.params, other.no_log):
+        if (one.type, one.key, one.params, one.no_log) != (
+            other.type,
+            other.key,
+            other.params,
+            other.no_log,
+        ):
             self._twice(one, other)
             return one
         return _united(one, other)
@@ -115,7 +135,11 @@ class Linker:
             for name in (*one.params, *(name for name in other.params if name not in one.params))
             if one.params.get(name) != other.params.get(name)
         ]
-        what = f" with another {' and '.join(differing)}" if differing and one.type == other.type else ""
+        what = (
+            f" with another {' and '.join(differing)}"
+            if differing and one.type == other.type
+            else ""
+        )
         self.errors.append(
             SchemaError(
                 f"{other.id} is declared at {one.mark} already{what}",

@@ -31,7 +31,11 @@ class Lookup:
         """Raises TemplateError for a lookup that is not there."""
         name = str(kind).rpartition(".")[2]
         if name not in KNOWN:
-            hint = advice.LOOKUPS.get(name) or nearest(name, KNOWN) or f"the lookups are {', '.join(KNOWN)}"
+            hint = (
+                advice.LOOKUPS.get(name)
+                or nearest(name, KNOWN)
+                or f"the lookups are {', '.join(KNOWN)}"
+            )
             raise TemplateError(f"there is no lookup '{kind}'", hint=hint)
         try:
             return [getattr(self, f"_{name}")(scope, str(one), options) for one in args]
@@ -45,7 +49,7 @@ class Lookup:
         text = text.rstrip() if options.get("rstrip", True) else text
         return text.lstrip() if options.get("lstrip") else text
 
-    def _template(self, scope: Scope, name: str, options: Mapping[str, object]) -> str:  # noqa: ARG002
+    def _template(self, scope: Scope, name: str, options: Mapping[str, object]) -> str:
         path, text = self._sources.template(name, scope.role)
         return self.renderer.file(path, text, scope, {}).rstrip("\n")
 

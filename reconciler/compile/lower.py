@@ -63,7 +63,10 @@ class Lowering:
         elif schema.name == "template":
             yield from self._template(params, scope)
         else:
-            raise ConfigError(f"'{schema.name}' inherits from Lowered, and compile does not know into what", hint="let it inherit from the type that it is a form of, too")
+            raise ConfigError(
+                f"'{schema.name}' inherits from Lowered, and compile does not know into what",
+                hint="let it inherit from the type that it is a form of, too",
+            )
 
     def _inherited(self, schema: TypeSchema, params: Params) -> Lowered:
         """A form of another type: the same parameters, with other defaults."""
@@ -71,13 +74,18 @@ class Lowering:
         own = dict(params)
         for one in schema.fields:
             there = target.field(one.name)
-            if one.name not in own and there is not None and (there.required or there.default != one.default):
+            if (
+                one.name not in own
+                and there is not None
+                and (there.required or there.default != one.default)
+            ):
                 own[one.name] = one.default
         return Lowered(target, own)
 
     def _type(self, name: str) -> TypeSchema:
         found = self.types.get(name)
-        assert found is not None
+        if found is None:
+            raise ConfigError(f"there is no type '{name}'")
         return found
 
     def _template(self, params: Params, scope: Scope) -> Iterator[Lowered]:
@@ -87,17 +95,35 @@ class Lowering:
         rendered = self.render(path, text, scope, options)
         entry = self.sources.find("templates", src, scope.role)
         name = posixpath.basename(src).removesuffix(".j2")
-        yield self._file(params, _target(params, name), encode_param(self.contents.add_text(rendered)), entry, "src")
+        yield self._file(
+            params,
+            _target(params, name),
+            encode_param(self.contents.add_text(rendered)),
+            entry,
+            "src",
+        )
 
     def _copy(self, params: Params, scope: Scope) -> Iterator[Lowered]:
         src, content = params.get("src"), params.get("content")
         if (src is None) == (content is None):
-            raise Misfit("copy needs src or content, and not both", "src names a file below files/; content is the text itself")
+            raise Misfit(
+                "copy needs src or content, and not both",
+                "src names a file below files/; content is the text itself",
+            )
         if src is None:
             if str(params["dest"]).endswith("/"):
-                raise Misfit("a content needs the path of a file, not of a directory", "write dest without a slash at its end")
+                raise Misfit(
+                    "a content needs the path of a file, not of a directory",
+                    "write dest without a slash at its end",
+                )
             text = content if isinstance(content, str) else json.dumps(content)
-            yield self._file(params, str(params["dest"]), encode_param(self.contents.add_text(text)), None, "content")
+            yield self._file(
+                params,
+                str(params["dest"]),
+                encode_param(self.contents.add_text(text)),
+                None,
+                "content",
+            )
             return
         entry = self.sources.find("files", src, scope.role)
         if entry.kind == "directory":
@@ -117,7 +143,10 @@ class Lowering:
             elif entry.kind == "file":
                 yield self._from(params, target, entry)
             else:
-                raise ConfigError(f"{entry.path} is a {entry.kind}, which is never followed", hint="put the file itself there")
+                raise ConfigError(
+                    f"{entry.path} is a {entry.kind}, which is never followed",
+                    hint="put the file itself there",
+                )
 
     def _from(self, params: Params, target: str, entry: Entry) -> Lowered:
         content = self.contents.add_file(self.sources.content(entry), entry.path)
@@ -126,14 +155,24 @@ class Lowering:
     def _directory(self, params: Params, path: str) -> Lowered:
         own = {name: params[name] for name in ("owner", "group") if name in params}
         mode = params.get("directory_mode", "0755")
-        return Lowered(self._type("file"), {"path": path, "state": "directory", **_defaults(), **own, "mode": mode}, implied=True)
+        return Lowered(
+            self._type("file"),
+            {"path": path, "state": "directory", **_defaults(), **own, "mode": mode},
+            implied=True,
+        )
 
-    def _file(self, params: Params, path: str, content: object, entry: Entry | None, origin: str) -> Lowered:
+    def _file(
+        self, params: Params, path: str, content: object, entry: Entry | None, origin: str
+    ) -> Lowered:
         own = {name: params[name] for name in SAME if name in params}
         mode = params.get("mode", DEFAULTS["mode"])
         if mode == PRESERVE:
             mode = "0755" if entry is not None and entry.executable else "0644"
-        return Lowered(self._type("file"), {"path": path, "content": content, **_defaults(), **own, "mode": mode}, origin)
+        return Lowered(
+            self._type("file"),
+            {"path": path, "content": content, **_defaults(), **own, "mode": mode},
+            origin,
+        )
 
 
 def _defaults() -> dict[str, object]:

@@ -23,7 +23,7 @@ def magic(
         "facts": data,
         "ansible_facts": data,
         "inventory_hostname": host,
-        "inventory_hostname_short": host.split(".")[0],
+        "inventory_hostname_short": host.split(".", maxsplit=1)[0],
         "group_names": sorted(name for name in inventory.groups_of(host) if name != "all"),
         "groups": inventory.groups(),
         "hostvars": HostVars(inventory, renderer, host, data),
@@ -35,7 +35,11 @@ class HostVars(Mapping[str, Mapping[str, object]]):
     """The inventory variables of every host. Other hosts' facts are not known."""
 
     def __init__(
-        self, inventory: Inventory, renderer: Callable[[], Renderer], host: str, facts: Mapping[str, object]
+        self,
+        inventory: Inventory,
+        renderer: Callable[[], Renderer],
+        host: str,
+        facts: Mapping[str, object],
     ) -> None:
         self._inventory = inventory
         self._renderer = renderer

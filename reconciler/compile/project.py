@@ -17,6 +17,7 @@ from reconciler.compile.lower import Lowering
 from reconciler.compile.magic import magic
 from reconciler.compile.provenance import Provenance
 from reconciler.compile.schema import TypeSchema
+from reconciler.compile.scope import Scope
 from reconciler.compile.site import Play, Site, SiteReader
 from reconciler.compile.sources import Contents, Sources
 from reconciler.compile.types import Types
@@ -66,7 +67,9 @@ class Project:
         inventory = self._inventory or self._localhost(LOCALHOST)
         gathered = Gathered()
         self._take_site(gathered)
-        selected = {host for play in self._site.plays for host in self._select(play, inventory, gathered)}
+        selected = {
+            host for play in self._site.plays for host in self._select(play, inventory, gathered)
+        }
         gathered.finish()
         return [host for host in inventory.hosts() if host in selected]
 
@@ -95,7 +98,8 @@ class Project:
         self._take_site(gathered)
         compiled = self._compile(host, facts, gathered)
         gathered.finish()
-        assert compiled is not None
+        if compiled is None:
+            raise RuntimeError(f"{host} has neither a catalog nor errors")
         return compiled
 
     def compile_many(
@@ -113,14 +117,20 @@ class Project:
                 yield compiled
         gathered.finish()
 
-    def _compile(self, host: str, facts: Mapping[str, object], gathered: Gathered) -> Compiled | None:
+    def _compile(
+        self, host: str, facts: Mapping[str, object], gathered: Gathered
+    ) -> Compiled | None:
         errors: list[ConfigError] = []
         contents = Contents(self._tree)
         linker: Linker | None = None
         declarations: list[Declaration] = []
         try:
             evaluator = self._evaluate(host, facts, contents, gathered)
-            linker = Linker(evaluator.drafts, evaluator.skipped, partial=self._site.partial or bool(evaluator.errors))
+            linker = Linker(
+                evaluator.drafts,
+                evaluator.skipped,
+                partial=self._site.partial or bool(evaluator.errors),
+            )
             declarations = linker.link()
             errors = [*evaluator.errors, *linker.errors]
             if not errors:
@@ -143,15 +153,19 @@ class Project:
         )
         return Compiled(catalog, contents, linker.secrets, linker.provenance)
 
-    def _evaluate(self, host: str, facts: Mapping[str, object], contents: Contents, gathered: Gathered) -> Evaluator:
+    def _evaluate(
+        self, host: str, facts: Mapping[str, object], contents: Contents, gathered: Gathered
+    ) -> Evaluator:
         inventory = self._inventory or self._localhost(host)
-        plays = [play for play in self._site.plays if host in self._select(play, inventory, gathered)]
+        plays = [
+            play for play in self._site.plays if host in self._select(play, inventory, gathered)
+        ]
         if not plays and not self._site.errors:
             raise ConfigError(
                 f"no play of site.yml is for {host}",
                 hint=f"its groups are {', '.join(inventory.groups_of(host))}; `hosts:` of a play names groups, hosts or patterns",
             )
-        lowering = Lowering(self._types, self._sources, contents, lambda *given: self._renderer.file(*given))
+        lowering = Lowering(self._types, self._sources, contents, self._render_file)
         layers = inventory.layers(host)
         names = magic(host, facts, inventory, lambda: self._renderer)
         evaluator = Evaluator(lambda: self._renderer, lowering, layers, names)
@@ -195,6 +209,11 @@ class Project:
         renderer = Renderer(self._sources.template, lookup, self._sources.shown)
         lookup.renderer = renderer
         return renderer
+
+    def _render_file(
+        self, path: str, source: str, scope: Scope, options: Mapping[str, object]
+    ) -> str:
+        return self._renderer.file(path, source, scope, options)
 
     def _take_site(self, gathered: Gathered) -> None:
         for error in self._site.errors:

@@ -108,7 +108,7 @@ class ScopedTemplate(Template):
     def new_context(
         self,
         vars: Any = None,  # noqa: A002  # the name is Jinja2's
-        shared: bool = False,  # noqa: ARG002
+        shared: bool = False,
         locals: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> Vars:
         scope = vars if isinstance(vars, Scope) else NOTHING
@@ -118,33 +118,54 @@ class ScopedTemplate(Template):
         return context
 
 
+class Budget:
+    """Loop turns and calls that are left; what a template renders on its way counts as well."""
+
+    def __init__(self) -> None:
+        self.steps = MAX_STEPS
+        self._depth = 0
+
+    def enter(self) -> None:
+        """A rendering starts, maybe within another one."""
+        if self._depth == 0:
+            self.steps = MAX_STEPS
+        self._depth += 1
+
+    def leave(self) -> None:
+        """It has ended, well or not."""
+        self._depth -= 1
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Our environment. `steps` is what is left of the rendering at hand."""
+    """Our environment. budget: shared by all renderings, with whatever options."""
 
     context_class = Vars
     template_class = ScopedTemplate
     intercepted_binops = frozenset(["+", "*", "**", "%"])
-    steps = MAX_STEPS
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.budget = Budget()
 
     def spend(self, steps: int = 1) -> None:
         """Count turns and calls. Raises TooMuch."""
-        self.steps -= steps
-        if self.steps < 0:
+        self.budget.steps -= steps
+        if self.budget.steps < 0:
             raise TooMuch(f"the template takes more than {MAX_STEPS} loop turns and calls")
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        __self.spend()
-        owner = getattr(__obj, "__self__", None)
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.spend()
+        owner = getattr(function, "__self__", None)
         if isinstance(owner, str):
-            _check_method(owner, __obj.__name__, args)
-        return super().call(__context, __obj, *args, **kwargs)
+            _check_method(owner, function.__name__, args)
+        return super().call(context, function, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Any:
         """`"...".format`: checked by Jinja2 for what it reads, by us for what it makes."""
         text = getattr(value, "__self__", None)
-        if isinstance(text, str) and value.__name__ in ("format", "format_map"):
-            if WIDTH.search(text) or NESTED.search(text):
-                raise too_large()
+        formats = isinstance(text, str) and value.__name__ in ("format", "format_map")
+        if formats and (WIDTH.search(text) or NESTED.search(text)):
+            raise too_large()
         return super().wrap_str_format(value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -205,7 +226,9 @@ def too_large() -> TooMuch:
 
 
 def _check_method(owner: str, name: str, args: tuple[Any, ...]) -> None:
-    if name in GROWING and any(isinstance(one, int) and one * max(1, len(owner)) > MAX_BYTES for one in args):
+    if name in GROWING and any(
+        isinstance(one, int) and one * max(1, len(owner)) > MAX_BYTES for one in args
+    ):
         raise too_large()
     if name == "replace" and len(args) > 1:
         check_replace(owner, str(args[0]), str(args[1]))
@@ -221,20 +244,25 @@ def check_replace(text: str, old: str, new: str) -> None:
 
 def _check_operation(operator: str, left: Any, right: Any) -> None:
     if operator == "*":
-        for one, other in ((left, right), (right, left)):
-            if isinstance(one, int) and isinstance(other, (str, bytes, list, tuple)):
-                if one * len(other) > MAX_BYTES:
-                    raise too_large()
-            elif isinstance(one, int) and isinstance(other, int) and one.bit_length() + other.bit_length() > MAX_BITS:
-                raise too_large()
+        too_much = _product_too_large(left, right) or _product_too_large(right, left)
     elif operator == "**":
-        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
-            raise too_large()
+        integers = isinstance(left, int) and isinstance(right, int)
+        too_much = integers and left.bit_length() * right > MAX_BITS
     elif operator == "+":
-        if isinstance(left, Sized) and isinstance(right, Sized) and len(left) + len(right) > MAX_BYTES:
-            raise too_large()
-    elif isinstance(left, str) and (WIDTH.search(left) or "*" in left):
+        sized = isinstance(left, Sized) and isinstance(right, Sized)
+        too_much = sized and len(left) + len(right) > MAX_BYTES
+    else:
+        too_much = isinstance(left, str) and (WIDTH.search(left) is not None or "*" in left)
+    if too_much:
         raise too_large()
+
+
+def _product_too_large(number: Any, other: Any) -> bool:
+    if not isinstance(number, int):
+        return False
+    if isinstance(other, int):
+        return number.bit_length() + other.bit_length() > MAX_BITS
+    return isinstance(other, (str, bytes, list, tuple)) and number * len(other) > MAX_BYTES
 
 
 class _NoScope(Scope):
@@ -242,7 +270,7 @@ class _NoScope(Scope):
 
     __slots__ = ()
 
-    def get(self, name: str) -> object:  # noqa: ARG002
+    def get(self, name: str) -> object:
         return ABSENT
 
 

@@ -117,7 +117,8 @@ def read_type(name: str, source: str, file: str, base: Base, *, builtin: bool = 
         line = getattr(error, "lineno", 0) or 0
         column = getattr(error, "offset", 0) or 0
         raise SchemaError(
-            f"this module is not Python: {getattr(error, 'msg', error)}", mark=Mark(file, line, column)
+            f"this module is not Python: {getattr(error, 'msg', error)}",
+            mark=Mark(file, line, column),
         ) from error
     imported = dict(_imports(tree))
     for node in tree.body:
@@ -135,9 +136,14 @@ def read_type(name: str, source: str, file: str, base: Base, *, builtin: bool = 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Class name -> name of the module under reconciler.modules that it comes from."""
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reconciler.modules."):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "reconciler.modules."
+        ):
             for one in node.names:
-                yield one.asname or one.name, (node.module or "").removeprefix("reconciler.modules.")
+                yield (
+                    one.asname or one.name,
+                    (node.module or "").removeprefix("reconciler.modules."),
+                )
 
 
 def _class(
@@ -168,7 +174,10 @@ def _class(
         fields=tuple(fields.values()),
         lowered=lowered,
         into=(inherited.into or inherited.name) if lowered and inherited.fields else "",
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()},
+        **{
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in attributes.items()
+        },
     )
 
 
@@ -238,7 +247,7 @@ def _kind(node: ast.expr, file: str) -> Kind:
             return _union([*inner, *([ast.Constant(None)] if outer == "Optional" else [])], file)
         if outer in LISTS:
             return Kind("list", (_kind(inner[0], file),))
-        if outer in DICTS and len(inner) == 2:  # noqa: PLR2004
+        if outer in DICTS and len(inner) == 2:
             return Kind("dict", (_kind(inner[1], file),))
     name = ast.unparse(node).rpartition(".")[2]
     if name in SCALARS:
@@ -260,7 +269,11 @@ def _union(nodes: list[ast.expr], file: str) -> Kind:
     given = [one for one in nodes if not (isinstance(one, ast.Constant) and one.value is None)]
     kinds = tuple(_kind(one, file) for one in given)
     optional = len(given) < len(nodes) or any(kind.optional for kind in kinds)
-    return replace(kinds[0], optional=optional) if len(kinds) == 1 else Kind("union", kinds, optional=optional)
+    return (
+        replace(kinds[0], optional=optional)
+        if len(kinds) == 1
+        else Kind("union", kinds, optional=optional)
+    )
 
 
 def _docstring(tree: ast.Module) -> dict[str, str]:

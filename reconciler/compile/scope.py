@@ -41,10 +41,10 @@ class Scope:
     """Names and their meaning. Inner scopes (a resource's `vars`, a loop) lie over outer ones.
 
     raw: values as written. final: values that are data. layers: where raw values come from,
-    low to high. role: whose files and templates come first; "" for none.
+    low to high. memo: values that are rendered, with the names that they were made of. role: whose files and templates come first; "" for none.
     """
 
-    __slots__ = ("_memo", "final", "layers", "names", "parent", "raw", "role", "tracker")
+    __slots__ = ("final", "layers", "memo", "names", "parent", "raw", "role", "tracker")
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Scope:
         for layer in layers:
             self.raw.update(layer.values)
         self.names = self.raw.keys() | final.keys()
-        self._memo: dict[str, tuple[object, frozenset[str]]] = {}
+        self.memo: dict[str, tuple[object, frozenset[str]]] = {}
 
     def over(self, *, layers: Sequence[Layer] = (), final: Mapping[str, object] = EMPTY) -> Scope:
         """A scope that lies over this one."""
@@ -83,7 +83,7 @@ class Scope:
         above: list[Scope] = []
         scope: Scope | None = self
         while scope is not None:
-            known = scope._memo.get(name)
+            known = scope.memo.get(name)
             if known is not None and all(known[1].isdisjoint(inner.names) for inner in above):
                 return known
             if name in scope.final:
@@ -97,7 +97,7 @@ class Scope:
         found = self._render(name, scope.raw[name])
         # What does not depend on inner names is good for every loop item: keep it further out.
         free = all(found[1].isdisjoint(inner.names) for inner in above)
-        (scope if free else self)._memo[name] = found
+        (scope if free else self).memo[name] = found
         return found
 
     def _render(self, name: str, raw: object) -> tuple[object, frozenset[str]]:
@@ -160,14 +160,24 @@ class Scope:
             ]
             found += own
             if name in scope.final and not own:
-                found.append(("facts" if name in ("facts", "ansible_facts") else "built in", scope.final[name], Mark("")))
+                found.append(
+                    (
+                        "facts" if name in ("facts", "ansible_facts") else "built in",
+                        scope.final[name],
+                        Mark(""),
+                    )
+                )
         return found
 
 
 def is_template(value: object) -> bool:
     """Whether there is anything to render in a value as written."""
     if isinstance(value, str):
-        return "{" in value and ("{{" in value or "{%" in value or "{#" in value) and not isinstance(value, Unsafe)
+        return (
+            "{" in value
+            and ("{{" in value or "{%" in value or "{#" in value)
+            and not isinstance(value, Unsafe)
+        )
     if isinstance(value, Mapping):
         return any(is_template(one) for one in value.values())
     if isinstance(value, (list, tuple)):
@@ -178,5 +188,3 @@ def is_template(value: object) -> bool:
 def layer(name: str, values: Map) -> Layer:
     """A layer of variables that is written in one place."""
     return Layer(name, values, values.mark)
-
-

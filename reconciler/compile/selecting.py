@@ -23,10 +23,18 @@ def select(catalog: Catalog, tags: Sequence[str], skip_tags: Sequence[str]) -> C
     known = {tag for one in catalog.resources for tag in one.tags} | SPECIAL
     for tag in (*tags, *skip_tags):
         if tag not in known:
-            raise UsageError(f"nothing on {catalog.host} has the tag '{tag}'", hint=nearest(tag, known) or f"there are {', '.join(sorted(known - SPECIAL)) or 'no tags'}")
+            raise UsageError(
+                f"nothing on {catalog.host} has the tag '{tag}'",
+                hint=nearest(tag, known)
+                or f"there are {', '.join(sorted(known - SPECIAL)) or 'no tags'}",
+            )
     wanted = set(tags) or {"all"}
     by_id = {one.id: one for one in catalog.resources}
-    chosen = [one for one in catalog.resources if not one.handler and _chosen(one, wanted) and not _skipped(one, skip_tags)]
+    chosen = [
+        one
+        for one in catalog.resources
+        if not one.handler and _chosen(one, wanted) and not _skipped(one, skip_tags)
+    ]
     kept = _closure(chosen, by_id, skip_tags)
     return replace(catalog, resources=tuple(one for one in catalog.resources if one.id in kept))
 
@@ -47,7 +55,9 @@ def _skipped(one: Declaration, skip_tags: Sequence[str]) -> bool:
     return bool(set(skip_tags) & {*one.tags, *special})
 
 
-def _closure(chosen: Iterable[Declaration], by_id: dict[str, Declaration], skip_tags: Sequence[str]) -> set[str]:
+def _closure(
+    chosen: Iterable[Declaration], by_id: dict[str, Declaration], skip_tags: Sequence[str]
+) -> set[str]:
     kept: set[str] = set()
     todo = list(chosen)
     while todo:

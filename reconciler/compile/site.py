@@ -102,7 +102,9 @@ class SiteReader:
                 if isinstance(one, Map):
                     self._site.plays += self._play(one)
                 else:
-                    self._error("expected a play: a mapping", document.place(index), "write - hosts: all")
+                    self._error(
+                        "expected a play: a mapping", document.place(index), "write - hosts: all"
+                    )
         self._site.partial = bool(self._site.errors)
         return self._site
 
@@ -112,7 +114,11 @@ class SiteReader:
     def _load(self, path: str) -> object:
         if self._tree.entry(path) is None:
             if path == SITE:
-                self._error(f"there is no {SITE}", Mark(SITE), "`reconciler init` makes one; -C names the state repo")
+                self._error(
+                    f"there is no {SITE}",
+                    Mark(SITE),
+                    "`reconciler init` makes one; -C names the state repo",
+                )
             return None
         try:
             return load(self._tree.read(path), path)
@@ -129,10 +135,18 @@ class SiteReader:
         if isinstance(hosts, Seq) and all(isinstance(one, str) for one in hosts):
             hosts = ",".join(hosts)
         if not isinstance(hosts, str) or not hosts.strip():
-            self._error("a play needs `hosts`", node.key_place("hosts"), "write hosts: all, or a group or pattern")
+            self._error(
+                "a play needs `hosts`",
+                node.key_place("hosts"),
+                "write hosts: all, or a group or pattern",
+            )
             return
         if "{{" in hosts:
-            self._error("`hosts` cannot be a template", node.place("hosts"), "name groups; --limit chooses among them")
+            self._error(
+                "`hosts` cannot be a template",
+                node.place("hosts"),
+                "name groups; --limit chooses among them",
+            )
             return
         reader = self._reader
         resources, handlers = node.get("resources"), node.get("handlers")
@@ -151,7 +165,9 @@ class SiteReader:
         if key in advice.KEYWORDS:
             self._error(f"'{key}' is not supported", mark, advice.KEYWORDS[key])
         else:
-            self._error(f"{what} has no '{key}'", mark, nearest(key, known) or f"it has {', '.join(known)}")
+            self._error(
+                f"{what} has no '{key}'", mark, nearest(key, known) or f"it has {', '.join(known)}"
+            )
 
     # -- roles ---------------------------------------------------------------------------
 
@@ -171,7 +187,11 @@ class SiteReader:
             elif isinstance(one, Map):
                 yield from self._use(one, mark)
             else:
-                self._error("expected the name of a role", mark, "write - name, or - {role: name, vars: {...}}")
+                self._error(
+                    "expected the name of a role",
+                    mark,
+                    "write - name, or - {role: name, vars: {...}}",
+                )
 
     def _use(self, node: Map, mark: Mark) -> Iterator[RoleUse]:
         for key in node:
@@ -196,9 +216,17 @@ class SiteReader:
         return self._roles[name]
 
     def _read_role(self, name: str, mark: Mark) -> Role | None:
-        known = [entry.path.rpartition("/")[2] for entry in self._tree.listdir("roles") if entry.kind == "directory"]
+        known = [
+            entry.path.rpartition("/")[2]
+            for entry in self._tree.listdir("roles")
+            if entry.kind == "directory"
+        ]
         if name not in known:
-            self._error(f"there is no role '{name}'", mark, nearest(name, known) or f"make roles/{name}/main.yml")
+            self._error(
+                f"there is no role '{name}'",
+                mark,
+                nearest(name, known) or f"make roles/{name}/main.yml",
+            )
             return None
         top = f"roles/{name}"
         for entry in self._tree.listdir(top):
@@ -207,7 +235,9 @@ class SiteReader:
                 self._error(f"{base} is not part of a role here", Mark(entry.path), ELSEWHERE[base])
         defaults = self._load(f"{top}/defaults.yml")
         if defaults is not None and not isinstance(defaults, Map):
-            self._error("defaults are a mapping", Mark(f"{top}/defaults.yml", 1, 1), "write name: value")
+            self._error(
+                "defaults are a mapping", Mark(f"{top}/defaults.yml", 1, 1), "write name: value"
+            )
             defaults = None
         if defaults is not None:
             self._reader.check_names(defaults)

@@ -41,7 +41,8 @@ class Sources:
                 if entry.kind in ("file", "directory"):
                     return entry
                 raise ConfigError(
-                    f"{entry.path} is a {entry.kind}, which is never followed", hint="put the file itself there"
+                    f"{entry.path} is a {entry.kind}, which is never followed",
+                    hint="put the file itself there",
                 )
         names = [path for place in places for path in self._names(place)]
         where = " and ".join(f"{place}/" for place in places)
@@ -72,7 +73,9 @@ class Sources:
         """The path and text of a template. Raises ConfigError."""
         entry = self.find("templates", name, role)
         if entry.kind != "file":
-            raise ConfigError(f"{entry.path} is a {entry.kind}, not a template", mark=Mark(entry.path))
+            raise ConfigError(
+                f"{entry.path} is a {entry.kind}, not a template", mark=Mark(entry.path)
+            )
         return entry.path, self.text(entry.path)
 
     def shown(self, path: str) -> str | None:

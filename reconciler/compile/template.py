@@ -10,43 +10,41 @@ import ast
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import count
 from types import GeneratorType
-from typing import Any, NoReturn
+from typing import Any
 
 from jinja2 import BaseLoader, Environment, TemplateNotFound, TemplateSyntaxError, nodes
-from jinja2.exceptions import SecurityError, TemplateAssertionError, TemplateRuntimeError, UndefinedError
-from jinja2.runtime import missing
+from jinja2.exceptions import TemplateRuntimeError, UndefinedError
 
-from reconciler.compile import advice, filters
+from reconciler.compile import filters
 from reconciler.compile.check import nearest
+from reconciler.compile.diagnose import CLOSING, OPENING, Diagnosis
 from reconciler.compile.sandbox import (
     MAX_BYTES,
-    MAX_STEPS,
     Missing,
     Sandbox,
     ScopedTemplate,
-    TooMuch,
-    UnknownName,
     counted,
     too_large,
 )
-from reconciler.compile.scope import Scope, UndefinedName
+from reconciler.compile.scope import Scope
 from reconciler.errors import ConfigError, Mark, TemplateError
 from reconciler.yamldoc import Map, Unsafe
 
 #: Finds a template file: (name, role) -> (path, text). Raises ConfigError.
 Find = Callable[[str, str], "tuple[str, str]"]
 VALUE = "__value"
-#: What makes a template of a bare expression; in brackets, so that `}}` cannot end it early.
-OPENING, CLOSING = "{{ (", ") }}"
 HEADER = "#jinja2:"
 #: Options of a template file that its author may set.
 OPTIONS = (
     "trim_blocks", "lstrip_blocks", "newline_sequence", "variable_start_string", "variable_end_string",
     "block_start_string", "block_end_string", "comment_start_string", "comment_end_string",
 )  # fmt: skip
-QUOTED = re.compile(r"'([^']+)'")
+#: What goes wrong in a template because of what is written there.
+FAILURES = (
+    UndefinedError, TemplateRuntimeError, TemplateNotFound, TemplateSyntaxError, ArithmeticError,
+    LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError, re.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,15 @@ class Renderer:
     text_of: the text of a file that a mark points into, None if it cannot be had.
     """
 
-    def __init__(self, find: Find, lookup: Callable[..., object], text_of: Callable[[str], str | None]) -> None:
-        self._text_of = text_of
+    def __init__(
+        self, find: Find, lookup: Callable[..., object], text_of: Callable[[str], str | None]
+    ) -> None:
         self._texts: dict[str, Piece] = {}
         self._expressions: dict[str, Piece] = {}
         self._files: dict[tuple[str, tuple[tuple[str, object], ...]], Piece] = {}
         self._environment = _environment(_Loader(find), lookup)
         self._overlays: dict[tuple[tuple[str, object], ...], Sandbox] = {(): self._environment}
+        self._diagnosis = Diagnosis(text_of, self._environment.filters, self._environment.tests)
 
     # -- what callers want ---------------------------------------------------------------
 
@@ -84,12 +84,14 @@ class Renderer:
         if isinstance(raw, Mapping):
             places = raw.place if isinstance(raw, Map) else None
             return {
-                key: self.value(one, places(key) if places else mark, scope) for key, one in raw.items()
+                key: self.value(one, places(key) if places else mark, scope)
+                for key, one in raw.items()
             }
         if isinstance(raw, list):
             places = getattr(raw, "place", None)
             return [
-                self.value(one, places(index) if places else mark, scope) for index, one in enumerate(raw)
+                self.value(one, places(index) if places else mark, scope)
+                for index, one in enumerate(raw)
             ]
         return raw
 
@@ -110,11 +112,13 @@ class Renderer:
 
     def file(self, path: str, source: str, scope: Scope, options: Mapping[str, object]) -> str:
         """A template file. options: of OPTIONS. Raises TemplateError."""
-        source, own = _header(path, source)
+        own = _header(path, source)
         settings = tuple(sorted({**own, **options}.items()))
         piece = self._files.get((path, settings))
         if piece is None:
-            piece = self._compile(self._overlay(settings), source, Mark(path), path)
+            environment = self._overlay(settings)
+            text = _without_header(source, environment)
+            piece = self._compile(environment, text, Mark(path), path)
             self._files[(path, settings)] = piece
         return str(self._run(piece, scope, Mark(path)))
 
@@ -126,7 +130,9 @@ class Renderer:
             self._overlays[settings] = overlay
         return self._overlays[settings]
 
-    def _compile(self, environment: Sandbox, source: str, mark: Mark, path: str | None = None) -> Piece:
+    def _compile(
+        self, environment: Sandbox, source: str, mark: Mark, path: str | None = None
+    ) -> Piece:
         try:
             tree = environment.parse(source, path, path)
             native = path is None and _single_expression(tree)
@@ -134,13 +140,13 @@ class Renderer:
             template: Any = ScopedTemplate.from_code(environment, code, environment.globals)
             return Piece(template, native, source)
         except TemplateSyntaxError as error:
-            raise self._syntax(error, source, mark, path) from error
+            raise self._diagnosis.syntax(error, source, mark, path) from error
         except RecursionError as error:
             raise TemplateError("the template is nested too deeply", mark=mark) from error
 
     def _run(self, piece: Piece, scope: Scope, mark: Mark) -> object:
-        environment: Any = piece.template.environment
-        saved, environment.steps = environment.steps, MAX_STEPS
+        budget = self._environment.budget
+        budget.enter()
         try:
             context = piece.template.new_context(scope)
             if piece.native:
@@ -150,74 +156,12 @@ class Renderer:
             return _collect(piece.template.root_render_func(context))
         except ConfigError as error:
             if error.mark is None:
-                path, line = _line_of(error, piece)
-                text = piece.source if path == piece.template.name else self._text_of(path or "") or ""
-                error.mark = self._place(mark, path, text, line, "")
+                error.mark = self._diagnosis.mark(error, piece.template.name, piece.source, mark)
             raise
-        except (UndefinedError, TemplateRuntimeError, TemplateNotFound, TemplateSyntaxError, ArithmeticError,
-                LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError, re.error) as error:  # fmt: skip
-            self._explain(error, piece, scope, mark)
+        except FAILURES as error:
+            self._diagnosis.explain(error, piece.template.name, piece.source, mark, scope)
         finally:
-            environment.steps = saved
-
-    # -- errors --------------------------------------------------------------------------
-
-    def _explain(self, error: Exception, piece: Piece, scope: Scope, mark: Mark) -> NoReturn:
-        if isinstance(error, TemplateSyntaxError):
-            # An included file: it was compiled on the way.
-            text = self._text_of(error.name or "") or ""
-            raise self._syntax(error, text, Mark(error.name or mark.file), error.name) from error
-        path, line = _line_of(error, piece)
-        source = piece.source if path == piece.template.name else self._text_of(path or "") or ""
-        shown = _expression_at(source, line)
-        if isinstance(error, UnknownName):
-            if error.value.cause is not None:
-                raise error.value.cause from error
-            message, hint = _undefined(error.value, scope)
-            place = self._place(mark, path, source, line, error.value.name)
-            raise UndefinedName(message + _within(shown, error.value.name), mark=place, hint=hint) from error
-        place = self._place(mark, path, source, line, "")
-        if isinstance(error, SecurityError):
-            raise TemplateError(f"refused: {error}{_within(shown)}", mark=place) from error
-        if isinstance(error, TooMuch):
-            raise TemplateError(f"{error}{_within(shown)}", mark=place, hint="the work of a template is limited; make it simpler, or the data smaller") from error
-        if isinstance(error, RecursionError):
-            raise TemplateError("the template includes or calls itself without end", mark=place) from error
-        if isinstance(error, TemplateNotFound):
-            raise TemplateError(f"there is no template '{error}'", mark=place) from error
-        raise TemplateError(f"{_reason(error)}{_within(shown)}", mark=place) from error
-
-    def _syntax(self, error: TemplateSyntaxError, source: str, mark: Mark, path: str | None) -> TemplateError:
-        message = _one_line(error.message or "syntax error")
-        hint = ""
-        word = ""
-        if isinstance(error, TemplateAssertionError):
-            names = QUOTED.search(message)
-            word = names[1] if names else ""
-            kind = "filter" if "filter" in message else "test"
-            known = self._environment.filters if kind == "filter" else self._environment.tests
-            message = f"there is no {kind} '{word}'"
-            hint = advice.FILTERS.get(word.rpartition(".")[2]) or nearest(word, known)
-        place = self._place(mark, path, source, error.lineno, word)
-        shown = _expression_at(source, error.lineno)
-        return TemplateError(message + _within(shown, word), mark=place, hint=hint)
-
-    def _place(self, mark: Mark, path: str | None, source: str, line: int, word: str) -> Mark:
-        """The mark of a word on a line of a template: of a file, or of a text in a YAML file."""
-        if path is not None:
-            lines = source.splitlines()
-            text = lines[line - 1] if 0 < line <= len(lines) else ""
-            return Mark(path, line, _column(text, word) or 1)
-        if not word or not mark.line:
-            return mark
-        lines = (self._text_of(mark.file) or "").splitlines()[mark.line - 1 :]
-        # A folded text may be anywhere on the lines below; the word itself tells.
-        for number, text in zip(count(), lines[: line + 20]):
-            start = mark.column - 1 if number == 0 else 0
-            column = _column(text, word, start)
-            if column:
-                return Mark(mark.file, mark.line + number, column)
-        return mark
+            budget.leave()
 
 
 # -- the environment ---------------------------------------------------------------------
@@ -232,7 +176,7 @@ class _Loader(BaseLoader):
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Any]:
         role, _, name = template.rpartition("\0")
         path, text = self._find(name, role)
-        return _header(path, text)[0], path, None
+        return _without_header(text, environment), path, None
 
     def load(self, environment: Environment, name: str, globals: Any = None) -> Any:  # noqa: A002
         source, path, _ = self.get_source(environment, name)
@@ -264,7 +208,7 @@ def _environment(loader: BaseLoader, lookup: Callable[..., object]) -> Sandbox:
 def _join_path(template: str, parent: str) -> str:
     """Included names are looked for as `template` does it: in the role of the parent first."""
     parts = (parent or "").split("/")
-    role = parts[1] if parts[0] == "roles" and len(parts) > 2 else ""  # noqa: PLR2004
+    role = parts[1] if parts[0] == "roles" and len(parts) > 2 else ""
     return f"{role}\0{template}"
 
 
@@ -275,28 +219,42 @@ def _single_expression(tree: nodes.Template) -> bool:
     parts = tree.body[0].nodes
     if len(parts) != 1 or isinstance(parts[0], nodes.TemplateData):
         return False
-    tree.body = [nodes.Assign(nodes.Name(VALUE, "store", lineno=1), parts[0], lineno=parts[0].lineno)]
+    tree.body = [
+        nodes.Assign(nodes.Name(VALUE, "store", lineno=1), parts[0], lineno=parts[0].lineno)
+    ]
     tree.set_environment(tree.environment)  # type: ignore[arg-type]
     return True
 
 
-def _header(path: str, source: str) -> tuple[str, dict[str, object]]:
-    """Ansible's `#jinja2: lstrip_blocks: True` on the first line of a template file."""
+def _header(path: str, source: str) -> dict[str, object]:
+    """Options from Ansible's `#jinja2: lstrip_blocks: True` on the first line of a file."""
     if not source.startswith(HEADER):
-        return source, {}
-    line, _, rest = source.partition("\n")
+        return {}
     options: dict[str, object] = {}
-    for pair in line[len(HEADER) :].split(","):
+    for pair in source.partition("\n")[0][len(HEADER) :].split(","):
         name, colon, value = (part.strip() for part in pair.partition(":"))
         if not colon or name not in OPTIONS:
             raise TemplateError(
-                f"'{name}' is not an option of templates", mark=Mark(path, 1), hint=nearest(name, OPTIONS)
+                f"'{name}' is not an option of templates",
+                mark=Mark(path, 1),
+                hint=nearest(name, OPTIONS),
             )
         try:
             options[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError) as error:
             raise TemplateError(f"{value!r} is no value of {name}", mark=Mark(path, 1)) from error
-    return rest, options
+    return options
+
+
+def _without_header(source: str, environment: Environment) -> str:
+    """The template behind its options. An empty comment in their place keeps the numbers of
+    the lines, where the line break behind it vanishes."""
+    if not source.startswith(HEADER):
+        return source
+    rest = source.partition("\n")[2]
+    if not environment.trim_blocks:
+        return rest
+    return f"{environment.comment_start_string}{environment.comment_end_string}\n{rest}"
 
 
 # -- values ------------------------------------------------------------------------------
@@ -329,91 +287,3 @@ def _collect(pieces: Any) -> str:
             raise too_large()
         texts.append(piece)
     return "".join(texts)
-
-
-# -- where and what ----------------------------------------------------------------------
-
-
-def _line_of(error: BaseException, piece: Piece) -> tuple[str | None, int]:
-    """The template and line that were being rendered: the innermost of them."""
-    name, line = piece.template.name, 1
-    trace = error.__traceback__
-    while trace is not None:
-        template = trace.tb_frame.f_globals.get("__jinja_template__")
-        if template is not None:
-            name, line = template.name, template.get_corresponding_lineno(trace.tb_lineno)
-        trace = trace.tb_next
-    return name, line
-
-
-def _column(text: str, word: str, start: int = 0) -> int:
-    found = re.compile(rf"(?<![\w.]){re.escape(word)}(?!\w)").search(text, start) if word else None
-    found = found or (re.compile(rf"(?<!\w){re.escape(word)}(?!\w)").search(text, start) if word else None)
-    if found is None and not word:
-        found = re.compile(r"\{[{%]").search(text, start)
-    return found.start() + 1 if found else 0
-
-
-EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
-
-
-def _expression_at(source: str, line: int) -> list[str]:
-    lines = source.splitlines()
-    text = lines[line - 1] if 0 < line <= len(lines) else ""
-    if source.startswith(OPENING) and source.endswith(CLOSING):
-        return [source[len(OPENING) : -len(CLOSING)]]
-    return EXPRESSION.findall(text)
-
-
-def _within(expressions: list[str], word: str = "") -> str:
-    """`, in {{ expression }}`: the one that holds the word, if it can be told."""
-    fitting = [one for one in expressions if word in one]
-    if len(fitting) != 1 and not word:
-        return ""
-    return f", in {_one_line(fitting[0])[:120]}" if fitting else ""
-
-
-def _undefined(value: Missing, scope: Scope) -> tuple[str, str]:
-    """What is undefined, and what may have been meant."""
-    name, owner = value.name, value.owner
-    if owner is missing:
-        names = scope.all_names()
-        facts = scope.outermost().final.get("facts")
-        short = name.removeprefix("ansible_")
-        if name in advice.NAMES:
-            return f"'{name}' is not defined", advice.NAMES[name]
-        if isinstance(facts, Mapping) and short in facts:
-            return f"'{name}' is not defined", f"facts have a name of their own: write facts.{short}"
-        return f"'{name}' is not defined", nearest(name, names)
-    if isinstance(owner, Mapping):
-        facts = scope.outermost().final.get("facts")
-        what = "facts have" if owner is facts else "the mapping has"
-        hint = nearest(name, owner)
-        if not hint and owner is facts:
-            hint = "`reconciler facts` shows what there is; default(...) gives a value where there is none"
-        if not hint and owner and len(owner) <= 12:  # noqa: PLR2004  # as many as fit on a line
-            hint = "it has " + ", ".join(str(key) for key in owner)
-        return f"{what} no '{name}'", hint
-    if isinstance(owner, (list, tuple)):
-        return f"the list has no item {name}: it has {len(owner)}", ""
-    return f"{_kind(owner)} has no attribute '{name}'", ""
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "an empty value"
-    return {"str": "a text", "int": "a number", "float": "a number", "bool": "a truth value"}.get(
-        type(value).__name__, f"a {type(value).__name__}"
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"there is no {_one_line(str(error))}"
-    return _one_line(str(error)) or type(error).__name__
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))[:300]
-
-

@@ -33,7 +33,13 @@ class Types:
                 continue
             mark = Mark(entry.path, 1)
             if not name.isidentifier():
-                self.errors.append(SchemaError(f"{name!r} cannot be the name of a resource type", mark=mark, hint="a name of letters, digits and _"))
+                self.errors.append(
+                    SchemaError(
+                        f"{name!r} cannot be the name of a resource type",
+                        mark=mark,
+                        hint="a name of letters, digits and _",
+                    )
+                )
             elif builtin_path(name) is not None:
                 self.errors.append(
                     SchemaError(
@@ -69,8 +75,10 @@ class Types:
 
     def has(self, name: object) -> bool:
         """Whether there is such a type; its module is not read for that."""
-        return isinstance(name, str) and not name.startswith("_") and (
-            name in self._own or name in builtin_names()
+        return (
+            isinstance(name, str)
+            and not name.startswith("_")
+            and (name in self._own or name in builtin_names())
         )
 
     def names(self) -> list[str]:
@@ -82,7 +90,11 @@ class Types:
         """The state repo's own modules that the used types need: themselves and all private ones."""
         if not used & self._own.keys():
             return {}
-        return {name: text for name, text in sorted(self._own.items()) if name in used or name.startswith("_")}
+        return {
+            name: text
+            for name, text in sorted(self._own.items())
+            if name in used or name.startswith("_")
+        }
 
 
 @functools.cache
@@ -97,7 +109,9 @@ def _directory() -> str:
 def builtin_names() -> frozenset[str]:
     """The names of the built-in types."""
     names = (os.path.splitext(name) for name in os.listdir(_directory()))
-    return frozenset(name for name, ending in names if ending == ENDING and not name.startswith("_"))
+    return frozenset(
+        name for name, ending in names if ending == ENDING and not name.startswith("_")
+    )
 
 
 def builtin_path(name: str) -> str | None:

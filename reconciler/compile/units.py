@@ -7,7 +7,17 @@ import re
 
 from jinja2.exceptions import TemplateRuntimeError
 
-UNITS = {"Y": 1 << 80, "Z": 1 << 70, "E": 1 << 60, "P": 1 << 50, "T": 1 << 40, "G": 1 << 30, "M": 1 << 20, "K": 1 << 10, "B": 1}
+UNITS = {
+    "Y": 1 << 80,
+    "Z": 1 << 70,
+    "E": 1 << 60,
+    "P": 1 << 50,
+    "T": 1 << 40,
+    "G": 1 << 30,
+    "M": 1 << 20,
+    "K": 1 << 10,
+    "B": 1,
+}
 SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z")
 
 
@@ -31,10 +41,12 @@ def human_to_bytes(size: object, default_unit: str | None = None, isbits: bool =
     unit = (found[2] or default_unit or "B").upper()
     word = "b" if isbits else "B"
     if unit[0] not in UNITS or unit[1:] not in ("", "B", "IB", "ITS", "YTES", "BIT", "BYTES"):
-        raise TemplateRuntimeError(f"{unit!r} is no unit of size: K, M, G, T, with or without {word}")
+        raise TemplateRuntimeError(
+            f"{unit!r} is no unit of size: K, M, G, T, with or without {word}"
+        )
     return round(float(found[1]) * UNITS[unit[0]])
 
 
 def logarithm(value: float, base: float = math.e) -> float:
     """The logarithm of a number."""
-    return math.log10(value) if base == 10 else math.log(value, base)  # noqa: PLR2004
+    return math.log10(value) if base == 10 else math.log(value, base)

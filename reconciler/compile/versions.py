@@ -21,7 +21,11 @@ Key = list[tuple[int, int, str]]
 
 
 def compare(
-    value: object, version: object, operator: str = "==", strict: bool | None = None, version_type: str | None = None
+    value: object,
+    version: object,
+    operator: str = "==",
+    strict: bool | None = None,
+    version_type: str | None = None,
 ) -> bool:
     """Whether `value` is related so to `version`. Raises TemplateRuntimeError."""
     if operator not in OPERATORS:
@@ -46,5 +50,7 @@ def _semantic(text: str) -> Key:
     core: Key = [(1, int(part), "") for part in found.groups()[:3]]
     if found[4] is None:
         return [*core, (2, 0, "")]
-    release = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in found[4].split(".")]
+    release = [
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in found[4].split(".")
+    ]
     return [*core, (1, 0, ""), *release]

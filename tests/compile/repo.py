@@ -70,7 +70,10 @@ class MemoryTree:
 def tree(files: Mapping[str, str | bytes]) -> MemoryTree:
     """A state repo; texts may be indented."""
     return MemoryTree(
-        {path: textwrap.dedent(text) if isinstance(text, str) else text for path, text in files.items()}
+        {
+            path: textwrap.dedent(text) if isinstance(text, str) else text
+            for path, text in files.items()
+        }
     )
 
 
@@ -91,14 +94,18 @@ def compiled(
     return project(files, inventory).compile(host, facts)
 
 
-def resources(files: Mapping[str, str | bytes], host: str = "web1", **more: str) -> dict[str, Declaration]:
+def resources(
+    files: Mapping[str, str | bytes], host: str = "web1", **more: str
+) -> dict[str, Declaration]:
     """What a host gets, by id."""
     return {one.id: one for one in compiled(files, host, **more).catalog.resources}  # type: ignore[arg-type]
 
 
 def site(text: str) -> dict[str, str | bytes]:
     """A play for every host with these resources (and whatever comes behind them)."""
-    return {"site.yml": "- hosts: all\n  resources:\n" + textwrap.indent(textwrap.dedent(text), "    ")}
+    return {
+        "site.yml": "- hosts: all\n  resources:\n" + textwrap.indent(textwrap.dedent(text), "    ")
+    }
 
 
 def errors(

@@ -105,7 +105,11 @@ def test_a_role_without_main_may_bring_handlers_only() -> None:
 
 
 def test_documents_may_start_with_three_dashes_and_types_with_ansible_builtin() -> None:
-    found = resources({"site.yml": "---\n- hosts: all\n  resources:\n    - ansible.builtin.package: {name: vim}\n"})
+    found = resources(
+        {
+            "site.yml": "---\n- hosts: all\n  resources:\n    - ansible.builtin.package: {name: vim}\n"
+        }
+    )
     assert list(found) == ["package:vim"]
 
 
@@ -152,7 +156,11 @@ def test_a_loop_makes_one_resource_of_each_item_and_keeps_the_line() -> None:
 
 
 def test_the_loop_variable_can_have_another_name_at_the_top_level_too() -> None:
-    found = resources(site("- group: {name: 'g{{ n }}-{{ who }}'}\n  loop: [a, b]\n  loop_var: who\n  index_var: n\n"))
+    found = resources(
+        site(
+            "- group: {name: 'g{{ n }}-{{ who }}'}\n  loop: [a, b]\n  loop_var: who\n  index_var: n\n"
+        )
+    )
     assert list(found) == ["group:g0-a", "group:g1-b"]
 
 
@@ -174,8 +182,18 @@ def test_a_condition_sees_the_loop_and_can_be_text_list_or_truth_value() -> None
 
 
 def test_a_loop_over_nothing_defined_is_no_error_where_the_condition_does_not_hold() -> None:
-    assert resources(site('- group: {name: "{{ item }}"}\n  loop: "{{ nobody }}"\n  when: facts.os_family == "RedHat"\n')) == {}
-    assert "'nobody' is not defined" in only_error(site('- group: {name: "{{ item }}"}\n  loop: "{{ nobody }}"\n')).message
+    assert (
+        resources(
+            site(
+                '- group: {name: "{{ item }}"}\n  loop: "{{ nobody }}"\n  when: facts.os_family == "RedHat"\n'
+            )
+        )
+        == {}
+    )
+    assert (
+        "'nobody' is not defined"
+        in only_error(site('- group: {name: "{{ item }}"}\n  loop: "{{ nobody }}"\n')).message
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +207,10 @@ def test_a_condition_that_is_neither_true_nor_false_is_an_error(condition: str, 
 
 
 def test_a_bare_text_is_the_key_of_the_type() -> None:
-    assert list(resources(site("- package: nginx\n- group: ops\n"))) == ["package:nginx", "group:ops"]
+    assert list(resources(site("- package: nginx\n- group: ops\n"))) == [
+        "package:nginx",
+        "group:ops",
+    ]
 
 
 def test_become_is_accepted_because_everything_runs_as_root() -> None:
@@ -199,8 +220,18 @@ def test_become_is_accepted_because_everything_runs_as_root() -> None:
 
 
 def test_a_list_of_packages_is_one_resource_each() -> None:
-    found = resources(site("- package: {name: [nginx, 'curl=8.*'], state: latest}\n- package: {name: 'vim,less'}\n- package: [tree]\n"))
-    assert list(found) == ["package:nginx", "package:curl=8.*", "package:vim", "package:less", "package:tree"]
+    found = resources(
+        site(
+            "- package: {name: [nginx, 'curl=8.*'], state: latest}\n- package: {name: 'vim,less'}\n- package: [tree]\n"
+        )
+    )
+    assert list(found) == [
+        "package:nginx",
+        "package:curl=8.*",
+        "package:vim",
+        "package:less",
+        "package:tree",
+    ]
     assert found["package:curl=8.*"].params == {"name": "curl=8.*", "state": "latest"}
 
 
@@ -217,7 +248,9 @@ def test_apt_and_systemd_become_what_they_are_forms_of() -> None:
 
 
 def test_omit_leaves_a_parameter_out() -> None:
-    found = resources(site('- user: {name: ada, uid: "{{ uid | default(omit) }}", shell: "{{ none }}"}\n'))
+    found = resources(
+        site('- user: {name: ada, uid: "{{ uid | default(omit) }}", shell: "{{ none }}"}\n')
+    )
     assert found["user:ada"].params == {"name": "ada"}
     assert "cannot be omitted" in only_error(site('- user: {name: "{{ omit }}"}\n')).message
 
@@ -245,13 +278,24 @@ def test_omit_leaves_a_parameter_out() -> None:
 )
 def test_keywords_of_ansible_that_we_do_not_have_say_what_to_write(line: str, hint: str) -> None:
     error = only_error(site(f"- package: vim\n  {line}\n"))
-    assert f"'{line.split(':')[0]}' is not supported" in error.message
+    assert f"'{line.split(':', maxsplit=1)[0]}' is not supported" in error.message
     assert hint in error.hint
     assert error.mark == Mark("site.yml", 4, 7)
 
 
 @pytest.mark.parametrize(
-    "name", ["shell", "raw", "set_fact", "include_tasks", "import_role", "block", "debug", "stat", "ansible.builtin.shell"]
+    "name",
+    [
+        "shell",
+        "raw",
+        "set_fact",
+        "include_tasks",
+        "import_role",
+        "block",
+        "debug",
+        "stat",
+        "ansible.builtin.shell",
+    ],
 )
 def test_modules_of_ansible_that_we_do_not_have_say_what_to_write(name: str) -> None:
     error = only_error(site(f"- {name}: x\n"))
@@ -259,7 +303,9 @@ def test_modules_of_ansible_that_we_do_not_have_say_what_to_write(name: str) -> 
     assert error.hint
 
 
-@pytest.mark.parametrize("name", ["tasks", "pre_tasks", "post_tasks", "vars_files", "serial", "strategy"])
+@pytest.mark.parametrize(
+    "name", ["tasks", "pre_tasks", "post_tasks", "vars_files", "serial", "strategy"]
+)
 def test_keys_of_a_play_that_we_do_not_have_say_what_to_write(name: str) -> None:
     error = only_error({"site.yml": f"- hosts: all\n  {name}: []\n"})
     assert f"'{name}' is not supported" in error.message
@@ -289,7 +335,9 @@ def test_an_unknown_role_names_the_nearest_one() -> None:
     assert "did you mean 'nginx'?" in error.hint
 
 
-@pytest.mark.parametrize("name", ["tasks/main.yml", "defaults/main.yml", "meta/main.yml", "vars/main.yml", "vars.yml"])
+@pytest.mark.parametrize(
+    "name", ["tasks/main.yml", "defaults/main.yml", "meta/main.yml", "vars/main.yml", "vars.yml"]
+)
 def test_a_role_in_the_layout_of_ansible_says_where_things_go(name: str) -> None:
     files: dict[str, str | bytes] = {
         "site.yml": "- hosts: all\n  roles: [r]\n",
@@ -377,7 +425,10 @@ def test_a_site_that_cannot_be_meant_is_one_error(text: str, message: str) -> No
 
 
 def test_parameters_of_a_role_belong_under_vars() -> None:
-    files: dict[str, str | bytes] = {"site.yml": "- hosts: all\n  roles: [{role: r, port: 80}]\n", "roles/r/main.yml": "[]"}
+    files: dict[str, str | bytes] = {
+        "site.yml": "- hosts: all\n  roles: [{role: r, port: 80}]\n",
+        "roles/r/main.yml": "[]",
+    }
     assert "under vars: {port: ...}" in only_error(files).hint
 
 

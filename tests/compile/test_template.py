@@ -23,7 +23,11 @@ nothing:
 def render(text: str) -> object:
     renderer = Renderer(lambda name, role: (name, ""), lambda *given: [], lambda path: None)
     values = load(VARIABLES, "v.yml")
-    scope = Scope(Tracker(renderer.value), layers=[Layer("vars", values, Mark("v.yml"))], final={"facts": FACTS})  # type: ignore[arg-type]
+    scope = Scope(
+        Tracker(renderer.value),
+        layers=[Layer("vars", values, Mark("v.yml"))],
+        final={"facts": FACTS},
+    )  # type: ignore[arg-type]
     return renderer.text(text, Mark("x.yml", 1, 1), scope)
 
 
@@ -54,7 +58,9 @@ def refused(text: str) -> TemplateError:
         ("{{ '}}' }}", "}}"),
     ],
 )
-def test_one_expression_gives_its_value_and_everything_else_gives_text(text: str, value: object) -> None:
+def test_one_expression_gives_its_value_and_everything_else_gives_text(
+    text: str, value: object
+) -> None:
     assert render(text) == value
 
 
@@ -70,9 +76,16 @@ def test_options_of_a_template_can_be_set_in_the_task_and_on_its_first_line() ->
     repo = site("- template: {src: t.j2, dest: /t, lstrip_blocks: true}\n")
     assert content(repo | {"templates/t.j2": text}, "/t") == "a\nb\n"
     repo = site("- template: {src: t.j2, dest: /t}\n")
-    assert content(repo | {"templates/t.j2": "#jinja2: lstrip_blocks: True\n" + text}, "/t") == "a\nb\n"
-    repo = site("- template: {src: t.j2, dest: /t, variable_start_string: '[%', variable_end_string: '%]'}\n")
-    assert content(repo | {"templates/t.j2": "[% facts.hostname %] {{ x }}"}, "/t") == "web1 {{ x }}"
+    assert (
+        content(repo | {"templates/t.j2": "#jinja2: lstrip_blocks: True\n" + text}, "/t")
+        == "a\nb\n"
+    )
+    repo = site(
+        "- template: {src: t.j2, dest: /t, variable_start_string: '[%', variable_end_string: '%]'}\n"
+    )
+    assert (
+        content(repo | {"templates/t.j2": "[% facts.hostname %] {{ x }}"}, "/t") == "web1 {{ x }}"
+    )
     error = only_error(repo | {"templates/t.j2": "#jinja2: lstrip_blok: True\n"})
     assert "did you mean 'lstrip_blocks'" in error.hint
 
@@ -193,18 +206,26 @@ def test_an_error_says_what_where_and_what_to_do(text: str, message: str, hint: 
     assert error.mark.file
 
 
-@pytest.mark.parametrize("kind", ["env", "pipe", "password", "url", "fileglob", "first_found", "ansible.builtin.env"])
+@pytest.mark.parametrize(
+    "kind", ["env", "pipe", "password", "url", "fileglob", "first_found", "ansible.builtin.env"]
+)
 def test_lookups_that_are_not_pure_are_refused_with_what_to_do(kind: str) -> None:
-    error = only_error(site(f"- copy: {{dest: /t, content: \"{{{{ lookup('{kind}', 'x') }}}}\"}}\n"))
+    error = only_error(
+        site(f"- copy: {{dest: /t, content: \"{{{{ lookup('{kind}', 'x') }}}}\"}}\n")
+    )
     assert f"there is no lookup '{kind}'" in error.message
     assert error.hint
     assert error.mark is not None
     assert error.mark.line == 3
 
 
-@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "/etc/nothing", "~/x", "a/../../../x", "\\0"])
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "/etc/passwd", "/etc/nothing", "~/x", "a/../../../x", "\\0"]
+)
 @pytest.mark.parametrize("use", ["lookup('file', {})", "lookup('template', {})"])
-def test_lookup_cannot_leave_the_state_repo_and_does_not_tell_what_is_outside(use: str, path: str) -> None:
+def test_lookup_cannot_leave_the_state_repo_and_does_not_tell_what_is_outside(
+    use: str, path: str
+) -> None:
     text = use.format(f'\\"{path}\\"')
     error = only_error(site(f'- copy: {{dest: /t, content: "{{{{ {text} }}}}"}}\n'))
     assert "outside of the state repo" in error.message
@@ -232,7 +253,12 @@ def test_lookup_reads_files_of_the_role_and_of_the_repo() -> None:
 def test_templates_are_compiled_once_for_all_hosts() -> None:
     from reconciler.compile import Project
 
-    tree = MemoryTree({**site("- template: {src: t.j2, dest: /t}\n"), "templates/t.j2": "{{ inventory_hostname }}"})
+    tree = MemoryTree(
+        {
+            **site("- template: {src: t.j2, dest: /t}\n"),
+            "templates/t.j2": "{{ inventory_hostname }}",
+        }
+    )
     whole = Project(tree)
     whole.compile("a", FACTS)
     reads = tree.reads

@@ -11,7 +11,9 @@ from reconciler.errors import Mark
 WEB = "all: {hosts: {web1: {place: host line}}, vars: {everywhere: inventory all}}"
 
 
-def shown(text: str, *, facts: Json = FACTS, inventory: str = "", more: str = "", **files: str) -> str:
+def shown(
+    text: str, *, facts: Json = FACTS, inventory: str = "", more: str = "", **files: str
+) -> str:
     """What a text becomes as the content of a file."""
     repo = {**site(f"- copy: {{dest: /t, content: {text!r}}}\n{more}"), **files}
     return content(repo, "/t", facts=facts, inventory=inventory)
@@ -22,7 +24,10 @@ def shown(text: str, *, facts: Json = FACTS, inventory: str = "", more: str = ""
 
 def test_each_layer_wins_over_the_ones_below_it() -> None:
     names = ["default", "inventory", "group_vars", "host_vars", "play", "role", "resource", "loop"]
-    layers = {name: "{" + ", ".join(f"{n}: {name}" for n in names[at:]) + "}" for at, name in enumerate(names)}
+    layers = {
+        name: "{" + ", ".join(f"{n}: {name}" for n in names[at:]) + "}"
+        for at, name in enumerate(names)
+    }
     text = " ".join(f"{{{{ {n} }}}}" for n in names if n != "loop") + " {{ item }}"
     found = content(
         {
@@ -39,7 +44,9 @@ def test_each_layer_wins_over_the_ones_below_it() -> None:
 
 
 def test_a_variable_of_a_loop_wins_over_one_of_the_resource() -> None:
-    assert list(resources(site("- group: {name: '{{ item }}'}\n  vars: {item: low}\n  loop: [high]\n"))) == ["group:high"]
+    assert list(
+        resources(site("- group: {name: '{{ item }}'}\n  vars: {item: low}\n  loop: [high]\n"))
+    ) == ["group:high"]
 
 
 def test_defaults_of_a_role_are_seen_in_that_role_only() -> None:
@@ -71,13 +78,18 @@ def test_a_variable_is_rendered_where_it_is_used() -> None:
 def test_lists_and_mappings_stay_what_they_are() -> None:
     found = resources(
         site('- user: {name: ada, groups: "{{ teams }}", uid: "{{ numbers.uid }}"}\n')
-        | {"group_vars/all.yml": "teams: ['{{ one }}', two]\none: ops\nnumbers: {uid: '{{ 1000 + 1 }}'}\n"}
+        | {
+            "group_vars/all.yml": "teams: ['{{ one }}', two]\none: ops\nnumbers: {uid: '{{ 1000 + 1 }}'}\n"
+        }
     )
     assert found["user:ada"].params == {"name": "ada", "groups": ["ops", "two"], "uid": 1001}
 
 
 def test_a_variable_that_needs_itself_is_an_error_that_shows_the_way_round() -> None:
-    error = only_error(site("- group: {name: '{{ a }}'}\n") | {"group_vars/all.yml": "a: '{{ b }}'\nb: 'x{{ a }}'\n"})
+    error = only_error(
+        site("- group: {name: '{{ a }}'}\n")
+        | {"group_vars/all.yml": "a: '{{ b }}'\nb: 'x{{ a }}'\n"}
+    )
     assert "a -> b -> a" in error.message
     assert error.mark is not None
     assert error.mark.file == "group_vars/all.yml"
@@ -85,7 +97,8 @@ def test_a_variable_that_needs_itself_is_an_error_that_shows_the_way_round() -> 
 
 def test_the_error_of_a_variable_points_at_the_variable() -> None:
     error = only_error(
-        site("- group: {name: '{{ a.x[1] }}'}\n") | {"group_vars/all.yml": "name: web\na:\n  x:\n    - 1\n    - '{{ nmae }}'\n"}
+        site("- group: {name: '{{ a.x[1] }}'}\n")
+        | {"group_vars/all.yml": "name: web\na:\n  x:\n    - 1\n    - '{{ nmae }}'\n"}
     )
     assert error.mark == Mark("group_vars/all.yml", 5, 11)
     assert "did you mean 'name'?" in error.hint
@@ -129,23 +142,47 @@ def test_a_fact_is_never_a_template_however_it_travels(fact: str) -> None:
         },
         facts=facts,
     )
-    texts = {one.key: found.contents[one.params["content"]["$content"][0]].decode() for one in found.catalog.resources}  # type: ignore[index]
+    texts = {
+        one.key: found.contents[one.params["content"]["$content"][0]].decode()
+        for one in found.catalog.resources
+    }  # type: ignore[index]
     assert texts == dict.fromkeys(texts, fact)
     assert len(texts) == 10
 
 
 def test_a_fact_in_a_name_or_condition_is_not_evaluated_either() -> None:
     facts: Json = {**FACTS, "evil": "{{ 7 * 7 }}", "expression": "1 == 1"}
-    files = site("- name: 't {{ facts.evil }}'\n  file: {path: '/x{{ facts.evil }}', state: touch}\n")
+    files = site(
+        "- name: 't {{ facts.evil }}'\n  file: {path: '/x{{ facts.evil }}', state: touch}\n"
+    )
     found = compiled(files, facts=facts).catalog.resources[0]
     assert (found.id, found.title) == ("file:/x{{ 7 * 7 }}", "t {{ 7 * 7 }}")
-    assert "not true or false" in only_error(site("- group: x\n  when: facts.expression\n"), facts=facts).message
+    assert (
+        "not true or false"
+        in only_error(site("- group: x\n  when: facts.expression\n"), facts=facts).message
+    )
 
 
 def test_facts_cannot_take_the_place_of_variables() -> None:
-    facts: Json = {"facts": "evil", "inventory_hostname": "evil", "become": "evil", "mine": "evil", "omit": "evil"}
-    assert shown("{{ inventory_hostname }} {{ mine }}", facts=facts, **{"group_vars/all.yml": "mine: good\n"}) == "web1 good"
-    assert "'become' is not defined" in errors(site("- group: '{{ become }}'\n"), facts=facts)[0].message
+    facts: Json = {
+        "facts": "evil",
+        "inventory_hostname": "evil",
+        "become": "evil",
+        "mine": "evil",
+        "omit": "evil",
+    }
+    assert (
+        shown(
+            "{{ inventory_hostname }} {{ mine }}",
+            facts=facts,
+            **{"group_vars/all.yml": "mine: good\n"},
+        )
+        == "web1 good"
+    )
+    assert (
+        "'become' is not defined"
+        in errors(site("- group: '{{ become }}'\n"), facts=facts)[0].message
+    )
 
 
 def test_variables_cannot_take_the_place_of_facts() -> None:
@@ -158,14 +195,20 @@ def test_variables_cannot_take_the_place_of_facts() -> None:
         "the variable 'ansible_facts' is built in",
         "the variable 'facts' is built in",
     ]
-    assert shown("{{ facts.os_family }}", **{"group_vars/all.yml": "facts: {os_family: evil}\n"}) == "Debian"
+    assert (
+        shown("{{ facts.os_family }}", **{"group_vars/all.yml": "facts: {os_family: evil}\n"})
+        == "Debian"
+    )
 
 
 # -- unknown names ---------------------------------------------------------------------------
 
 
 def test_an_unknown_variable_shows_the_expression_the_nearest_name_and_the_host() -> None:
-    error = only_error(site('- copy: {dest: /x, content: "port {{ prot }}"}\n') | {"group_vars/all.yml": "port: 80\n"})
+    error = only_error(
+        site('- copy: {dest: /x, content: "port {{ prot }}"}\n')
+        | {"group_vars/all.yml": "port: 80\n"}
+    )
     assert error.message == "'prot' is not defined, in {{ prot }}"
     assert "did you mean 'port'?" in error.hint
     assert error.host == "web1"
@@ -184,20 +227,27 @@ def test_a_fact_with_ansibles_old_name_says_where_it_is() -> None:
     assert error.mark == Mark("site.yml", 4, 13)
 
 
-@pytest.mark.parametrize("name", ["now()", "ansible_date_time.date", "role_path", "playbook_dir", "ansible_check_mode", "item"])
+@pytest.mark.parametrize(
+    "name",
+    ["now()", "ansible_date_time.date", "role_path", "playbook_dir", "ansible_check_mode", "item"],
+)
 def test_variables_of_ansible_that_we_do_not_have_say_what_to_do(name: str) -> None:
     assert only_error(site(f"- group: '{{{{ {name} }}}}'\n")).hint
 
 
 def test_an_unknown_name_in_a_template_file_points_into_the_file() -> None:
-    error = only_error(site("- template: {src: t.j2, dest: /t}\n") | {"templates/t.j2": "a\n{% if true %}\n  b {{ c.d }}\n{% endif %}\n"})
+    error = only_error(
+        site("- template: {src: t.j2, dest: /t}\n")
+        | {"templates/t.j2": "a\n{% if true %}\n  b {{ c.d }}\n{% endif %}\n"}
+    )
     assert error.mark == Mark("templates/t.j2", 3, 8)
     assert "in {{ c.d }}" in error.message
 
 
 def test_an_unknown_name_in_an_included_template_points_into_that_one() -> None:
     error = only_error(
-        site("- template: {src: t.j2, dest: /t}\n") | {"templates/t.j2": "a\n{% include 'u.j2' %}\n", "templates/u.j2": "\n\n{{ zz }}\n"}
+        site("- template: {src: t.j2, dest: /t}\n")
+        | {"templates/t.j2": "a\n{% include 'u.j2' %}\n", "templates/u.j2": "\n\n{{ zz }}\n"}
     )
     assert error.mark == Mark("templates/u.j2", 3, 4)
 
@@ -209,12 +259,17 @@ TWO = "all: {children: {web: {hosts: {a.example: {port: 80, up: '{{ port + 1 }}'
 
 def test_magic_variables_tell_about_the_host_and_the_inventory() -> None:
     text = "{{ inventory_hostname }} {{ inventory_hostname_short }} {{ group_names }} {{ groups.web }} {{ groups['all'] }}"
-    repo = site(f"- copy: {{dest: /t, content: \"{text}\"}}\n")
-    assert content(repo, "/t", host="a.example", inventory=TWO) == "a.example a ['web'] ['a.example', 'b'] ['a.example', 'b']"
+    repo = site(f'- copy: {{dest: /t, content: "{text}"}}\n')
+    assert (
+        content(repo, "/t", host="a.example", inventory=TWO)
+        == "a.example a ['web'] ['a.example', 'b'] ['a.example', 'b']"
+    )
 
 
 def test_hostvars_gives_the_inventory_of_other_hosts_and_renders_it_for_them() -> None:
-    repo = site("- copy: {dest: /t, content: \"{{ hostvars['a.example'].up }} {{ hostvars.b.port }} {{ hostvars['b'].nix | default('-') }}\"}\n")
+    repo = site(
+        "- copy: {dest: /t, content: \"{{ hostvars['a.example'].up }} {{ hostvars.b.port }} {{ hostvars['b'].nix | default('-') }}\"}\n"
+    )
     assert content(repo, "/t", host="b", inventory=TWO) == "81 90 -"
 
 
@@ -224,7 +279,10 @@ def test_facts_of_other_hosts_are_unknown() -> None:
 
 
 def test_role_name_is_the_role_at_hand() -> None:
-    files: dict[str, str | bytes] = {"site.yml": "- hosts: all\n  roles: [web]\n", "roles/web/main.yml": "- group: '{{ role_name }}'\n"}
+    files: dict[str, str | bytes] = {
+        "site.yml": "- hosts: all\n  roles: [web]\n",
+        "roles/web/main.yml": "- group: '{{ role_name }}'\n",
+    }
     assert list(resources(files)) == ["group:web"]
 
 
@@ -233,7 +291,9 @@ def test_variables_of_the_inventory_reach_templates() -> None:
 
 
 def test_a_number_that_yaml_changed_is_refused_even_through_variables() -> None:
-    files = site('- file: {path: /x, mode: "{{ item.mode | default(\'0644\') }}"}\n  loop: "{{ files }}"\n')
+    files = site(
+        '- file: {path: /x, mode: "{{ item.mode | default(\'0644\') }}"}\n  loop: "{{ files }}"\n'
+    )
     error = only_error(files | {"group_vars/all.yml": "files:\n  - mode: 0640\n"})
     assert error.message == "mode: 0640 is the number 416"
     assert error.hint == 'write mode: "0640"'
@@ -264,7 +324,10 @@ def test_provenance_tells_the_layers_of_every_variable_low_to_high() -> None:
 
 
 def test_provenance_of_a_template_names_the_variables_inside_of_it() -> None:
-    whole = compiled(site("- template: {src: t.j2, dest: /t}\n  vars: {a: '{{ b }}', b: 1}\n") | {"templates/t.j2": "{{ a }}{{ facts.hostname }}"})
+    whole = compiled(
+        site("- template: {src: t.j2, dest: /t}\n  vars: {a: '{{ b }}', b: 1}\n")
+        | {"templates/t.j2": "{{ a }}{{ facts.hostname }}"}
+    )
     origin = whole.provenance.params("file:/t")["content"]
     assert (origin.raw, origin.names) == ("t.j2", {"a", "b", "facts"})
     assert origin.variables["a"][0].layer == "resource vars"
@@ -278,4 +341,6 @@ def test_provenance_hides_what_secrets_are_made_of() -> None:
 def test_a_loop_item_is_a_layer_of_its_own() -> None:
     whole = compiled(site("- group: '{{ item }}'\n  loop: [a, b]\n"))
     layers = whole.provenance.params("group:b")["name"].variables["item"]
-    assert [(one.layer, one.value, one.mark) for one in layers] == [("loop", "b", Mark("site.yml", 4, 17))]
+    assert [(one.layer, one.value, one.mark) for one in layers] == [
+        ("loop", "b", Mark("site.yml", 4, 17))
+    ]

@@ -1,0 +1,255 @@
+"""Handlers, requirements, duplicates; and `--tags`, which keeps what belongs together."""
+
+from __future__ import annotations
+
+import pytest
+
+from compile.repo import compiled, errors, only_error, resources, site
+from reconciler.compile import select
+from reconciler.errors import ClaimConflict, CycleError, Mark, UsageError
+
+HANDLERS = """
+  handlers:
+    - name: reload web
+      service: {name: web, state: reloaded}
+      listen: [config, anything]
+    - name: restart {{ what }}
+      service: {name: web, state: restarted}
+      vars: {what: web}
+      listen: config
+      notify: reload web
+"""
+
+
+def with_handlers(text: str) -> dict[str, str | bytes]:
+    files = site(text)
+    files["site.yml"] = str(files["site.yml"]) + HANDLERS
+    return files
+
+
+# -- handlers --------------------------------------------------------------------------------
+
+
+def test_a_notification_names_a_handler_or_what_several_listen_to() -> None:
+    found = resources(
+        with_handlers("""
+            - copy: {dest: /a, content: a}
+              notify: reload web
+            - copy: {dest: /b, content: b}
+              notify: [config, "restart {{ 'web' }}"]
+        """)
+    )
+    assert found["file:/a"].notify == ("handler:reload web",)
+    assert found["file:/b"].notify == ("handler:reload web", "handler:restart web")
+    assert found["handler:restart web"].handler
+    assert found["handler:restart web"].notify == ("handler:reload web",)
+    assert list(found)[-2:] == ["handler:reload web", "handler:restart web"]
+
+
+def test_an_unknown_handler_names_the_nearest_one() -> None:
+    error = only_error(with_handlers("- copy: {dest: /a, content: a}\n  notify: reload wbe\n"))
+    assert error.message == "there is no handler 'reload wbe'"
+    assert error.mark == Mark("site.yml", 4, 15)
+    assert "did you mean 'reload web'" in error.hint
+
+
+def test_a_handler_that_does_not_apply_to_this_host_may_be_notified() -> None:
+    files = site("- copy: {dest: /a, content: a}\n  notify: [go, topic]\n")
+    files["site.yml"] = (
+        f"{files['site.yml']}  handlers:\n    - name: go\n      listen: topic\n      command: /bin/true\n      when: false\n"
+    )
+    assert resources(files)["file:/a"].notify == ()
+
+
+def test_handlers_of_all_roles_share_their_names() -> None:
+    files: dict[str, str | bytes] = {
+        "site.yml": "- hosts: all\n  roles: [web, app]\n",
+        "roles/web/handlers.yml": "- name: reload\n  service: {name: '{{ unit }}', state: reloaded}\n",
+        "roles/web/defaults.yml": "unit: nginx\n",
+        "roles/app/main.yml": "- copy: {dest: /a, content: a}\n  notify: reload\n",
+    }
+    found = resources(files)
+    assert found["file:/a"].notify == ("handler:reload",)
+    assert found["handler:reload"].params == {"name": "nginx", "state": "reloaded"}
+    files["roles/app/handlers.yml"] = "- name: reload\n  service: {name: app, state: reloaded}\n"
+    assert (
+        "handler:reload is declared at roles/web/handlers.yml:2:3 already"
+        in only_error(files).message
+    )
+
+
+def test_a_handler_needs_a_name_and_no_guard() -> None:
+    files = site("- group: x\n")
+    files["site.yml"] = f"{files['site.yml']}  handlers:\n    - command: /bin/true\n"
+    assert "a handler needs a name" in only_error(files).message
+    files["site.yml"] = str(files["site.yml"]).replace("- command", "- name: go\n      command")
+    assert resources(files)["handler:go"].params == {"cmd": "/bin/true"}
+
+
+# -- requirements ----------------------------------------------------------------------------
+
+
+def test_a_requirement_is_an_id_or_a_name_and_may_stand_for_several() -> None:
+    found = resources(
+        site("""
+            - name: the packages
+              package: {name: [a, b]}
+            - template: {src: t, dest: /t}
+            - group: ops
+              requires: [the packages, "template:/t", "file:/t"]
+        """)
+        | {"templates/t": "x"}
+    )
+    assert found["group:ops"].requires == ("package:a", "package:b", "file:/t")
+
+
+def test_an_unknown_requirement_names_the_nearest_one() -> None:
+    error = only_error(site("- package: nginx\n- group: ops\n  requires: package:ngnix\n"))
+    assert error.message == "there is no resource 'package:ngnix'"
+    assert "did you mean 'package:nginx'" in error.hint
+
+
+def test_a_resource_that_does_not_apply_to_this_host_may_be_required_by_name() -> None:
+    found = resources(
+        site("- name: theirs\n  package: httpd\n  when: false\n- group: ops\n  requires: theirs\n")
+    )
+    assert found["group:ops"].requires == ()
+
+
+def test_a_cycle_is_an_error_that_names_all_of_it() -> None:
+    error = only_error(
+        site(
+            "- group: a\n  requires: group:b\n- group: b\n  requires: group:c\n- group: c\n  requires: group:a\n"
+        )
+    )
+    assert isinstance(error, CycleError)
+    assert "group:a" in error.message
+    assert "group:b" in error.message
+    assert "group:c" in error.message
+
+
+def test_a_chain_of_ten_thousand_requirements_is_no_problem() -> None:
+    text = "- group: g0\n" + "".join(
+        f"- group: g{n}\n  requires: group:g{n - 1}\n" for n in range(1, 10_000)
+    )
+    assert len(resources(site(text))) == 10_000
+
+
+# -- duplicates and claims -------------------------------------------------------------------
+
+
+def test_the_same_twice_is_one_with_the_tags_and_notifications_of_both() -> None:
+    found = resources(
+        with_handlers("""
+            - name: one
+              package: vim
+              tags: a
+              notify: reload web
+            - package: {name: vim}
+              tags: b
+              notify: restart web
+        """)
+    )
+    assert found["package:vim"].tags == ("a", "b")
+    assert found["package:vim"].notify == ("handler:reload web", "handler:restart web")
+    assert found["package:vim"].title == "one"
+
+
+def test_one_thing_wanted_twice_in_different_ways_names_both_lines() -> None:
+    error = only_error(
+        site("- file: {path: /x, state: touch}\n- file: {path: /x, state: absent}\n")
+    )
+    assert error.message == "file:/x is declared at site.yml:3:7 already with another state"
+    assert error.mark == Mark("site.yml", 4, 7)
+
+
+def test_two_resources_that_claim_one_path_name_both_lines() -> None:
+    error = only_error(site("- file: {path: /x/, state: touch}\n- copy: {dest: /x, content: a}\n"))
+    assert isinstance(error, ClaimConflict)
+    assert "site.yml:3:7 and site.yml:4:7" in error.message
+
+
+def test_a_type_that_refuses_its_parameters_is_placed_at_the_resource() -> None:
+    found = errors(
+        site(
+            "- service: {name: a, masked: true, state: started}\n- service: {name: b, masked: true, enabled: true}\n"
+        )
+    )
+    assert [error.mark for error in found] == [Mark("site.yml", 3, 7), Mark("site.yml", 4, 7)]
+
+
+# -- tags ------------------------------------------------------------------------------------
+
+TAGGED = """
+    - package: nginx
+      tags: web
+    - group: ops
+    - copy: {dest: /etc/web, content: x}
+      tags: [web, config]
+      requires: group:ops
+      notify: restart web
+    - copy: {dest: /etc/other, content: x}
+      tags: config
+    - copy: {dest: /etc/always, content: x}
+      tags: always
+    - copy: {dest: /etc/never, content: x}
+      tags: [never, danger]
+"""
+
+
+def selected(tags: list[str], skip: list[str] | None = None) -> list[str]:
+    catalog = compiled(with_handlers(TAGGED)).catalog
+    return [one.id.rpartition("/")[2] for one in select(catalog, tags, skip or []).resources]
+
+
+def test_without_tags_everything_is_selected_but_never() -> None:
+    both = ["handler:reload web", "handler:restart web"]
+    assert selected([]) == ["package:nginx", "group:ops", "web", "other", "always", *both]
+    assert "never" not in selected(["all"])
+
+
+def test_tags_bring_what_is_required_and_the_handlers_that_are_notified() -> None:
+    assert selected(["web"]) == [
+        "package:nginx",
+        "group:ops",
+        "web",
+        "always",
+        "handler:reload web",
+        "handler:restart web",
+    ]
+    assert selected(["config"], ["web"]) == ["other", "always"]
+
+
+def test_never_is_selected_by_its_other_tags_only() -> None:
+    assert selected(["danger"]) == ["always", "never"]
+    assert selected(["never"]) == ["always", "never"]
+
+
+def test_always_can_be_skipped_and_what_is_skipped_is_not_brought_back() -> None:
+    assert selected(["danger"], ["always"]) == ["never"]
+    assert selected(["web"], ["untagged"]) == [
+        "package:nginx",
+        "web",
+        "always",
+        "handler:reload web",
+        "handler:restart web",
+    ]
+
+
+def test_tagged_and_untagged_are_what_they_say() -> None:
+    assert selected(["untagged"]) == ["group:ops", "always"]
+    assert selected(["tagged"]) == [
+        "package:nginx",
+        "group:ops",
+        "web",
+        "other",
+        "always",
+        "handler:reload web",
+        "handler:restart web",
+    ]
+
+
+def test_a_tag_that_nothing_has_is_an_error_that_names_the_nearest_one() -> None:
+    with pytest.raises(UsageError) as caught:
+        selected(["confg"])
+    assert "did you mean 'config'" in caught.value.hint
