@@ -92,7 +92,7 @@ def test_a_user_with_groups_that_the_same_run_makes(declared: Declared) -> None:
     assert host.user("lee").gid == 3900
     declared.converge(
         {"group": {"name": "crew", "state": "absent"}},
-        user("kim", state="absent"),
+        user("kim", group="crew", state="absent"),
     )
     assert not host.group("crew").exists
 
