@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from reconciler.cli.console import Output
 from reconciler.cli.local import DURABILITY, on_this_machine, run_options
 from reconciler.cli.options import seconds
 from reconciler.cli.plan import CHANGES
 from reconciler.cli.render import show
-from reconciler.errors import Interrupted, ResourceError
+from reconciler.errors import Interrupted, ResourceError, UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Converge, and show the report. 4 if something failed, 130 if it was told to stop."""
+    if os.geteuid() != 0 and os.path.abspath(args.root) == "/":
+        raise UsageError("apply needs root", hint="run it with sudo; plan works without")
     with (
         on_this_machine(args, out, durability=args.durability) as here,
         out.progress("apply") as on_event,

@@ -86,6 +86,10 @@ def _examine(check: Callable[[Patient], Iterator[Finding]], patient: Patient) ->
     name = check.__name__.strip("_").replace("_", " ")
     try:
         yield from check(patient)
+    except PermissionError as error:
+        yield Finding(
+            name, "warn", f"only root may look at {error.filename}", "run doctor with sudo"
+        )
     except (OSError, ReconcilerError) as error:
         yield Finding(name, "fail", str(error))
 

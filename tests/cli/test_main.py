@@ -202,8 +202,17 @@ def test_the_exit_code_of_apply(
 ) -> None:
     document = Report("web1", tuple(result(status) for status in statuses), interrupted=interrupted)
     with_engine(monkeypatch, "apply", document)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     assert main(["apply", "--local", *options]) == code
     assert main(["apply", "--local", "--json", *options]) == code
+
+
+def test_apply_without_root_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert main(["apply", "--local"]) == 3
+    assert capsys.readouterr().err.startswith("error: apply needs root\n")
 
 
 def with_engine(monkeypatch: pytest.MonkeyPatch, verb: str, document: Plan | Report) -> None:
