@@ -177,7 +177,12 @@ def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list
         make_repository(apart, mirror.algorithm, objects, [ref.id for ref in have])
         what = ["--", remote.url, f"+{full}:{_FETCHED}"]
         network.git(apart, remote, [*_FETCH, *what], limits, room)
-        ref = Mirror(apart).refs()[_FETCHED]
+        ref = Mirror(apart).refs().get(_FETCHED)
+        if ref is None:
+            raise SourceError(
+                f"{remote.name} ({remote.url}): the repository there has no whole history",
+                hint="git fetch --unshallow in it",
+            )
         if not is_id(ref.commit) or not Mirror(apart).has(ref.commit):
             raise SourceError(f"{remote.name} ({remote.url}): {full} does not name a commit")
         _move_in(apart, objects, limits)

@@ -96,13 +96,26 @@ def _verify_ssh(what: str, signed: Signed, keys: Keys, at: datetime) -> Signer:
             raise _refused_ssh(what, found, keys)
         last = found
         for who in _principals(found.out):
-            asked = [SSH_KEYGEN, "-Y", "verify", "-n", "git", "-I", who, *common, *revoked]
-            last = _run(asked, signed.payload, [fd])
-            # Exactly one line: a verifier that says more than this is not the one we know.
-            good = _GOOD.fullmatch(last.out.decode("utf-8", "replace").strip())
-            if last.ok and good and good["who"] == who:
-                return Signer(who, good["key"])
+            asked = [SSH_KEYGEN, "-Y", "verify", "-n", "git", "-I", who, *common]
+            last = _run([*asked, *revoked], signed.payload, [fd])
+            key = _good(last, who)
+            if key:
+                return Signer(who, key)
+            # Only to say why: the answer stays no.
+            without = revoked and _run(asked, signed.payload, [fd])
+            if without and _good(without, who):
+                raise _refused(
+                    what,
+                    "its key is revoked",
+                    f"sign it with another key; the list is {keys.revoked}",
+                )
     raise _refused_ssh(what, last, keys)
+
+
+def _good(ended: Ended, who: str) -> str:
+    """The key, if the whole answer is that `who` signed this for git, and the exit code agrees."""
+    good = _GOOD.fullmatch(ended.out.decode("utf-8", "replace").strip())
+    return good["key"] if ended.ok and good and good["who"] == who else ""
 
 
 def _principals(found: bytes) -> list[str]:
@@ -119,9 +132,7 @@ def _refused_ssh(what: str, ended: Ended, keys: Keys) -> BadSignature:
     said = ended.said.replace(keys.allowed_signers, "allowed_signers")
     if ended.stopped or ended.code < 0:
         return _no_verdict(what, "ssh-keygen", ended)
-    if "revoked" in said.lower():
-        why, hint = "its key is revoked", f"sign it with another key; the list is {keys.revoked}"
-    elif "expired" in said or "not yet valid" in said:
+    if "expired" in said or "not yet valid" in said:
         line = next(line for line in said.splitlines() if "expired" in line or "not yet" in line)
         why = f"the key was not valid when it was received: {line}"
         hint = f"sign it with a valid key, or extend valid-before in {keys.allowed_signers}"
@@ -131,9 +142,16 @@ def _refused_ssh(what: str, ended: Ended, keys: Keys) -> BadSignature:
     elif "No principal matched" in said or not said:
         why = "its key is not one of the allowed signers"
         hint = f"if the signer is to be trusted, add the public key to {keys.allowed_signers}"
+    elif "incorrect signature" in said:
+        why = "the content was changed after it was signed"
+        hint = "somebody made it from another commit: find out who pushed it"
     else:
         why = said.splitlines()[0][:200]
         hint = f"look at it with: git log --show-signature; the keys are in {keys.allowed_signers}"
+    return _refused(what, why, hint)
+
+
+def _refused(what: str, why: str, hint: str) -> BadSignature:
     return BadSignature(f"the signature of {what} is refused: {why}", hint=hint)
 
 
@@ -184,11 +202,13 @@ def _judge_openpgp(what: str, ended: Ended, keys: Keys) -> Signer:
         why = "there is not exactly one good signature"
     if not why and ended.code != 0:
         why = f"gpg ended with code {ended.code}"
+    if not why and len(valid[0]) < 10:
+        why = "gpg did not name its key"
     if why:
         raise _refused_openpgp(what, why, keys)
     fields = valid[0]
     allowed = {_fingerprint(text) for text in keys.fingerprints}
-    if len(fields) < 10 or not {fields[0], fields[9]} & allowed:
+    if not {fields[0], fields[9]} & allowed:
         raise _refused_openpgp(what, f"the key {fields[0]} is not one of the fingerprints", keys)
     if fields[7] in _WEAK_HASHES or fields[8] != "00":
         raise _refused_openpgp(
@@ -198,9 +218,8 @@ def _judge_openpgp(what: str, ended: Ended, keys: Keys) -> Signer:
 
 
 def _refused_openpgp(what: str, why: str, keys: Keys) -> BadSignature:
-    return BadSignature(
-        f"the signature of {what} is refused: {why}",
-        hint=f"who is trusted: {keys.keyring} and the fingerprints in the configuration",
+    return _refused(
+        what, why, f"who is trusted: {keys.keyring} and the fingerprints in the configuration"
     )
 
 

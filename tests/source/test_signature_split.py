@@ -24,7 +24,7 @@ BODY = b"\nsubject\n\nbody\n"
 
 
 def name_of(raw: bytes, kind: bytes = b"commit") -> str:
-    return hashlib.sha1(b"%s %d\0%s" % (kind, len(raw), raw)).hexdigest()
+    return hashlib.sha1(b"%s %d\0%s" % (kind, len(raw), raw)).hexdigest()  # noqa: S324
 
 
 def split(raw: bytes):
