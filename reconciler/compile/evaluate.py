@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler.compile.check import Misfit, fit
-from reconciler.compile.items import Item, Param, Texts, misfit
+from reconciler.compile.items import Item
+from reconciler.compile.keywords import Texts
 from reconciler.compile.lower import Lowered, Lowering
+from reconciler.compile.params import Param, misfit
 from reconciler.compile.provenance import Origin
 from reconciler.compile.schema import TypeSchema
 from reconciler.compile.scope import Scope, Tracker, is_template, layer

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import copy
 
-from reconciler.errors import ConfigError, ConfigErrors, Mark
+from reconciler.errors import ConfigError, ConfigErrors, Mark, SchemaError
 
 #: Hosts that are named before the rest is counted.
 NAMED = 3
+
+
+class Complaints(list[ConfigError]):
+    """What is wrong with the state repo, in the order in which it was found."""
+
+    def add(self, message: str, mark: Mark, hint: str = "") -> None:
+        """Something that the schema does not allow."""
+        self.append(SchemaError(message, mark=mark, hint=hint))
 
 
 class Gathered:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from reconciler.compile import advice
 from reconciler.compile.check import nearest
+from reconciler.compile.gather import Complaints
 from reconciler.compile.items import Item, Reader
 from reconciler.compile.types import Types
-from reconciler.errors import ConfigError, Mark, SchemaError
+from reconciler.errors import ConfigError, Mark
 from reconciler.tree import Tree
 from reconciler.yamldoc import Map, Seq, load
 
@@ -76,7 +77,7 @@ class Site:
     """
 
     plays: list[Play] = field(default_factory=list)
-    errors: list[ConfigError] = field(default_factory=list)
+    errors: Complaints = field(default_factory=Complaints)
     partial: bool = False
 
 
@@ -85,8 +86,11 @@ class SiteReader:
 
     def __init__(self, tree: Tree, types: Types) -> None:
         self._tree = tree
-        self._site = Site(errors=list(types.errors))
-        self._reader = Reader(types, self._site.errors)
+        self._site = Site()
+        self._wrong = self._site.errors
+        self._wrong += types.errors
+        self._reader = Reader(types, self._wrong)
+        self._keywords = self._reader.keywords
         self._roles: dict[str, Role | None] = {}
 
     def read(self) -> Site:
@@ -94,27 +98,26 @@ class SiteReader:
         document = self._load(SITE)
         if document is None:
             if not self._site.errors:
-                self._error("there are no plays", Mark(SITE), "start with: - hosts: all")
+                self._wrong.add("there are no plays", Mark(SITE), "start with: - hosts: all")
         elif not isinstance(document, Seq):
-            self._error(f"{SITE} is a list of plays", Mark(SITE, 1, 1), "start with: - hosts: all")
+            self._wrong.add(
+                f"{SITE} is a list of plays", Mark(SITE, 1, 1), "start with: - hosts: all"
+            )
         else:
             for index, one in enumerate(document):
                 if isinstance(one, Map):
                     self._site.plays += self._play(one)
                 else:
-                    self._error(
+                    self._wrong.add(
                         "expected a play: a mapping", document.place(index), "write - hosts: all"
                     )
         self._site.partial = bool(self._site.errors)
         return self._site
 
-    def _error(self, message: str, mark: Mark, hint: str = "") -> None:
-        self._site.errors.append(SchemaError(message, mark=mark, hint=hint))
-
     def _load(self, path: str) -> object:
         if self._tree.entry(path) is None:
             if path == SITE:
-                self._error(
+                self._wrong.add(
                     f"there is no {SITE}",
                     Mark(SITE),
                     "`reconciler init` makes one; -C names the state repo",
@@ -124,7 +127,7 @@ class SiteReader:
             return load(self._tree.read(path), path)
         except ConfigError as error:
             error.mark = error.mark or Mark(path)
-            self._site.errors.append(error)
+            self._wrong.append(error)
             return None
 
     def _play(self, node: Map) -> Iterator[Play]:
@@ -135,37 +138,37 @@ class SiteReader:
         if isinstance(hosts, Seq) and all(isinstance(one, str) for one in hosts):
             hosts = ",".join(hosts)
         if not isinstance(hosts, str) or not hosts.strip():
-            self._error(
+            self._wrong.add(
                 "a play needs `hosts`",
                 node.key_place("hosts"),
                 "write hosts: all, or a group or pattern",
             )
             return
         if "{{" in hosts:
-            self._error(
+            self._wrong.add(
                 "`hosts` cannot be a template",
                 node.place("hosts"),
                 "name groups; --limit chooses among them",
             )
             return
-        reader = self._reader
+        reader, keywords = self._reader, self._keywords
         resources, handlers = node.get("resources"), node.get("handlers")
         yield Play(
             name=str(node.get("name") or ""),
             pattern=hosts,
             mark=node.place("hosts"),
-            vars=reader.vars(node),
+            vars=keywords.vars(node),
             roles=tuple(self._uses(node)),
             items=tuple(reader.items(resources, node.place("resources"))),
             handlers=tuple(reader.items(handlers, node.place("handlers"), handlers=True)),
-            tags=reader.tags(node),
+            tags=keywords.tags(node),
         )
 
     def _unknown(self, key: str, mark: Mark, known: tuple[str, ...], what: str) -> None:
         if key in advice.KEYWORDS:
-            self._error(f"'{key}' is not supported", mark, advice.KEYWORDS[key])
+            self._wrong.add(f"'{key}' is not supported", mark, advice.KEYWORDS[key])
         else:
-            self._error(
+            self._wrong.add(
                 f"{what} has no '{key}'", mark, nearest(key, known) or f"it has {', '.join(known)}"
             )
 
@@ -176,7 +179,7 @@ class SiteReader:
         if listed is None:
             return
         if not isinstance(listed, Seq):
-            self._error("`roles` is a list", node.place("roles"), "write roles: [base, nginx]")
+            self._wrong.add("`roles` is a list", node.place("roles"), "write roles: [base, nginx]")
             return
         for index, one in enumerate(listed):
             mark = listed.place(index)
@@ -187,7 +190,7 @@ class SiteReader:
             elif isinstance(one, Map):
                 yield from self._use(one, mark)
             else:
-                self._error(
+                self._wrong.add(
                     "expected the name of a role",
                     mark,
                     "write - name, or - {role: name, vars: {...}}",
@@ -199,14 +202,15 @@ class SiteReader:
                 hint = f"parameters of a role stand under vars: {{{key}: ...}}"
                 if key in NOT_OF_ROLES:
                     hint = advice.KEYWORDS[str(key)]
-                self._error(f"a role has no '{key}'", node.key_place(key), hint)
+                self._wrong.add(f"a role has no '{key}'", node.key_place(key), hint)
         name = node.get("role", node.get("name"))
         if not isinstance(name, str):
-            self._error("which role?", mark, "write - {role: name}")
+            self._wrong.add("which role?", mark, "write - {role: name}")
             return
         role = self._role(name, node.place("role" if "role" in node else "name"))
-        reader = self._reader
-        variables, when, tags = reader.vars(node), tuple(reader.when(node)), reader.tags(node)
+        keywords = self._keywords
+        variables, tags = keywords.vars(node), keywords.tags(node)
+        when = tuple(keywords.when(node))
         if role is not None:
             yield RoleUse(role, mark, variables, when, tags)
 
@@ -222,7 +226,7 @@ class SiteReader:
             if entry.kind == "directory"
         ]
         if name not in known:
-            self._error(
+            self._wrong.add(
                 f"there is no role '{name}'",
                 mark,
                 nearest(name, known) or f"make roles/{name}/main.yml",
@@ -232,15 +236,17 @@ class SiteReader:
         for entry in self._tree.listdir(top):
             base = entry.path.rpartition("/")[2]
             if base in ELSEWHERE:
-                self._error(f"{base} is not part of a role here", Mark(entry.path), ELSEWHERE[base])
+                self._wrong.add(
+                    f"{base} is not part of a role here", Mark(entry.path), ELSEWHERE[base]
+                )
         defaults = self._load(f"{top}/defaults.yml")
         if defaults is not None and not isinstance(defaults, Map):
-            self._error(
+            self._wrong.add(
                 "defaults are a mapping", Mark(f"{top}/defaults.yml", 1, 1), "write name: value"
             )
             defaults = None
         if defaults is not None:
-            self._reader.check_names(defaults)
+            self._keywords.check_names(defaults)
         return Role(
             name=name,
             items=tuple(self._file(f"{top}/main.yml", handlers=False)),
