@@ -68,6 +68,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             "no play of site.yml is for any of the selected hosts",
             hint="give --allow-empty if that is meant",
         )
+    warnings += desired.warnings
     if out.as_json:
         out.document(
             {

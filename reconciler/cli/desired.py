@@ -86,6 +86,12 @@ class Desired:
 
         return Inventory.load(self._inventories, Places(self.tree), self.tree)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the inventory says that was probably not meant; none if it was not needed."""
+        loaded: Inventory | None = self.__dict__.get("inventory")
+        return [] if loaded is None else loaded.warnings
+
     def select(self, pattern: str | None) -> list[str]:
         """The hosts of the inventory that a pattern means. Raises InventoryError."""
         from reconciler.inventory import Disk

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler.catalog import Catalog, dumps
-from reconciler.cli.console import Output
+from reconciler.cli.console import Output, Span
 from reconciler.cli.options import inventory_options, local_options, repo_options, tag_options
 from reconciler.cli.places import directory_root, open_cache
 from reconciler.errors import UsageError
@@ -102,6 +102,8 @@ def on_this_machine(
                 f"nothing is selected for host {host}", hint="give --allow-empty if that is meant"
             )
         cache.keep_facts(host, facts)
+        for warning in desired.warnings:
+            out.note(Span("warning", "bold yellow"), f": {warning}")
         yield LocalRun(engine, desired, host, facts, catalog)
 
 

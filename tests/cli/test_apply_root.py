@@ -449,6 +449,15 @@ def test_check_warns_of_a_host_without_a_play_and_fails_if_there_are_only_such(
     assert call("check", "-C", site.path, "-i", "hosts", "--limit", "web2").code == 3
 
 
+def test_what_an_inventory_probably_did_not_mean_is_said(
+    call: Call, here: list[str], site: Repo
+) -> None:
+    site.write("hosts", "[a]\nweb1\n[b]\nweb1\n[a:vars]\nx=1\n[b:vars]\nx=2\n")
+    said = "groups a and b both set x"
+    assert said in call("check", *here[:2], "-i", "hosts").out
+    assert said in call("plan", *here, "-i", "hosts").err
+
+
 def test_doctor_finds_a_damaged_ledger_and_a_leftover(
     call: Call, here: list[str], root: Path
 ) -> None:
