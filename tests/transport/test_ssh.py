@@ -1,0 +1,160 @@
+"""Our SSH connections know their host, and wait for nothing."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import fabric
+import paramiko
+import pytest
+
+from reconciler.errors import AuthFailed, HostKeyRefused, HostUnreachable
+from reconciler.transport import strict
+from reconciler.transport.ssh import Connections
+from reconciler.transport.target import Target
+from transport.server import SshServer
+
+
+@pytest.fixture(scope="module")
+def key() -> paramiko.PKey:
+    return paramiko.ECDSAKey.generate()
+
+
+@pytest.fixture(scope="module")
+def rsa() -> paramiko.PKey:
+    return paramiko.RSAKey.generate(2048)
+
+
+def config(tmp_path: Path, server: SshServer, *known: paramiko.PKey, more: str = "") -> str:
+    """An ssh_config in which only these keys of the server are known."""
+    lines = [f"[127.0.0.1]:{server.port} {k.get_name()} {k.get_base64()}\n" for k in known]
+    (tmp_path / "known").write_text("".join(lines))
+    path = tmp_path / "config"
+    path.write_text(
+        f"UserKnownHostsFile {tmp_path}/known\nGlobalKnownHostsFile /dev/null\n"
+        f"IdentitiesOnly yes\nIdentityFile /nonexistent\n{more}"
+    )
+    return str(path)
+
+
+def target(server: SshServer, ssh_config: str, password: str = "right", **more: Any) -> Target:  # noqa: S107  of a test server
+    reach = {"ansible_host": "127.0.0.1", "ansible_port": server.port, "ansible_user": "me"}
+    return Target.of("web", {**reach, "ansible_password": password, **more}, ssh_config)
+
+
+def test_plain_fabric_accepts_any_key_and_ours_does_not(tmp_path: Path, key: paramiko.PKey) -> None:
+    with SshServer(key) as server:
+        plain = fabric.Connection(
+            "127.0.0.1",
+            user="me",
+            port=server.port,
+            config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+            connect_kwargs={"password": "right", "allow_agent": False, "look_for_keys": False},
+        )
+        plain.open()
+        assert plain.is_connected, "if this fails, Fabric has become strict: say so in strict.py"
+        plain.close()
+        server.logins.clear()
+        with pytest.raises(HostKeyRefused, match="unknown") as failure:
+            Connections().open(target(server, config(tmp_path, server)))
+        assert f"ssh-keyscan -p {server.port} 127.0.0.1" in failure.value.hint
+        assert key.fingerprint in failure.value.message
+        assert server.logins == [], "nothing is said to a host that is not known"
+
+
+def test_no_code_of_ours_accepts_unknown_keys() -> None:
+    for path in Path(strict.__file__).parents[1].rglob("*.py"):
+        words = path.read_text()
+        calls = [line for line in words.splitlines() if "AutoAddPolicy" in line]
+        assert all(line.lstrip().startswith("#") for line in calls), path
+        assert "StrictHostKeyChecking=no" not in words, path
+
+
+def test_a_known_key_is_asked_for_even_if_the_host_prefers_another(
+    tmp_path: Path, key: paramiko.PKey, rsa: paramiko.PKey
+) -> None:
+    with SshServer(key, rsa) as server:
+        for known in (key, rsa):
+            Connections().open(target(server, config(tmp_path, server, known))).close()
+
+
+def test_a_wrong_password_fails_once(tmp_path: Path, key: paramiko.PKey) -> None:
+    with SshServer(key) as server:
+        to = target(server, config(tmp_path, server, key), password="wrong")
+        with pytest.raises(AuthFailed) as failure:
+            Connections().open(to)
+        assert "wrong" not in str(failure.value)
+        assert server.logins == ["me"]
+
+
+def test_a_round_trip_does_not_wait_for_nagle(tmp_path: Path, key: paramiko.PKey) -> None:
+    with SshServer(key) as server:
+        transport = Connections().open(target(server, config(tmp_path, server, key)))
+        link = transport._connection.session_transport.sock
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        channel = transport.start(["cat"])
+        times: list[float] = []
+        for _ in range(20):
+            started = time.perf_counter()
+            # Two writes in a row are what Nagle's algorithm holds up.
+            channel.send(b"one", 5)
+            channel.send(b"two", 5)
+            got = b""
+            while len(got) < 6:
+                got += channel.receive(5) or b""
+            times.append(time.perf_counter() - started)
+        transport.close()
+        assert statistics.median(times) < 0.03
+
+
+def test_the_agent_is_never_forwarded(tmp_path: Path, key: paramiko.PKey) -> None:
+    with SshServer(key) as server:
+        path = config(tmp_path, server, key, more="ForwardAgent yes\n")
+        transport = Connections().open(target(server, path))
+        transport.start(["true"]).close()
+        transport.close()
+        assert not server.forwarding_asked
+
+
+def test_included_files_of_ssh_config_count(tmp_path: Path, key: paramiko.PKey) -> None:
+    with SshServer(key) as server:
+        config(tmp_path, server, key)
+        (tmp_path / "outer").write_text(f"Include {tmp_path}/conf*\n")
+        to = Target.of(
+            "web",
+            {
+                "ansible_host": "127.0.0.1",
+                "ansible_port": server.port,
+                "ansible_user": "me",
+                "ansible_password": "right",
+            },
+            str(tmp_path / "outer"),
+        )
+        Connections().open(to).close()
+
+
+def test_a_port_that_accepts_and_says_nothing_is_given_up(
+    tmp_path: Path, key: paramiko.PKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strict, "BANNER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        reach = {"ansible_host": "127.0.0.1", "ansible_port": silent.getsockname()[1]}
+        started = time.monotonic()
+        with pytest.raises(HostUnreachable):
+            Connections().open(Target.of("web", {**reach, "ansible_password": "x"}))
+        assert time.monotonic() - started < 12
+
+
+def test_ssh_is_not_imported_before_it_is_used() -> None:
+    look = (
+        "import sys; import reconciler.push.host; "
+        "print([n for n in ('paramiko', 'fabric', 'invoke') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
