@@ -6,6 +6,9 @@ Requests, one after the other, until stdin ends:
     {"op": "plan" | "apply", "root": "/", "durability": "batch", "diff": true, "mode": "local",
      "lock_timeout": 0}                      followed by a frame with the catalog
 
+    {"op": "prune", "root": "/", "present": [ids], "host", "commit", "policy", "most", "percent",
+     "over_budget": false, "dry_run": true}
+
 While a run goes on, `{"op": "stop"}` or the end of stdin stops it at the next boundary.
 """
 
@@ -21,7 +24,7 @@ if not __package__ and os.path.isdir(os.path.dirname(os.path.abspath(__file__)))
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 
-from reconciler.catalog import Catalog
+from reconciler.catalog import Catalog, Report
 from reconciler.engine.converge import Run, converge
 from reconciler.engine.facts import gather
 from reconciler.engine.ledger import Ledger
@@ -30,6 +33,7 @@ from reconciler.engine.loader import Loader
 from reconciler.engine.lock import lock
 from reconciler.engine.order import Node, Order, arrange
 from reconciler.engine.plan import plan
+from reconciler.engine.prune import Rules, prune, survey
 from reconciler.engine.wire import PROTOCOL, Message, Wire, error_to_json
 from reconciler.errors import Interrupted, ProtocolError, ReconcilerError, ResourceError
 from reconciler.host import Host
@@ -93,6 +97,8 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
     operation = request.get("op")
     if operation == "facts":
         return {"facts": gather(root)}
+    if operation == "prune":
+        return {"prune": _prune(request, root, boundary)}
     if operation not in ("plan", "apply"):
         raise ProtocolError(f"unknown request {operation!r}")
     catalog = Catalog.from_json(wire.receive())
@@ -118,6 +124,40 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
 
     with lock(root, run.id, run.mode, patience, boundary), Ledger.open(root) as ledger:
         return {"report": converge(catalog, order, host, ledger, run, boundary, emit).to_json()}
+
+
+def _prune(request: Message, root: str, boundary: Boundary) -> Mapping[str, object]:
+    """What left Git leaves the host, or with `dry_run`, what would."""
+    rules = Rules(
+        {str(k): str(v) for k, v in _dict(request.get("policy")).items()},
+        int(str(request.get("most", 5))),
+        int(str(request.get("percent", 10))),
+        bool(request.get("over_budget", False)),
+    )
+    present = request.get("present")
+    if not isinstance(present, list):
+        raise ProtocolError("prune needs the list of what is declared")
+    ids = [str(one) for one in present]
+    if request.get("dry_run", True):
+        with Ledger.open_readonly(root) as known:
+            return survey(known, ids, rules).to_json() if known is not None else {}
+    host = Host(root, facts=gather(root))
+    run = Run(uuid.uuid4().hex[:12], "prune", diff=False)
+    with lock(root, run.id, run.mode, 60.0, boundary), Ledger.open(root) as ledger:
+
+        def carry_out(catalog: Catalog) -> Report:
+            loader = Loader()
+            order = arrange([Node(one, loader.build(one)) for one in catalog.resources])
+            return converge(catalog, order, host, ledger, run, boundary, lambda event: None)
+
+        plan = survey(ledger, ids, rules)
+        where = (run.id, str(request.get("host", "")), str(request.get("commit", "")))
+        done, failed = prune(host, ledger, plan, *where, carry_out)
+        return {**done, "failed": failed}
+
+
+def _dict(value: object) -> Message:
+    return value if isinstance(value, dict) else {}
 
 
 def _arrange(catalog: Catalog, wire: Wire) -> Order:

@@ -47,13 +47,16 @@ SLACK = 100
 #: The end of the name of an image that is not yet whole.
 NEW = ".new"
 
+#: Of the tables. Version 1 knew nothing of pruning.
+VERSION = 2
 TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, started REAL, seconds REAL, mode TEXT, host TEXT, commit_id TEXT,
     dirty INTEGER, status TEXT, summary TEXT);
 CREATE TABLE IF NOT EXISTS resources (
     id TEXT PRIMARY KEY, type TEXT, wish TEXT, claims TEXT, file TEXT, line INTEGER,
-    commit_id TEXT, run TEXT, since REAL, converged INTEGER);
+    commit_id TEXT, run TEXT, since REAL, converged INTEGER, prune TEXT DEFAULT '');
+CREATE TABLE IF NOT EXISTS tombstones (resource TEXT PRIMARY KEY, run TEXT, since REAL);
 CREATE TABLE IF NOT EXISTS changes (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, at REAL, resource TEXT, status TEXT,
     action TEXT, cause TEXT, changes TEXT, reason TEXT, file TEXT, line INTEGER);
@@ -81,6 +84,20 @@ class Intent(NamedTuple):
     resource: str
     notify: Tuple[str, ...]
     paths: Tuple[str, ...]
+
+
+class Owned(NamedTuple):
+    """What the ledger keeps of a resource for the time when nobody declares it any more.
+
+    prune: its own word on that, or "". tombstone: the run that first found it undeclared, or "".
+    """
+
+    type: str
+    claims: Tuple[str, ...]
+    file: str
+    line: int
+    prune: str
+    tombstone: str
 
 
 class Takeover(NamedTuple):
@@ -169,6 +186,63 @@ class Ledger:
         """Every resource that the ledger owns."""
         rows = self._database.execute("SELECT id, wish, converged FROM resources")
         return {id: Known(wish, bool(converged)) for id, wish, converged in rows}
+
+    def claims(self) -> Dict[str, Tuple[str, ...]]:
+        """What every resource that the ledger owns claims."""
+        rows = self._database.execute("SELECT id, claims FROM resources")
+        return {id: tuple(json.loads(claims)) for id, claims in rows}
+
+    def owned(self) -> Dict[str, Owned]:
+        """Every resource that the ledger owns, whole."""
+        rows = self._database.execute(
+            "SELECT id, type, claims, file, line, prune, coalesce(t.run, '') FROM resources"
+            " LEFT JOIN tombstones t ON t.resource = id ORDER BY id"
+        )
+        return {row[0]: Owned(row[1], tuple(json.loads(row[2])), *row[3:]) for row in rows}
+
+    def first_action(self, resource: str) -> str:
+        """What we did to a resource the first time that we changed it; "" if that is not known."""
+        row = self._database.execute(
+            "SELECT action FROM changes WHERE resource = ? AND status = 'changed'"
+            " ORDER BY seq LIMIT 1",
+            (resource,),
+        ).fetchone()
+        return str(row[0]) if row else ""
+
+    def image_content(self, stored: str) -> Iterator[bytes]:
+        """The pieces of a first image. Raises OSError."""
+        with open(os.path.join(self.root, STATE, "images", stored), "rb") as file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+    def note(self, run: str, result: Result) -> None:
+        """One change that belongs to no catalog."""
+        with self._database:
+            self._record(run, result)
+
+    def bury(self, run: str, undeclared: Iterable[str], declared: Iterable[str]) -> None:
+        """Remember since when resources are undeclared, and forget it of those that are back."""
+        with self._database:
+            self._database.executemany(
+                "INSERT OR IGNORE INTO tombstones VALUES (?,?,?)",
+                [(id, run, time.time()) for id in undeclared],
+            )
+            self._database.executemany(
+                "DELETE FROM tombstones WHERE resource = ?", [(id,) for id in declared]
+            )
+
+    def forget(self, ids: Iterable[str], paths: Iterable[str] = ()) -> None:
+        """Own these resources no more, nor the first images of these paths."""
+        with self._database:
+            for table, column in (("resources", "id"), ("tombstones", "resource")):
+                self._database.executemany(
+                    f"DELETE FROM {table} WHERE {column} = ?",  # noqa: S608  # the names are ours
+                    [(id,) for id in ids],
+                )
+            self._database.executemany(
+                "DELETE FROM images WHERE path = ?", [(_to_sql(path),) for path in paths]
+            )
+            self._imaged = None
 
     def owed(self) -> Dict[str, Tuple[str, ...]]:
         """Handlers that earlier runs owe: id -> the resources that notified it."""
@@ -334,14 +408,16 @@ class Ledger:
     ) -> None:
         """The end of a run. owned: id -> declaration, its claims, whether it converged."""
         known = self.known()
+        prunes = dict(self._database.execute("SELECT id, prune FROM resources").fetchall())
         with self._database:
             for id, (declaration, claims, converged) in owned.items():
                 wish = wish_digest(declaration)
-                if known.get(id) != Known(wish, converged):
+                if known.get(id) != Known(wish, converged) or prunes[id] != declaration.prune:
                     self._database.execute(
-                        "INSERT OR REPLACE INTO resources VALUES (?,?,?,?,?,?,?,?,?,?)",
+                        "INSERT OR REPLACE INTO resources VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                         (id, declaration.type, wish, json.dumps(sorted(claims)), declaration.mark.file,
-                         declaration.mark.line, report.commit, report.run, time.time(), converged),
+                         declaration.mark.line, report.commit, report.run, time.time(), converged,
+                         declaration.prune),
                     )  # fmt: skip
             status = "interrupted" if report.interrupted else "failed" if report.failed else "done"
             self._database.execute(
@@ -451,8 +527,12 @@ def _connect(path: str) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
-        if database.execute("PRAGMA user_version").fetchone()[0] != 1:
-            database.executescript(TABLES + "PRAGMA user_version=1;")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            database.executescript(TABLES)
+            if version == 1:
+                database.execute("ALTER TABLE resources ADD COLUMN prune TEXT DEFAULT ''")
+            database.execute(f"PRAGMA user_version={VERSION}")
         _check(database)
     except sqlite3.DatabaseError:
         database.close()
