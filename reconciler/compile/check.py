@@ -229,10 +229,15 @@ def _what(value: object) -> str:
 def place(raw: object, mark: Mark, path: Iterable[object]) -> Mark:
     """The mark of what lies at `path` below a value as written; as deep as it was written."""
     for step in path:
-        if (isinstance(raw, Map) and step in raw) or (
-            isinstance(raw, Seq) and isinstance(step, int) and step < len(raw)
-        ):
-            mark, raw = raw.place(step), raw[step]
+        if isinstance(raw, Map) and step in raw:
+            mark = raw.place(step)
+            raw = raw[step]
+        elif isinstance(raw, Seq):
+            index = step if isinstance(step, int) else len(raw)
+            if index >= len(raw):
+                break
+            mark = raw.place(index)
+            raw = raw[index]
         else:
             break
     return mark

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from jinja2 import TemplateNotFound, TemplateSyntaxError
 from jinja2.exceptions import SecurityError, TemplateAssertionError
-from jinja2.runtime import missing
+from jinja2.utils import missing
 
 from reconciler.compile import advice
 from reconciler.compile.check import nearest

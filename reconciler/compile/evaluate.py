@@ -344,6 +344,8 @@ def _key_text(value: object) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, str):
         return f"the text {value[:60]!r}"
-    return {dict: "a mapping", list: "a list", type(None): "nothing"}.get(
-        type(value), f"{value!r}"[:60]
-    )
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else repr(value)[:60]

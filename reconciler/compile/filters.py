@@ -19,7 +19,7 @@ from jinja2 import Undefined
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.utils import pass_context
 
-from reconciler.compile import ipfilters, listfilters, textfilters, units, versions
+from reconciler.compile import ipfilters, listfilters, sandbox, textfilters, units, versions
 
 #: Of Jinja2's own: their results are not the same every time.
 REMOVED = ("random", "lipsum")
@@ -126,7 +126,7 @@ def truthy(value: Any, convert_bool: bool = False) -> bool:
 # -- functions ---------------------------------------------------------------------------
 
 
-def functions(lookup: Callable[..., object]) -> dict[str, Callable[..., object]]:
+def functions(lookup: Callable[..., list[object]]) -> dict[str, Callable[..., object]]:
     """The global functions; `lookup` is called with (scope, kind, arguments, options)."""
 
     @pass_context
@@ -134,9 +134,7 @@ def functions(lookup: Callable[..., object]) -> dict[str, Callable[..., object]]
         found = lookup(context.scope, kind, args, options)
         if options.get("wantlist"):
             return found
-        return (
-            found[0] if isinstance(found, list) and len(found) == 1 else ",".join(map(str, found))
-        )  # type: ignore[arg-type]
+        return found[0] if len(found) == 1 else ",".join(map(str, found))
 
     @pass_context
     def query_function(context: Any, kind: str, *args: Any, **options: Any) -> object:
@@ -162,6 +160,7 @@ def path_join(value: str | Sequence[str]) -> str:
 
 FILTERS: dict[str, Any] = _named(
     {
+        "_counted": sandbox.counted,
         **textfilters.FILTERS,
         **listfilters.FILTERS,
         **ipfilters.FILTERS,

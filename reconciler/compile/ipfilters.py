@@ -223,12 +223,10 @@ def cidr_merge(value: list[Any], action: str = "merge") -> Any:
     """Networks put together where they touch; `span`: the one that holds them all."""
     networks = [_network(one) for one in value]
     if action == "merge":
-        merged: list[str] = []
-        for version in (4, 6):
-            merged += map(
-                str, ipaddress.collapse_addresses(one for one in networks if one.version == version)
-            )  # type: ignore[type-var]
-        return merged
+        four = [one for one in networks if isinstance(one, ipaddress.IPv4Network)]
+        six = [one for one in networks if isinstance(one, ipaddress.IPv6Network)]
+        collapse = ipaddress.collapse_addresses
+        return [*map(str, collapse(four)), *map(str, collapse(six))]
     if action != "span" or not networks:
         raise TemplateRuntimeError("cidr_merge takes merge or span, and at least one network")
     outer = networks[0]

@@ -42,20 +42,21 @@ class ParamReader:
             yield self._param(schema, first, value, mark)
             given = {first.name}
         elif isinstance(value, Map) or value is None:
-            given = set()
-            for key, raw in (value or {}).items():
+            given = set[str]()
+            value = Map() if value is None else value
+            for key, raw in value.items():
                 found = schema.field(key)
                 if found is None:
-                    self._unknown_param(schema, key, value.key_place(key))  # type: ignore[union-attr]
+                    self._unknown_param(schema, key, value.key_place(key))
                 elif found.name in given:
                     self._wrong.add(
                         f"'{key}' is another name of '{found.name}', which is given too",
                         value.key_place(key),
                         "keep one of the two",
-                    )  # type: ignore[union-attr]
+                    )
                 else:
                     given.add(found.name)
-                    yield self._param(schema, found, raw, value.place(key))  # type: ignore[union-attr]
+                    yield self._param(schema, found, raw, value.place(key))
         else:
             self._wrong.add(
                 f"the parameters of {schema.name} are a mapping",

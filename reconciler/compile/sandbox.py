@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateRuntimeError, UndefinedError, nodes
-from jinja2.runtime import Context, missing
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import pass_environment
+from jinja2.utils import missing, pass_environment
 from jinja2.visitor import NodeTransformer
 
 from reconciler.compile.scope import ABSENT, Scope, UndefinedName
@@ -58,7 +58,7 @@ class Missing(StrictUndefined):
         #: Why it could not be found, if it is defined but its own value needs something else.
         self.cause: UndefinedName | None = None
         if exc is UndefinedError:
-            self._undefined_exception = functools.partial(UnknownName, self)  # type: ignore[assignment]
+            self._undefined_exception = functools.partial(UnknownName, self)
 
     def __getattr__(self, name: str) -> Any:
         if name[:2] == "__":
@@ -163,14 +163,23 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> Any:
         """`"...".format`: checked by Jinja2 for what it reads, by us for what it makes."""
         text = getattr(value, "__self__", None)
-        formats = isinstance(text, str) and value.__name__ in ("format", "format_map")
-        if formats and (WIDTH.search(text) or NESTED.search(text)):
+        if (
+            isinstance(text, str)
+            and value.__name__ in ("format", "format_map")
+            and (WIDTH.search(text) or NESTED.search(text))
+        ):
             raise too_large()
         return super().wrap_str_format(value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         _check_operation(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+    def join_path(self, template: str, parent: str) -> str:
+        """Included names are looked for as `template` does it: in the role of the parent first."""
+        parts = parent.split("/")
+        role = parts[1] if parts[0] == "roles" and len(parts) > 2 else ""
+        return f"{role}\0{template}"
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _Capped().visit(super()._parse(source, name, filename))

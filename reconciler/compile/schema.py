@@ -10,6 +10,7 @@ import ast
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from reconciler.errors import Mark, SchemaError
 
@@ -157,7 +158,9 @@ def _class(
     if not inherited.fields and not {"Resource", "Lowered"} & set(parents):
         return None
     fields = {one.name: one for one in inherited.fields}
-    attributes = {attribute: getattr(inherited, attribute) for attribute in ATTRIBUTES}
+    attributes: dict[str, Any] = {
+        attribute: getattr(inherited, attribute) for attribute in ATTRIBUTES
+    }
     lines = source.splitlines()
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -174,10 +177,7 @@ def _class(
         fields=tuple(fields.values()),
         lowered=lowered,
         into=(inherited.into or inherited.name) if lowered and inherited.fields else "",
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in attributes.items()
-        },
+        **attributes,
     )
 
 

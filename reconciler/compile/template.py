@@ -24,7 +24,6 @@ from reconciler.compile.sandbox import (
     Missing,
     Sandbox,
     ScopedTemplate,
-    counted,
     too_large,
 )
 from reconciler.compile.scope import Scope
@@ -64,7 +63,7 @@ class Renderer:
     """
 
     def __init__(
-        self, find: Find, lookup: Callable[..., object], text_of: Callable[[str], str | None]
+        self, find: Find, lookup: Callable[..., list[object]], text_of: Callable[[str], str | None]
     ) -> None:
         self._texts: dict[str, Piece] = {}
         self._expressions: dict[str, Piece] = {}
@@ -184,7 +183,7 @@ class _Loader(BaseLoader):
         return ScopedTemplate.from_code(environment, code, environment.globals)
 
 
-def _environment(loader: BaseLoader, lookup: Callable[..., object]) -> Sandbox:
+def _environment(loader: BaseLoader, lookup: Callable[..., list[object]]) -> Sandbox:
     environment = Sandbox(
         loader=loader,
         undefined=Missing,
@@ -194,22 +193,17 @@ def _environment(loader: BaseLoader, lookup: Callable[..., object]) -> Sandbox:
         auto_reload=False,
         extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"],
     )
-    environment.join_path = _join_path  # type: ignore[method-assign]
-    for name in filters.REMOVED:
-        environment.filters.pop(name, None)
-        environment.globals.pop(name, None)
-    environment.filters.update(filters.FILTERS)
-    environment.filters["_counted"] = counted
-    environment.tests.update(filters.TESTS)
-    environment.globals.update(filters.functions(lookup))
+    # Jinja2 declares its tables to hold nothing but its own entries.
+    tables: list[tuple[Any, Mapping[str, Any]]] = [
+        (environment.filters, filters.FILTERS),
+        (environment.tests, filters.TESTS),
+        (environment.globals, filters.functions(lookup)),
+    ]
+    for table, own in tables:
+        for name in filters.REMOVED:
+            table.pop(name, None)
+        table.update(own)
     return environment
-
-
-def _join_path(template: str, parent: str) -> str:
-    """Included names are looked for as `template` does it: in the role of the parent first."""
-    parts = (parent or "").split("/")
-    role = parts[1] if parts[0] == "roles" and len(parts) > 2 else ""
-    return f"{role}\0{template}"
 
 
 def _single_expression(tree: nodes.Template) -> bool:

@@ -24,6 +24,8 @@ class Types:
         self.errors: list[ConfigError] = []
         self._own = self._read_own(tree)
         self._found: dict[str, TypeSchema | None] = {}
+        #: Modules whose classes are being read: those that inherit in a circle are nobody's base.
+        self._reading: set[str] = set()
 
     def _read_own(self, tree: Tree) -> dict[str, str]:
         sources: dict[str, str] = {}
@@ -71,7 +73,13 @@ class Types:
         return builtin(name)
 
     def _base(self, name: str) -> TypeSchema | None:
-        return self._read(name)
+        if name in self._reading:
+            return None
+        self._reading.add(name)
+        try:
+            return self._read(name)
+        finally:
+            self._reading.discard(name)
 
     def has(self, name: object) -> bool:
         """Whether there is such a type; its module is not read for that."""

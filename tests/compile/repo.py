@@ -134,16 +134,18 @@ def only_error(
     return found[0]
 
 
+def text_of(whole: Compiled, one: Declaration) -> str:
+    """The content of a file, whose digest and size must be right."""
+    reference = one.params["content"]
+    assert isinstance(reference, dict)
+    digest, size = reference["$content"]
+    data = whole.contents[digest]
+    assert len(data) == size
+    assert hashlib.sha256(data).hexdigest() == digest
+    return data.decode()
+
+
 def content(files: Mapping[str, str | bytes], path: str, **more: object) -> str:
     """The content that a file will have."""
-    whole = compiled(files, **more)  # type: ignore[arg-type]
-    for one in whole.catalog.resources:
-        if one.key == path:
-            reference = one.params["content"]
-            assert isinstance(reference, dict)
-            digest, size = reference["$content"]
-            data = whole.contents[digest]
-            assert len(data) == size
-            assert hashlib.sha256(data).hexdigest() == digest
-            return data.decode()
-    raise AssertionError(f"there is no {path}")
+    whole = compiled(files, **more)  # type: ignore[arg-type]  # as `compiled` takes them
+    return next(text_of(whole, one) for one in whole.catalog.resources if one.key == path)

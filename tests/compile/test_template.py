@@ -10,7 +10,7 @@ from compile.repo import FACTS, MemoryTree, content, only_error, site
 from reconciler.compile.scope import Layer, Scope, Tracker
 from reconciler.compile.template import Renderer
 from reconciler.errors import Mark, TemplateError
-from reconciler.yamldoc import load
+from reconciler.yamldoc import Map, load
 
 VARIABLES = b"""
 name: web
@@ -23,11 +23,9 @@ nothing:
 def render(text: str) -> object:
     renderer = Renderer(lambda name, role: (name, ""), lambda *given: [], lambda path: None)
     values = load(VARIABLES, "v.yml")
-    scope = Scope(
-        Tracker(renderer.value),
-        layers=[Layer("vars", values, Mark("v.yml"))],
-        final={"facts": FACTS},
-    )  # type: ignore[arg-type]
+    assert isinstance(values, Map)
+    layers = [Layer("vars", values, values.mark)]
+    scope = Scope(Tracker(renderer.value), layers=layers, final={"facts": FACTS})
     return renderer.text(text, Mark("x.yml", 1, 1), scope)
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from compile.repo import FACTS, compiled, content, errors, only_error, project, resources, site
+from compile.repo import (
+    FACTS,
+    compiled,
+    content,
+    errors,
+    only_error,
+    project,
+    resources,
+    site,
+    text_of,
+)
 from reconciler.catalog import Json
 from reconciler.errors import Mark
 
@@ -12,10 +24,14 @@ WEB = "all: {hosts: {web1: {place: host line}}, vars: {everywhere: inventory all
 
 
 def shown(
-    text: str, *, facts: Json = FACTS, inventory: str = "", more: str = "", **files: str
+    text: str,
+    files: Mapping[str, str] = {},
+    *,
+    facts: Mapping[str, object] = FACTS,
+    inventory: str = "",
 ) -> str:
     """What a text becomes as the content of a file."""
-    repo = {**site(f"- copy: {{dest: /t, content: {text!r}}}\n{more}"), **files}
+    repo = {**site(f"- copy: {{dest: /t, content: {text!r}}}\n"), **files}
     return content(repo, "/t", facts=facts, inventory=inventory)
 
 
@@ -105,11 +121,11 @@ def test_the_error_of_a_variable_points_at_the_variable() -> None:
 
 
 def test_a_default_catches_a_variable_whose_own_value_needs_another() -> None:
-    assert shown("{{ a | default('d') }}", **{"group_vars/all.yml": "a: '{{ nobody }}'\n"}) == "d"
+    assert shown("{{ a | default('d') }}", {"group_vars/all.yml": "a: '{{ nobody }}'\n"}) == "d"
 
 
 def test_unsafe_text_is_not_a_template() -> None:
-    assert shown("{{ a }}", **{"group_vars/all.yml": "a: !unsafe '{{ 7 * 7 }}'\n"}) == "{{ 7 * 7 }}"
+    assert shown("{{ a }}", {"group_vars/all.yml": "a: !unsafe '{{ 7 * 7 }}'\n"}) == "{{ 7 * 7 }}"
 
 
 # -- facts are data --------------------------------------------------------------------------
@@ -142,10 +158,7 @@ def test_a_fact_is_never_a_template_however_it_travels(fact: str) -> None:
         },
         facts=facts,
     )
-    texts = {
-        one.key: found.contents[one.params["content"]["$content"][0]].decode()
-        for one in found.catalog.resources
-    }  # type: ignore[index]
+    texts = {one.key: text_of(found, one) for one in found.catalog.resources}
     assert texts == dict.fromkeys(texts, fact)
     assert len(texts) == 10
 
@@ -174,8 +187,8 @@ def test_facts_cannot_take_the_place_of_variables() -> None:
     assert (
         shown(
             "{{ inventory_hostname }} {{ mine }}",
+            {"group_vars/all.yml": "mine: good\n"},
             facts=facts,
-            **{"group_vars/all.yml": "mine: good\n"},
         )
         == "web1 good"
     )
@@ -196,7 +209,7 @@ def test_variables_cannot_take_the_place_of_facts() -> None:
         "the variable 'facts' is built in",
     ]
     assert (
-        shown("{{ facts.os_family }}", **{"group_vars/all.yml": "facts: {os_family: evil}\n"})
+        shown("{{ facts.os_family }}", {"group_vars/all.yml": "facts: {os_family: evil}\n"})
         == "Debian"
     )
 
