@@ -9,6 +9,7 @@ from reconciler.cli.console import Output
 from reconciler.cli.local import DURABILITY, on_this_machine, run_options
 from reconciler.cli.options import seconds
 from reconciler.cli.plan import CHANGES
+from reconciler.cli.reach import is_remote, reach_options
 from reconciler.cli.render import show
 from reconciler.errors import Interrupted, ResourceError, UsageError
 
@@ -16,6 +17,7 @@ from reconciler.errors import Interrupted, ResourceError, UsageError
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     run_options(parser)
+    reach_options(parser)
     parser.add_argument(
         "--durability",
         choices=DURABILITY,
@@ -33,6 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Converge, and show the report. 4 if something failed, 130 if it was told to stop."""
+    if is_remote(args):
+        from reconciler.cli.remote import push
+
+        code = push(args, out, "apply")
+        if code is not None:
+            return code
     if os.geteuid() != 0 and os.path.abspath(args.root) == "/":
         raise UsageError("apply needs root", hint="run it with sudo; plan works without")
     with (

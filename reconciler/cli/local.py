@@ -18,8 +18,6 @@ from reconciler.transport.engine import Engine
 if TYPE_CHECKING:
     from reconciler.cli.desired import Choice, Desired
 
-#: Names of remote hosts in the message that they cannot be reached yet.
-NAMES_SHOWN = 5
 DURABILITY = ("full", "batch", "none")
 #: Facts by which an inventory may know this machine.
 NAMES = ("nodename", "fqdn", "hostname")
@@ -135,30 +133,16 @@ def host_name(
     return found
 
 
-def chosen_host(desired: Desired, limit: str | None) -> str | None:
-    """The one selected host that is this machine. Raises UsageError where that is not so."""
+def chosen_host(desired: Desired, limit: str | None) -> str:
+    """The one selected host, where all that are selected are this machine. Raises UsageError."""
     selected = desired.select(limit)
-    local = [
-        name
-        for name in selected
-        if desired.inventory.variables(name).get("ansible_connection") == "local"
-    ]
-    remote = [name for name in selected if name not in local]
     if not selected:
         raise UsageError(
             f"no host matches {limit or 'all'!r}", hint="see: reconciler inventory list"
         )
-    if remote:
-        names = ", ".join(remote[:NAMES_SHOWN]) + (
-            f" and {len(remote) - NAMES_SHOWN} more" if len(remote) > NAMES_SHOWN else ""
-        )
+    if len(selected) > 1:
         raise UsageError(
-            f"{len(remote)} of the selected hosts would have to be reached over SSH, which this version cannot do: {names}",
-            hint="run reconciler on the host itself with --local --host NAME, or --limit to hosts with ansible_connection=local",
-        )
-    if len(local) > 1:
-        raise UsageError(
-            f"{len(local)} of the selected hosts are this one machine: {', '.join(local)}",
+            f"{len(selected)} of the selected hosts are this one machine: {', '.join(selected)}",
             hint="choose one with --limit",
         )
-    return local[0]
+    return selected[0]

@@ -6,6 +6,7 @@ import argparse
 
 from reconciler.cli.console import Output
 from reconciler.cli.local import on_this_machine, run_options
+from reconciler.cli.reach import is_remote, reach_options
 from reconciler.cli.render import show
 from reconciler.errors import ResourceError
 
@@ -15,10 +16,17 @@ CHANGES = 2
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     run_options(parser)
+    reach_options(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Show the plan. 4 if something could not be looked at; with --detailed-exitcode, 2 if it differs."""
+    if is_remote(args):
+        from reconciler.cli.remote import push
+
+        code = push(args, out, "plan")
+        if code is not None:
+            return code
     with on_this_machine(args, out) as here, out.progress("plan") as on_event:
         plan = here.engine.plan(
             here.catalog,

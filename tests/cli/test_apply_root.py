@@ -210,7 +210,6 @@ def test_every_mistake_is_shown_at_once_and_nothing_is_touched(
         (["--root", "/nonexistent"], "is not a directory"),
         (["-i", "hosts", "--local", "--host", "web9"], "the inventory has no host web9"),
         (["-i", "hosts", "--host", "web1", "--limit", "web2"], "--limit web2 leaves out web1"),
-        (["-i", "hosts", "--limit", "web2"], "over SSH, which this version cannot do: web2"),
         (["-i", "hosts", "--limit", "both"], "are this one machine: here, there"),
         (["-i", "hosts", "--limit", "web9"], "no host matches 'web9'"),
         (["-i", "nowhere", "--local", "--host", "web1"], "nowhere"),

@@ -1,0 +1,22 @@
+"""Whether a call is about other hosts, and how they are reached."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def reach_options(parser: argparse.ArgumentParser) -> None:
+    """How hosts are reached, where the inventory does not say it."""
+    group = parser.add_argument_group("connection")
+    group.add_argument("--ask-pass", action="store_true", help="ask for the password of the login")
+    group.add_argument("--ask-become-pass", action="store_true", help="ask for the one of sudo")
+    group.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
+    group.add_argument("--no-cache", action="store_true", help="leave no engine on the hosts")
+    group.add_argument(
+        "--host-timeout", metavar="SECONDS", type=float, default=3600.0, help="for one host's run"
+    )
+
+
+def is_remote(args: argparse.Namespace) -> bool:
+    """Whether hosts of an inventory are meant, and not this machine under one of its names."""
+    return bool(args.inventories) and not (args.local or args.host or args.root != "/")
