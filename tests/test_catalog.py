@@ -94,7 +94,7 @@ def test_a_document_with_any_part_broken_is_a_protocol_error_or_well_formed(
     except ProtocolError:
         return
     dumps(found.to_json())
-    str(sorted(found.warnings)), found.counts(), found.failed  # noqa: B018
+    str(sorted(found.warnings)), found.counts(), found.failed
 
 
 def well_formed() -> dict[str, object]:
@@ -102,7 +102,7 @@ def well_formed() -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "key, value",
     [
         ("results", [{"id": "x", "status": "fine", "source": ["f", 1, 1]}]),
         ("results", [{"id": "x", "status": "ok", "source": ["f", "one", 1]}]),
@@ -140,7 +140,8 @@ def test_params_travel_as_references_and_come_back_whole() -> None:
     content = Content("0" * 64, 3)
     assert decode_param(json.loads(json.dumps(encode_param(content))), {}) == content
     secret = decode_param({"$secret": "h"}, {"h": "hunter2"})
-    assert secret == "hunter2" and isinstance(secret, Secret)
+    assert secret == "hunter2"
+    assert isinstance(secret, Secret)
     assert decode_param({"plain": 1}, {}) == {"plain": 1}
 
 
@@ -148,7 +149,8 @@ def test_counts_always_have_the_common_statuses() -> None:
     mark = Mark("s")
     some = Plan("h", (Result("a", "pending", mark), Result("b", "pending", mark)))
     assert some.counts() == {"ok": 0, "changed": 0, "failed": 0, "blocked": 0, "pending": 2}
-    assert some.differs and not some.failed
+    assert some.differs
+    assert not some.failed
     assert Plan("h", (Result("a", "blocked", mark),)).failed
 
 

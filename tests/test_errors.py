@@ -41,7 +41,7 @@ def test_the_tree_in_the_docstring_is_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "code"),
+    "name, code",
     {
         "ReconcilerError": 1,
         "ConfigError": 3,
@@ -69,7 +69,8 @@ def test_an_error_says_where_what_and_what_to_do(kind: type[ReconcilerError]) ->
 
 @pytest.mark.parametrize("kind", classes().values())
 def test_every_error_is_documented(kind: type[ReconcilerError]) -> None:
-    assert kind.__doc__ and kind.__doc__.rstrip().endswith(".")
+    assert kind.__doc__
+    assert kind.__doc__.rstrip().endswith(".")
 
 
 def test_marks_leave_out_what_is_unknown() -> None:
@@ -85,6 +86,8 @@ def test_a_failed_command_shows_the_end_of_what_it_said() -> None:
 
 def test_several_errors_are_all_shown() -> None:
     both = ConfigErrors([UsageError("a"), UsageError("b")])
-    assert str(both) == "a\nb" and both.message == "2 errors" and both.exit_code == 3
+    assert str(both) == "a\nb"
+    assert both.message == "2 errors"
+    assert both.exit_code == 3
     assert ConfigErrors([UsageError("a")]).message == "a"
     assert str(ConfigErrors([])) == ""

@@ -52,7 +52,9 @@ def test_creation_shows_every_wish_in_its_order() -> None:
 
 def test_removal_shows_what_goes() -> None:
     assert Diff({"type": "file"}, None).changes == (Change("type", "file", None),)
-    assert Diff(None, {}) and not Diff(None, None) and not Diff({}, {})
+    assert Diff(None, {})
+    assert not Diff(None, None)
+    assert not Diff({}, {})
 
 
 def test_a_secret_hides_in_every_repr() -> None:
@@ -69,8 +71,10 @@ def test_a_secret_hides_in_every_repr() -> None:
 def test_defaults_do_nothing_and_refuse_notifications(tmp_path: object) -> None:
     bare = Resource()
     host = Host(str(tmp_path))
-    assert bare.needs() == set() and bare.refresh() is None
-    assert bare.preview(host, Diff(None, {})) is None and not bare.absorbs(Diff(None, {}))
+    assert bare.needs() == set()
+    assert bare.refresh() is None
+    assert bare.preview(host, Diff(None, {})) is None
+    assert not bare.absorbs(Diff(None, {}))
     with pytest.raises(Unsupported):
         bare.on_notify(host)
     for call in (bare.claims, bare.desired):

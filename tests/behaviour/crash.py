@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import reconciler
 from behaviour.world import World
@@ -31,11 +32,12 @@ class Victim:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.wire = Wire(self.process.stdout, self.process.stdin)  # type: ignore[arg-type]
         self.wire.receive()
 
-    def __enter__(self) -> Victim:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

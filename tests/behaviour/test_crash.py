@@ -54,16 +54,19 @@ def normal(world: World) -> dict[str, object]:
 
 @pytest.mark.timeout(240)
 def test_two_hundred_kills_end_in_the_state_of_a_straight_run(world: World, tmp_path: Path) -> None:
-    rng = random.Random(SEED)
+    rng = random.Random(SEED)  # noqa: S311 - repeatable is what it has to be
     fifty_resources(world, 0)
     assert len([one for one in world.resources if not one.handler]) == 50
     whole = measured(world)
     kills = version = 0
     while kills < KILLS:
-        version += 1
-        fifty_resources(world, version)
-        world.log.unlink(missing_ok=True)
-        killed = sum(kill_after(world, rng.uniform(0, whole * 1.1)) for _ in range(8))
+        killed = 0
+        for attempt in range(10):
+            if attempt < 5:  # the wish changes under half-done runs, and then stays
+                version += 1
+                fifty_resources(world, version)
+                world.log.unlink(missing_ok=True)
+            killed += kill_after(world, rng.uniform(0, whole))
         kills += killed
         context = f"seed {SEED}, version {version}, {killed} kills, {kills} in all"
         assert not world.apply().failed, context
@@ -135,7 +138,8 @@ def test_all_state_deleted_converges_from_scratch(world: World) -> None:
     for place in OWN:
         shutil.rmtree(world.path(place))
     report = world.apply()
-    assert not report.changed and not report.failed
+    assert not report.changed
+    assert not report.failed
 
 
 def test_a_controller_that_dies_stops_the_run_at_a_boundary(world: World) -> None:
@@ -155,4 +159,5 @@ def test_a_controller_that_dies_stops_the_run_at_a_boundary(world: World) -> Non
     assert world.rung() == []
     assert list(world.owed()) == ["handler:restarted app"]
     report = world.apply()
-    assert not report.failed and world.rung() == ["restart app"]
+    assert not report.failed
+    assert world.rung() == ["restart app"]

@@ -50,7 +50,8 @@ def test_told_to_stop_it_finishes_the_resource_at_hand_and_reports(
             message = victim.next()
         report = message["report"]
         assert victim.process.wait(10) == 0
-    assert isinstance(report, dict) and report["interrupted"] is True
+    assert isinstance(report, dict)
+    assert report["interrupted"] is True
     by_id = {result["id"]: result["status"] for result in report["results"]}
     assert by_id == {"file:/first": "changed", "file:/gate": "changed", "file:/last": "pending"}
     assert world.rung() == []
@@ -101,7 +102,8 @@ def test_a_full_disk_fails_the_file_and_leaves_the_old_one_whole(small_disk: Pat
     report = world.apply()
     failed = next(result for result in report.results if result.status == "failed")
     assert failed.id == "file:/gate"
-    assert "No space left" in failed.reason and "free some space" in failed.hint
+    assert "No space left" in failed.reason
+    assert "free some space" in failed.hint
     assert world.path("/gate").read_text() == "old"
     assert world.leftovers() == []
     (small_disk / "ballast").unlink()

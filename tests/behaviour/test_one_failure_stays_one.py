@@ -49,7 +49,8 @@ def test_dependants_are_blocked_with_the_chain_and_the_rest_converges(world: Wor
     assert deep.because == ("file:/blocker/sub/deep",)
     failed = next(result for result in report.results if result.status == "failed")
     assert failed.hint == "declare force: true to replace it"
-    assert world.path("/free").exists() and not world.path("/explicit").exists()
+    assert world.path("/free").exists()
+    assert not world.path("/explicit").exists()
 
 
 def odd_world(world: World, how: str) -> None:
@@ -97,7 +98,8 @@ def test_lost_content_fails_its_file_and_no_other(world: World) -> None:
     }
     report = world.apply()
     assert statuses(report) == {"file:/a": "changed", "file:/b": "failed", "file:/c": "changed"}
-    assert not world.path("/b").exists() and world.leftovers() == []
+    assert not world.path("/b").exists()
+    assert world.leftovers() == []
 
 
 def test_a_hung_read_ends_with_its_limit(world: World) -> None:

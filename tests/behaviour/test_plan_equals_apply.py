@@ -62,7 +62,8 @@ def test_in_sync_means_nothing_to_plan_and_nothing_done(world: World) -> None:
     declare(world)
     world.apply()
     plan, report = world.plan(), world.apply()
-    assert not plan.differs and not report.changed
+    assert not plan.differs
+    assert not report.changed
     assert statuses(plan) == statuses(report)
 
 

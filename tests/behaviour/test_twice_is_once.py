@@ -21,7 +21,8 @@ def everything(world: World) -> None:
 def test_the_second_run_changes_nothing_and_notifies_nobody(world: World) -> None:
     everything(world)
     first = world.apply()
-    assert not first.failed and first.changed
+    assert not first.failed
+    assert first.changed
     before = world.tree(times=True, without=OWN)
     second = world.apply()
     assert not second.changed
@@ -36,7 +37,7 @@ def test_a_second_run_looks_at_what_was_edited_by_hand_and_only_mends_that(world
     os.chmod(world.path("/srv/app/marker"), 0o600)
     world.path("/srv/app/config").write_text("x = 2\n")
     report = world.apply()
-    changed = {id for id, status in statuses(report).items() if status == "changed"}
+    changed = {one for one, status in statuses(report).items() if status == "changed"}
     # The hard link shares the inode that was edited, and gets a new one.
     assert changed == {"file:/srv/app/config", "file:/srv/app/again"}
     assert world.path("/srv/app/config").read_text() == "x = 1\n"

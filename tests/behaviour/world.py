@@ -96,9 +96,9 @@ class World:
 
     # -- what is declared ----------------------------------------------------------------
 
-    def declare(self, type: str, key: str, params: Mapping[str, object], **more: object) -> None:
+    def declare(self, kind: str, key: str, params: Mapping[str, object], **more: object) -> None:
         mark = Mark("site.yml", len(self.resources) + 1)
-        self.resources.append(Declaration(type, key, params, mark, **more))  # type: ignore[arg-type]
+        self.resources.append(Declaration(kind, key, params, mark, **more))  # type: ignore[arg-type]
 
     def file(self, path: str, text: str | None = None, **params: object) -> None:
         """A file with content, or (with `state`) anything that the file module can be."""

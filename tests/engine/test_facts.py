@@ -21,7 +21,7 @@ def root(tmp_path: Path, release: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("release", "name", "family", "major"),
+    "release, name, family, major",
     [
         ('ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n', "Debian", "Debian", "12"),
         ('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\n', "Ubuntu", "Debian", "24"),
@@ -61,7 +61,8 @@ def test_facts_are_the_same_from_run_to_run_and_are_json() -> None:
 
 def test_an_empty_root_has_facts_too(tmp_path: Path) -> None:
     facts = gather(str(tmp_path))
-    assert facts["default_ipv4"] == {} and facts["hostname"] == "localhost"
+    assert facts["default_ipv4"] == {}
+    assert facts["hostname"] == "localhost"
 
 
 def test_hostile_files_are_data(tmp_path: Path) -> None:

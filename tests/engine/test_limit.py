@@ -24,7 +24,7 @@ def test_waiting_ends_with_the_limit_and_says_so(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GRACE", 0.0)
-    with pytest.raises(TimedOut, match="limit of 0.05 s"), limit(host, 0.05):
+    with pytest.raises(TimedOut, match=r"limit of 0\.05 s"), limit(host, 0.05):
         time.sleep(5)
     assert host.deadline is None
 
@@ -48,7 +48,9 @@ def test_limits_nest(host: Host) -> None:
     with limit(host, 60):
         outer = host.deadline
         with limit(host, 5):
-            assert host.deadline is not None and outer is not None and host.deadline < outer
+            assert host.deadline is not None
+            assert outer is not None
+            assert host.deadline < outer
         assert host.deadline == outer
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 60
 

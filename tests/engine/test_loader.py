@@ -34,8 +34,8 @@ def forget() -> Iterator[None]:
     Loader()
 
 
-def declared(type: str = "mine", **params: object) -> Declaration:
-    return Declaration(type, "x", params, Mark("site.yml", 4))
+def declared(kind: str = "mine", **params: object) -> Declaration:
+    return Declaration(kind, "x", params, Mark("site.yml", 4))
 
 
 def test_built_in_types_are_found_by_name() -> None:
@@ -68,7 +68,7 @@ def test_an_own_module_cannot_replace_a_built_in_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text, said",
     [
         ("import not_there", "needs not_there"),
         ("def", "cannot be loaded: SyntaxError"),
@@ -100,6 +100,7 @@ def test_the_place_of_a_bug_in_an_own_module_is_its_file() -> None:
 def test_handles_become_secrets_and_missing_ones_are_said() -> None:
     handle = {"$secret": "file:x#owner"}
     resource = Loader().build(declared("file", path="/x", owner=handle), {"file:x#owner": "s3"})
-    assert isinstance(resource.owner, Secret) and "s3" not in repr(resource)  # type: ignore[attr-defined]
+    assert isinstance(resource.owner, Secret)
+    assert "s3" not in repr(resource)
     with pytest.raises(ConfigError, match="needs the secret 'file:x#owner'"):
         Loader().build(declared("file", path="/x", owner=handle))

@@ -22,9 +22,12 @@ def test_the_holder_is_written_for_people(tmp_path: Path) -> None:
 
 
 def test_it_is_one_at_a_time_and_free_again_after(tmp_path: Path) -> None:
-    with lock(str(tmp_path), "a", "push"), pytest.raises(LockBusy, match="push run a"):
-        with lock(str(tmp_path), "b", "local"):
-            pass
+    with (
+        lock(str(tmp_path), "a", "push"),
+        pytest.raises(LockBusy, match="push run a"),
+        lock(str(tmp_path), "b", "local"),
+    ):
+        pass
     with lock(str(tmp_path), "b", "local"):
         pass
 
@@ -43,9 +46,12 @@ def test_a_holder_that_says_nothing_sensible_is_no_crash(tmp_path: Path, said: s
 def test_waiting_stops_at_the_boundary(tmp_path: Path) -> None:
     boundary = Boundary()
     boundary.reach()
-    with lock(str(tmp_path), "a", "push"), pytest.raises(Interrupted):
-        with lock(str(tmp_path), "b", "local", 600, boundary):
-            pass
+    with (
+        lock(str(tmp_path), "a", "push"),
+        pytest.raises(Interrupted),
+        lock(str(tmp_path), "b", "local", 600, boundary),
+    ):
+        pass
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:

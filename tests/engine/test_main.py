@@ -46,7 +46,8 @@ class Speaker:
         return message
 
     def end(self) -> tuple[int, str]:
-        assert self.process.stdin is not None and self.process.stderr is not None
+        assert self.process.stdin is not None
+        assert self.process.stderr is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         code = self.process.wait(20)
@@ -101,7 +102,7 @@ def test_requests_are_served_one_after_the_other(engine: Speaker, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    "request_, said",
     [
         ({"op": "dance"}, "unknown request 'dance'"),
         ({}, "unknown request None"),
@@ -136,7 +137,8 @@ def test_wrong_params_name_the_declaration_and_its_place(engine: Speaker, tmp_pa
     assert "file:/x does not fit its type" in str(found["message"])
     found = error(engine.ask(request, catalog(file("/x", mode=5))))
     assert found["type"] in ("SchemaError", "ConfigErrors")
-    assert "file:/x" in str(found) and "site.yml" in str(found)
+    assert "file:/x" in str(found)
+    assert "site.yml" in str(found)
 
 
 def test_secrets_are_asked_for_only_where_there_are_handles(

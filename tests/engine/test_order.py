@@ -92,10 +92,11 @@ def test_a_cycle_is_named_whole_with_its_places() -> None:
         toy("c", requires=["b"], line=3),
         toy("d", requires=["a"], line=4),
     )
-    assert found == (
+    (said,) = found
+    assert said == (
         "site.yml:1: these resources wait for each other: toy:a (site.yml:1) requires toy:c"
         " (site.yml:3) requires toy:b (site.yml:2) requires toy:a (site.yml:1)\n"
-        "  take one `requires` out",
+        "  take one `requires` out"
     )
 
 

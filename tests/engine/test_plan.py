@@ -18,7 +18,8 @@ def test_a_plan_names_every_attribute_and_does_nothing(bench: Bench) -> None:
     create, change, _ = plan.results
     assert (create.action, change.action) == ("create", "change")
     assert [tuple(one) for one in change.changes] == [("value", "old", "v")]
-    assert DONE == [] and plan.differs
+    assert DONE == []
+    assert plan.differs
 
 
 def test_a_removal_says_what_goes(bench: Bench) -> None:
@@ -111,7 +112,8 @@ def test_no_log_hides_values_texts_and_what_programs_said(bench: Bench) -> None:
         toy("c", kind=Broken, no_log=True),
     ).results
     assert "+after" in open_.diff
-    assert closed.diff == "" and closed.changes[0].after == HIDDEN
+    assert closed.diff == ""
+    assert closed.changes[0].after == HIDDEN
     assert broken.reason == "x ended with code 1:"
 
 

@@ -64,7 +64,8 @@ def test_it_is_small_with_all_modules() -> None:
 def test_it_holds_ring_0_and_the_modules_that_were_named_with_what_they_import() -> None:
     packed = names(pack(["file"]))
     assert packed == sorted(packed)
-    assert "reconciler/modules/file.py" in packed and "reconciler/modules/_mode.py" in packed
+    assert "reconciler/modules/file.py" in packed
+    assert "reconciler/modules/_mode.py" in packed
     assert "reconciler/modules/package.py" not in packed
     assert {name.split("/")[1] for name in packed if name.startswith("reconciler/")} == {
         "__init__.py", "catalog.py", "engine", "errors.py", "host.py", "modules", "resource.py", "safepath.py",
@@ -119,7 +120,9 @@ def test_it_answers_facts_plans_and_applies_wherever_it_lies(python: str, tmp_pa
         stderr=subprocess.PIPE,
         cwd="/",
     )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     wire = Wire(process.stdout, process.stdin)  # type: ignore[arg-type]
     try:
         assert wire.receive()["hello"] == 1

@@ -71,7 +71,7 @@ def plan(engine: Engine, on_event: object = lambda event: None) -> object:
 
 
 @pytest.mark.parametrize(
-    ("name", "script"),
+    "name, script",
     {
         "garbage": "raw(b'Welcome to Debian!\\n' * 9); time.sleep(60)",
         "endless garbage": "\nwhile True: raw(os.urandom(65536))",
@@ -107,9 +107,9 @@ def test_events_without_end_are_not_listened_to_without_end(
 ) -> None:
     monkeypatch.setattr(module, "MAX_MESSAGES", 1000)
     events: list[object] = []
-    with pytest.raises(ProtocolError, match="does not come to an end"):
-        with hostile("hello()\nwhile True: say(event='start', id='x')") as engine:
-            plan(engine, events.append)
+    script = "hello()\nwhile True: say(event='start', id='x')"
+    with pytest.raises(ProtocolError, match="does not come to an end"), hostile(script) as engine:
+        plan(engine, events.append)
     assert len(events) == 1000
 
 
@@ -128,7 +128,7 @@ def test_questions_without_end_are_not_answered_without_end(
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    "script, said",
     [
         ("hello(); hear(); hear(); os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
         ("hello(); hear(); hear(); os.kill(os.getpid(), 36)", "was killed by signal 36"),
