@@ -167,14 +167,19 @@ _UNPRINTABLE = re.compile(
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
-def decode(text: bytes, file: str, size: int = LIMITS.size) -> str:
-    """The text of a file of the state repo. Raises YamlError for what is no plain UTF-8 text."""
-    if len(text) > size:
+def check_size(size: int, file: str, limit: int = LIMITS.size) -> None:
+    """Raises YamlError for a file with more bytes than the limit; it need not be read for that."""
+    if size > limit:
         raise YamlError(
-            f"the file has {len(text)} bytes, more than the limit of {size}",
+            f"the file has {size} bytes, more than the limit of {limit}",
             mark=Mark(file),
             hint="split it, or put large content into a file of its own under files/",
         )
+
+
+def decode(text: bytes, file: str, size: int = LIMITS.size) -> str:
+    """The text of a file of the state repo. Raises YamlError for what is no plain UTF-8 text."""
+    check_size(len(text), file, size)
     if text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         raise YamlError(
             "the file starts with a byte order mark",

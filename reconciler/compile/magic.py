@@ -14,65 +14,59 @@ if TYPE_CHECKING:
 MANAGED = "Managed by reconciler: changes made by hand are undone"
 
 
-def magic(
-    host: str, facts: Mapping[str, object], inventory: Inventory, renderer: Callable[[], Renderer]
-) -> dict[str, object]:
-    """Final values by name. They cannot be overridden, and facts are nowhere but in `facts`."""
-    data = dict(facts)
-    return {
-        "facts": data,
-        "ansible_facts": data,
-        "inventory_hostname": host,
-        "inventory_hostname_short": host.split(".", maxsplit=1)[0],
-        "group_names": sorted(name for name in inventory.groups_of(host) if name != "all"),
-        "groups": inventory.groups(),
-        "hostvars": HostVars(inventory, renderer, host, data),
-        "ansible_managed": MANAGED,
-    }
+class Magic:
+    """Makes these variables, with what is the same for all hosts of an inventory kept."""
 
-
-class HostVars(Mapping[str, Mapping[str, object]]):
-    """The inventory variables of every host. Other hosts' facts are not known."""
-
-    def __init__(
-        self,
-        inventory: Inventory,
-        renderer: Callable[[], Renderer],
-        host: str,
-        facts: Mapping[str, object],
-    ) -> None:
+    def __init__(self, inventory: Inventory, renderer: Callable[[], Renderer]) -> None:
         self._inventory = inventory
         self._renderer = renderer
-        self._facts = {host: facts}
-        self._views: dict[str, HostView] = {}
+        self._groups = inventory.groups()
+        self._hosts = dict.fromkeys(inventory.hosts())
+        self._others: dict[str, HostView] = {}
 
-    def __getitem__(self, host: str) -> Mapping[str, object]:
-        if host not in self._views:
-            if host not in set(self._inventory.hosts()):
-                raise KeyError(host)
-            own = self._facts.get(host)
-            final: dict[str, object] = {"inventory_hostname": host}
-            if own is not None:
-                final.update(facts=own, ansible_facts=own)
-            self._views[host] = HostView(self._scope(host, final))
-        return self._views[host]
+    def of(self, host: str, facts: Mapping[str, object]) -> dict[str, object]:
+        """Final values by name. They cannot be overridden, and facts are nowhere but in `facts`."""
+        data = dict(facts)
+        own = {"facts": data, "ansible_facts": data}
+        return {
+            **own,
+            "inventory_hostname": host,
+            "inventory_hostname_short": host.partition(".")[0],
+            "group_names": sorted(
+                name for name in self._inventory.groups_of(host) if name != "all"
+            ),
+            "groups": self._groups,
+            "hostvars": HostVars(self._hosts, self.view, {host: self._view(host, own)}),
+            "ansible_managed": MANAGED,
+        }
 
-    def _scope(self, host: str, final: Mapping[str, object]) -> Scope:
-        tracker = Tracker(lambda raw, mark, scope: self._renderer().value(raw, mark, scope))
-        return Scope(tracker, layers=self._inventory.layers(host), final=final)
+    def view(self, host: str) -> HostView:
+        """The variables of another host."""
+        if host not in self._others:
+            self._others[host] = self._view(host, {})
+        return self._others[host]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._inventory.hosts())
+    def _view(self, host: str, own: Mapping[str, object]) -> HostView:
+        def scope() -> Scope:
+            tracker = Tracker(lambda raw, mark, scope: self._renderer().value(raw, mark, scope))
+            final = {"inventory_hostname": host, **own}
+            return Scope(tracker, layers=self._inventory.layers(host), final=final)
 
-    def __len__(self) -> int:
-        return len(self._inventory.hosts())
+        return HostView(scope)
 
 
 class HostView(Mapping[str, object]):
-    """The variables of one host, rendered when they are looked at."""
+    """The inventory variables of one host, rendered when they are looked at."""
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+    def __init__(self, make: Callable[[], Scope]) -> None:
+        self._make = make
+        self._made: Scope | None = None
+
+    @property
+    def _scope(self) -> Scope:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
     def __getitem__(self, name: str) -> object:
         value = self._scope.get(name)
@@ -85,3 +79,30 @@ class HostView(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(self._scope.all_names())
+
+
+class HostVars(Mapping[str, HostView]):
+    """The variables of every host; facts are known of the one that is compiled only."""
+
+    def __init__(
+        self,
+        hosts: Mapping[str, None],
+        view: Callable[[str], HostView],
+        own: Mapping[str, HostView],
+    ) -> None:
+        self._hosts = hosts
+        self._view = view
+        self._own = own
+
+    def __getitem__(self, host: str) -> HostView:
+        if host in self._own:
+            return self._own[host]
+        if host not in self._hosts:
+            raise KeyError(host)
+        return self._view(host)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hosts)
+
+    def __len__(self) -> int:
+        return len(self._hosts)

@@ -14,7 +14,7 @@ from reconciler.compile.gather import Gathered
 from reconciler.compile.link import Linker
 from reconciler.compile.lookup import Lookup
 from reconciler.compile.lower import Lowering
-from reconciler.compile.magic import magic
+from reconciler.compile.magic import Magic
 from reconciler.compile.provenance import Provenance
 from reconciler.compile.schema import TypeSchema
 from reconciler.compile.scope import Scope
@@ -58,6 +58,7 @@ class Project:
         self._types = Types(tree)
         self._loader = Loader()
         self._alone: dict[str, Inventory] = {}
+        self._magic: dict[int, Magic] = {}
         self._chosen: dict[tuple[int, str], frozenset[str]] = {}
 
     # -- what there is -------------------------------------------------------------------
@@ -167,7 +168,7 @@ class Project:
             )
         lowering = Lowering(self._types, self._sources, contents, self._render_file)
         layers = inventory.layers(host)
-        names = magic(host, facts, inventory, lambda: self._renderer)
+        names = self._magic_of(inventory).of(host, facts)
         evaluator = Evaluator(lambda: self._renderer, lowering, layers, names)
         for play in plays:
             evaluator.play(play)
@@ -218,6 +219,11 @@ class Project:
     def _take_site(self, gathered: Gathered) -> None:
         for error in self._site.errors:
             gathered.add(error)
+
+    def _magic_of(self, inventory: Inventory) -> Magic:
+        if id(inventory) not in self._magic:
+            self._magic[id(inventory)] = Magic(inventory, lambda: self._renderer)
+        return self._magic[id(inventory)]
 
     def _localhost(self, host: str) -> Inventory:
         if host not in self._alone:

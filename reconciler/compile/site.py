@@ -12,7 +12,7 @@ from reconciler.compile.items import Item, Reader
 from reconciler.compile.types import Types
 from reconciler.errors import ConfigError, Mark
 from reconciler.tree import Tree
-from reconciler.yamldoc import Map, Seq, load
+from reconciler.yamldoc import Map, Seq, check_size, load
 
 SITE = "site.yml"
 PLAY_KEYS = (
@@ -124,6 +124,9 @@ class SiteReader:
                 )
             return None
         try:
+            entry = self._tree.entry(path)
+            # A file that is too large is not even read.
+            check_size(entry.size if entry is not None else 0, path)
             return load(self._tree.read(path), path)
         except ConfigError as error:
             error.mark = error.mark or Mark(path)

@@ -11,6 +11,8 @@ from reconciler.resource import Content
 from reconciler.tree import Entry, Tree, clean
 from reconciler.yamldoc import decode
 
+#: Largest file that a template or `lookup` reads, in bytes.
+MAX_TEXT = 8 << 20
 #: Text files that errors point into are shown up to this size.
 SHOWN = 2 << 20
 
@@ -59,8 +61,14 @@ class Sources:
                 yield from self.walk(entry.path)
 
     def text(self, path: str) -> str:
-        """The text of a file. Raises ConfigError for one that is not UTF-8."""
+        """The text of a file. Raises ConfigError for one that is too large or not UTF-8."""
         if path not in self._texts:
+            entry = self.tree.entry(path)
+            if entry is not None and entry.size > MAX_TEXT:
+                raise ConfigError(
+                    f"{path} has {entry.size} bytes, more than the limit of {MAX_TEXT} for a text",
+                    hint="copy takes files of any size",
+                )
             content = self.tree.read(path)
             try:
                 self._texts[path] = content.decode("utf-8")

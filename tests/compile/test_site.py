@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compile.repo import FACTS, compiled, errors, only_error, project, resources, site
+from compile.repo import FACTS, compiled, errors, only_error, project, resources, site, tree
+from reconciler.compile import Project
 from reconciler.errors import ConfigErrors, Mark
 
 WEB = "all: {children: {web: {hosts: {web1: {}, web2: {}}}, db: {hosts: {db1: {}}}}}"
@@ -494,3 +495,42 @@ def test_a_catalog_knows_its_commit_and_its_facts() -> None:
     whole = compiled(site("- group: ops\n"))
     assert whole.catalog.commit == "c0ffee"
     assert len(whole.catalog.facts) == 64
+
+
+# -- hostile files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["site.yml", "roles/r/main.yml", "roles/r/defaults.yml", "roles/r/handlers.yml"]
+)
+def test_a_link_in_the_place_of_a_file_is_never_followed(path: str) -> None:
+    files: dict[str, str | bytes] = {
+        "site.yml": "- hosts: all\n  roles: [r]\n",
+        "roles/r/main.yml": "[]",
+        path: "-> /etc/shadow",
+    }
+    error = only_error(files)
+    assert error.mark == Mark(path)
+
+
+def test_a_file_that_is_too_large_is_not_even_read() -> None:
+    huge = tree({"site.yml": "- hosts: all\n  roles: [r]\n", "roles/r/main.yml": "#" * (3 << 20)})
+    with pytest.raises(ConfigErrors) as caught:
+        Project(huge).compile("web1", FACTS)
+    assert "more than the limit" in caught.value.errors[0].message
+    assert huge.reads == 1
+
+
+def test_a_text_for_a_template_has_a_limit_and_a_file_to_copy_has_none() -> None:
+    huge = {"templates/t": "x" * (9 << 20), "files/t": "x" * (9 << 20)}
+    assert (
+        "more than the limit" in only_error(site("- template: {src: t, dest: /t}\n") | huge).message
+    )
+    assert resources(site("- copy: {src: t, dest: /t}\n") | huge)
+
+
+def test_aliases_that_explode_are_refused_in_a_play_too() -> None:
+    lines = ["- hosts: all", "  vars:", "    l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"    l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 9)]
+    error = only_error({"site.yml": "\n".join(lines)})
+    assert "aliases" in error.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -284,6 +285,17 @@ def test_hostvars_gives_the_inventory_of_other_hosts_and_renders_it_for_them() -
         "- copy: {dest: /t, content: \"{{ hostvars['a.example'].up }} {{ hostvars.b.port }} {{ hostvars['b'].nix | default('-') }}\"}\n"
     )
     assert content(repo, "/t", host="b", inventory=TWO) == "81 90 -"
+
+
+def test_a_table_of_all_hosts_on_all_hosts_does_not_grow_with_the_cube() -> None:
+    text = "{% for h in groups['all'] %}{{ hostvars[h].ip }} {{ h }}\\n{% endfor %}"
+    hosts = ", ".join(f"h{n}: {{n: {n}}}" for n in range(300))
+    inventory = f"all: {{hosts: {{{hosts}}}, vars: {{ip: '10.0.0.{{{{ n }}}}'}}}}"
+    whole = project(site(f'- copy: {{dest: /etc/hosts, content: "{text}"}}\n'), inventory)
+    started = time.perf_counter()
+    found = list(whole.compile_many(whole.hosts(), lambda _: FACTS))
+    assert text_of(found[7], found[7].catalog.resources[0]).splitlines()[5] == "10.0.0.5 h5"
+    assert time.perf_counter() - started < 15
 
 
 def test_facts_of_other_hosts_are_unknown() -> None:
