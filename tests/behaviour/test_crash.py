@@ -110,6 +110,17 @@ def test_a_debt_survives_a_run_of_a_part_of_the_catalog(world: World) -> None:
     assert world.rung() == ["restart app"]
 
 
+def test_a_debt_survives_its_resource_leaving_git(world: World) -> None:
+    world.file("/a", "a", notify=("handler:restarted app",))
+    world.gate("/b")
+    world.bell("app", "restarted")
+    kill_at(world, "/b")
+    world.resources[:] = [one for one in world.resources if one.id != "file:/a"]
+    world.apply()
+    assert world.rung() == ["restart app"]
+    assert not world.apply().changed
+
+
 def test_a_second_kill_before_the_handler_does_not_lose_the_debt(world: World) -> None:
     world.file("/a", "a", notify=("handler:restarted app",))
     world.gate("/b")
