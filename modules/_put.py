@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterable, Sequence
 
-from reconciler.errors import CommandFailed, ResourceError, SchemaError
+from reconciler.errors import CommandFailed, NotYet, ResourceError, SchemaError
 from reconciler.host import Host
 from reconciler.modules._owned import kept
 from reconciler.safepath import Attributes
@@ -64,6 +64,16 @@ def check_path(path: str, validate: str | None) -> None:
             raise ValueError("it is empty")
     except ValueError as error:
         raise SchemaError(f"validate: {validate!r} is no command: {error}") from error
+
+
+def check_parent(host: Host, path: str) -> None:
+    """Raise NotYet if there is no directory to put `path` into."""
+    parent = os.path.dirname(path)
+    if host.lstat(parent) is None:
+        raise NotYet(
+            f"the directory {parent} does not exist",
+            hint=f"declare it: file: {{path: {parent}, state: directory}}",
+        )
 
 
 def make_parents(host: Host, path: str) -> None:

@@ -25,7 +25,7 @@ from reconciler.errors import NotYet, SchemaError, Unsupported
 from reconciler.host import Host
 from reconciler.modules._mode import check_mode
 from reconciler.modules._owned import Owned
-from reconciler.modules._put import check_path, make_parents, parents, put
+from reconciler.modules._put import check_parent, check_path, make_parents, parents, put
 from reconciler.resource import Content, Diff, Resource, State
 
 #: Text above this many bytes is not compared line by line: difflib is quadratic at worst.
@@ -150,6 +150,11 @@ class File(Resource):
         other = host.lstat(self.src or "")
         same = other is not None and os.path.samestat(other, found)
         return self.src if same else "another file"
+
+    def ready(self, host: Host) -> None:
+        if self.state != "directory":
+            check_parent(host, self._target(host))
+        self._owned.fresh(host, None)
 
     def apply(self, host: Host, diff: Diff) -> None:
         path = self._target(host)

@@ -38,8 +38,7 @@ TRIES = 3
 class Lineinfile(Resource):
     path: str  #: Absolute path. A link of root's is followed.
     line: str | None = None  #: The line, without its end; several lines stay together.
-    #: Python regular expression that finds the line to replace or remove; it should match `line` as
-    #: well.
+    #: Regular expression that finds the line to replace or remove; it should match `line`, too.
     regexp: str | None = None
     search_string: str | None = None  #: Text that finds the line, instead of `regexp`.
     state: Literal["present", "absent"] = "present"  #: `absent` removes every line that matches.
@@ -104,9 +103,7 @@ class Lineinfile(Resource):
     def desired(self) -> State:
         if self.state == "absent":
             return None
-        wish: State = {"line": self.line}
-        wish.update(self.owned.wish())
-        return wish
+        return {"line": self.line, **self.owned.wish()}
 
     def actual(self, host: Host) -> State:
         path = host.resolve(self.path)
@@ -126,6 +123,9 @@ class Lineinfile(Resource):
             seen["line"] = self._replaced(lines, edited)
         seen.update(self.owned.seen(host, found))
         return seen
+
+    def ready(self, host: Host) -> None:
+        self.owned.fresh(host, None)
 
     def apply(self, host: Host, diff: Diff) -> None:
         for error in self.apply_many(host, [(self, diff)]):

@@ -311,7 +311,10 @@ class Service(Resource):
             _systemd.act(host, ["daemon-reload"])
             return
         if not _systemd.live(host):
-            raise Unsupported(f"{self._unit} cannot be {self.state}: no systemd runs here")
+            host.warnings.append(
+                f"{self._unit} is not {self.state}: no systemd runs here, so it does not run either"
+            )
+            return
         self._fresh(host)
         host.forget(opaque=False)
         gap = Diff(self.actual(host), self.desired())

@@ -128,6 +128,10 @@ class Resource:
         """What it looks like; only reads. Raises NotYet where there is nothing to look at."""
         raise NotImplementedError
 
+    def ready(self, host: Host) -> None:
+        """Raises NotYet if `apply` would miss something: a directory, an owner. Only looks; a
+        plan asks it of what is to change, so that it fails where apply would."""
+
     def apply(self, host: Host, diff: Diff) -> None:
         """Close the gap. Raises ResourceError."""
         raise NotImplementedError

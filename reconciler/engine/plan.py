@@ -196,13 +196,28 @@ def _look_at(
             return Step(node, _undecided(result, "change", reason, waits))
         return Step(node, failure(result, error, no_log=declaration.no_log))
     if diff:
-        return Step(node, replace(result, status="pending"), diff)
+        return _pending(node, diff, host, result, waits)
     brought = diff.after is None and waits and found[waits[0]].node.resource.opaque
     if brought and not is_settled(node, known):
         # What a package brings is not known before it was there once.
         reason = f"absent now; looked at again after {waits[0]}"
         return Step(node, _undecided(result, "remove", reason, waits), diff)
     return Step(node, result, diff)
+
+
+def _pending(node: Node, diff: Diff, host: Host, result: Result, waits: Sequence[str]) -> Step:
+    """A difference to close, if what that takes is there, or comes before it."""
+    pending = replace(result, status="pending")
+    if diff.after is None:
+        return Step(node, pending, diff)
+    try:
+        node.resource.ready(host)
+    except NotYet as error:
+        if not waits:
+            return Step(node, failure(result, error, no_log=node.declaration.no_log))
+        reason = f"after {', '.join(waits)}"
+        return Step(node, replace(pending, reason=reason, because=tuple(waits)), diff)
+    return Step(node, pending, diff)
 
 
 def _undecided(result: Result, verb: str, reason: str, waits: Sequence[str]) -> Result:
