@@ -167,16 +167,18 @@ def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list
     mirror.pack_up()
     room = limits.mirror - mirror.size()
     if room <= 0:
-        raise SourceError(
-            f"the mirror {mirror.path} is full: {limits.mirror >> 20} MiB",
-            hint="raise its limit, or take large files out of the history",
-        )
+        raise _full(mirror, limits)
     apart = os.path.join(mirror.path, QUARANTINE)
     objects = os.path.join(mirror.path, "objects")
     try:
         make_repository(apart, mirror.algorithm, objects, [ref.id for ref in have])
         what = ["--", remote.url, f"+{full}:{_FETCHED}"]
-        network.git(apart, remote, [*_FETCH, *what], limits, room)
+        try:
+            network.git(apart, remote, [*_FETCH, *what], limits, room)
+        except SourceError as error:
+            if Mirror(apart).size() < room:
+                raise
+            raise _full(mirror, limits) from error
         ref = Mirror(apart).refs().get(_FETCHED)
         if ref is None:
             raise SourceError(
@@ -201,6 +203,13 @@ _FETCH = [
     "--no-recurse-submodules",
     "--refmap=",
 ]
+
+
+def _full(mirror: Mirror, limits: Limits) -> SourceError:
+    return SourceError(
+        f"the state repo is larger than its mirror {mirror.path} may become: {limits.mirror} bytes",
+        hint="raise the limit of the mirror, or take large files out of the history",
+    )
 
 
 def _move_in(apart: str, objects: str, limits: Limits) -> None:

@@ -92,7 +92,7 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
             f"cannot start git: {error.strerror}", hint="it needs git and prlimit (util-linux)"
         ) from error
     if not ended.ok:
-        raise explain(ended, remote, seconds, room)
+        raise explain(ended, remote, seconds)
     return ended.out
 
 
@@ -149,11 +149,6 @@ def reach(remote: Remote, limits: Limits) -> None:
 _Rule = tuple[str, str, str]
 #: What git, ssh and TLS libraries say: the cause in our words, and what to do.
 _CAUSES: tuple[_Rule, ...] = (
-    (
-        r"signal 2[54]|File too large|size limit",
-        "it is larger than the mirror may become",
-        "raise the limit of the mirror, or take large files out of the history",
-    ),
     (
         r"[Oo]ut of memory|cannot allocate|mmap failed",
         "it needs more memory than a fetch may use",
@@ -230,7 +225,7 @@ _CAUSES: tuple[_Rule, ...] = (
 )
 
 
-def explain(ended: Ended, remote: Remote, seconds: float, room: int) -> ReconcilerError:
+def explain(ended: Ended, remote: Remote, seconds: float) -> ReconcilerError:
     """Why a fetch failed, in the words of an operator."""
     place = remote.place
     said = redact(ended.err.decode("utf-8", "replace"))
@@ -249,8 +244,6 @@ def explain(ended: Ended, remote: Remote, seconds: float, room: int) -> Reconcil
     last = _last(said)
     for pattern, cause, hint in _CAUSES:
         if re.search(pattern, said):
-            if pattern.startswith("signal"):
-                cause += f" (room for {room >> 20} MiB)"
             filled = hint.format(key=remote.deploy_key or "KEY", url=remote.url, host=place.host)
             return SourceError(f"{where}: {cause}: {last}", hint=filled)
     return SourceError(

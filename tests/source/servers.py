@@ -1,0 +1,292 @@
+"""Git servers on loopback: https that behaves or misbehaves, and a real sshd."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from source.signers import git_environment
+
+
+class Server(ThreadingHTTPServer):
+    """`git http-backend` behind https, with a fault in the answer that carries the pack.
+
+    fault: a kind and a number: `cut`, `hang` or `flip` at that share of the bytes, `endless`,
+    `redirect`; password: what it asks for. seen: the headers of all requests.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, root: Path, certificate: tuple[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root = root
+        self.fault: tuple[str, float] = ("", 0.0)
+        self.redirect = ""
+        self.password = ""
+        self.seen: list[dict[str, str]] = []
+        self.stopped = threading.Event()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        self.socket = context.wrap_socket(
+            self.socket, server_side=True, do_handshake_on_connect=False
+        )
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is what these tests are about."""
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Not in the output of the tests."""
+
+    def do_GET(self) -> None:
+        self.answer(b"")
+
+    def do_POST(self) -> None:
+        self.answer(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+
+    def answer(self, asked: bytes) -> None:
+        self.server.seen.append({"path": self.path, **dict(self.headers.items())})
+        if self.server.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirect + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        wanted = "Basic " + base64.b64encode(self.server.password.encode()).decode()
+        if self.server.password and self.headers.get("Authorization") != wanted:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        headers, body = self.backend(asked)
+        # Compressed or not, the request that fetches is the one that names its wants.
+        kind, share = self.server.fault if self.path.endswith("upload-pack") else ("", 0.0)
+        if kind and len(body) < 2000:
+            kind = ""
+        self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(1 << 40 if kind == "endless" else len(body)))
+        self.end_headers()
+        self.send_body(body, kind, int(len(body) * share))
+
+    def send_body(self, body: bytes, kind: str, at: int) -> None:
+        if kind == "flip":
+            body = body[:at] + bytes([body[at] ^ 0x10]) + body[at + 1 :]
+        if kind in ("cut", "hang"):
+            self.wfile.write(body[:at])
+            self.wfile.flush()
+            if kind == "hang":
+                self.server.stopped.wait(30)
+            # A reset, not an orderly end.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.close_connection = True
+            self.connection.close()
+            return
+        self.wfile.write(body)
+        filler = b"%04x\x01" % 0xFFF0 + os.urandom(0xFFF0 - 5)
+        while kind == "endless" and not self.server.stopped.is_set():
+            self.wfile.write(filler)
+
+    def backend(self, asked: bytes) -> tuple[dict[str, str], bytes]:
+        path, _, query = self.path.partition("?")
+        environment = {
+            **git_environment(),
+            "GIT_PROJECT_ROOT": str(self.server.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(asked)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "safe.directory",
+            "GIT_CONFIG_VALUE_0": "*",
+        }
+        done = subprocess.run(
+            ["git", "http-backend"], input=asked, env=environment, capture_output=True, check=False
+        )
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        return dict(line.split(": ", 1) for line in lines if line), body
+
+
+def make_certificate(directory: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 and its key; it is its own authority."""
+    certificate, key = str(directory / "server.crt"), str(directory / "server.key")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=git.example.org", "-out", certificate),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+@contextlib.contextmanager
+def https_server(root: Path, certificate: tuple[str, str]) -> Iterator[Server]:
+    server = Server(root, certificate)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Sshd:
+    """A real sshd that lets one key in, as whoever runs the tests."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for name in ("host", "other-host", "client"):
+            self._keygen(directory / name)
+        self.port = _free_port()
+        self.log = directory / "log"
+        self.known_hosts = directory / "known_hosts"
+        self.knows("host")
+        configuration = directory / "sshd_config"
+        configuration.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\n"
+            f"AuthorizedKeysFile {directory}/client.pub\nStrictModes no\nUsePAM no\n"
+            "PasswordAuthentication no\nPidFile none\nPermitRootLogin yes\nAcceptEnv GIT_PROTOCOL\n"
+        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*_sshd(directory), "-D", "-e", "-f", str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": _libraries()},
+                start_new_session=True,
+            )
+        self._wait()
+
+    @property
+    def url(self) -> str:
+        return f"ssh://{_user()}@127.0.0.1:{self.port}"
+
+    @property
+    def key(self) -> str:
+        return str(self.directory / "client")
+
+    def knows(self, name: str) -> None:
+        """Write a known_hosts file with this server's key, or another's."""
+        public = (self.directory / f"{name}.pub").read_text()
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}")
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _keygen(self, path: Path) -> None:
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+        subprocess.run(argv, check=True)
+
+    def _wait(self) -> None:
+        limit = time.monotonic() + 10
+        while time.monotonic() < limit and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            time.sleep(0.02)
+        self.stop()
+        pytest.fail(f"sshd did not start:\n{self.log.read_text()}")
+
+
+def sshd_binary() -> str:
+    """An sshd of this machine, or of an image that tests boot; "" if there is none."""
+    found = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if found or os.geteuid() != 0:
+        return found or ""
+    images = Path.home() / ".cache" / "reconciler-lab" / "images"
+    return next((str(path) for path in sorted(images.glob("bookworm-*/usr/sbin/sshd"))), "")
+
+
+def _libraries() -> str:
+    binary = Path(sshd_binary())
+    root = binary.parents[2]
+    return (
+        ":".join(str(path) for path in root.glob("usr/lib/*-linux-gnu"))
+        if root != Path("/")
+        else ""
+    )
+
+
+def _sshd(directory: Path) -> list[str]:
+    """For root, sshd wants a user and a directory of its own: in a view of the machine that only
+    it has."""
+    if os.geteuid() != 0:
+        return [sshd_binary()]
+    (directory / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nsshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
+    )
+    (directory / "shadow").write_text("root:*:20000::::::\nsshd:*:20000::::::\n")
+    script = (
+        'set -e; d=$1; shift; mount --bind "$d/passwd" /etc/passwd; '
+        'mount --bind "$d/shadow" /etc/shadow; mount -t tmpfs tmpfs /run; '
+        'mkdir -m 755 /run/sshd; exec "$@"'
+    )
+    return ["unshare", "-m", "/bin/sh", "-c", script, "sshd", str(directory), sshd_binary()]
+
+
+def _user() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def processes_with(text: str) -> list[str]:
+    """The command lines of all processes that name `text`, but for our own."""
+    found: list[str] = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit() and int(directory.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                line = (
+                    (directory / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode("utf-8", "replace")
+                )
+                if text in line:
+                    found.append(line)
+    return found
