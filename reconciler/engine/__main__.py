@@ -3,6 +3,7 @@
 Requests, one after the other, until stdin ends:
 
     {"op": "facts", "root": "/"}
+    {"op": "history", "root": "/", "limit": 20}
     {"op": "plan" | "apply", "root": "/", "durability": "batch", "diff": true, "mode": "local",
      "lock_timeout": 0}                      followed by a frame with the catalog
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from typing import Dict, Iterator, List, Mapping
+from collections.abc import Iterator, Mapping
 
 if not __package__ and os.path.isdir(os.path.dirname(os.path.abspath(__file__))):
     # Started as a file of an installed package, in isolated mode: the package's place is ours.
@@ -99,6 +100,8 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
         return {"facts": gather(root)}
     if operation == "prune":
         return {"prune": _prune(request, root, boundary)}
+    if operation == "history":
+        return {"history": _history(root, int(str(request.get("limit", 20))))}
     if operation not in ("plan", "apply"):
         raise ProtocolError(f"unknown request {operation!r}")
     catalog = Catalog.from_json(wire.receive())
@@ -160,6 +163,14 @@ def _dict(value: object) -> Message:
     return value if isinstance(value, dict) else {}
 
 
+def _history(root: str, limit: int) -> Mapping[str, object]:
+    """What the ledger knows of the last runs, and what they changed."""
+    with Ledger.open_readonly(root) as ledger:
+        if ledger is None:
+            return {"runs": [], "changes": []}
+        return {"runs": ledger.runs(limit), "changes": ledger.changes(limit=limit * 10)}
+
+
 def _arrange(catalog: Catalog, wire: Wire) -> Order:
     """Live resources in order; secrets are asked for only where the catalog has handles."""
     handles = any(
@@ -167,13 +178,13 @@ def _arrange(catalog: Catalog, wire: Wire) -> Order:
         for declaration in catalog.resources
         for value in declaration.params.values()
     )
-    secrets: Dict[str, str] = {}
+    secrets: dict[str, str] = {}
     if handles:
         wire.send({"ask": "secrets"})
         answer = wire.receive().get("secrets")
         secrets = {str(k): str(v) for k, v in answer.items()} if isinstance(answer, dict) else {}
     loader = Loader(catalog.modules)
-    nodes: List[Node] = [Node(one, loader.build(one, secrets)) for one in catalog.resources]
+    nodes: list[Node] = [Node(one, loader.build(one, secrets)) for one in catalog.resources]
     return arrange(nodes)
 
 
@@ -182,14 +193,14 @@ class _Contents:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._kept: Dict[str, bytes] = {}
+        self._kept: dict[str, bytes] = {}
 
     def __call__(self, sha256: str, size: int) -> Iterator[bytes]:
         if sha256 in self._kept:
             yield self._kept[sha256]
             return
         digest = hashlib.sha256()
-        whole: List[bytes] = []
+        whole: list[bytes] = []
         try:
             for piece in self._wire.ask_content(sha256, size):
                 digest.update(piece)

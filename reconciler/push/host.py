@@ -99,6 +99,19 @@ def push_host(
         raise ProtocolError("the host's answer is nested too deeply", host=target.name) from error
 
 
+def fetch_history(
+    target: Target, connector: Connector, options: Options = Options(), limit: int = 20
+) -> dict[str, Any]:
+    """The last `runs` of a host and their `changes`, from its own ledger: also of a run whose
+    connection broke off before its report came. Raises ReconcilerError, with `host` set."""
+    try:
+        with open_engine(target, connector, options) as engine:
+            return engine.history(limit)
+    except ReconcilerError as error:
+        error.host = error.host or target.name
+        raise
+
+
 def open_engine(target: Target, connector: Connector, options: Options) -> Engine:
     """The engine on a host, for other talk than a push. Raises ReconcilerError."""
     how = Launch(

@@ -63,7 +63,7 @@ def arrive(sha256: str, size: int, keep: bool) -> int:
             return 1
         parts = unpack(packed)
         if shelf is not None:
-            parts = {one: (package, compiled(one, text)) for one, (package, text) in parts.items()}
+            parts = compile_all(parts)
             store(shelf, name, parts)
     sys.meta_path.insert(0, Modules(parts))
     try:
@@ -104,9 +104,14 @@ def unpack(packed: bytes) -> Parts:
     return parts
 
 
-def compiled(name: str, text: str) -> bytes:
+def compiled(name: str, text: "str | bytes") -> bytes:
     """The code of a module, as bytes."""
     return marshal.dumps(compile(text, name.replace(".", "/") + ".py", "exec", dont_inherit=True))
+
+
+def compile_all(parts: Parts) -> Parts:
+    """The same modules, as code."""
+    return {one: (is_one, compiled(one, text)) for one, (is_one, text) in parts.items()}
 
 
 class Modules:
@@ -121,7 +126,7 @@ class Modules:
         """As importlib wants it."""
         if name not in self.parts:
             return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=self.parts[name][0])
+        return importlib.machinery.ModuleSpec(name, self, is_package=self.parts[name][0])  # type: ignore[arg-type]  # is one
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         """Nothing: modules are made in the usual way."""

@@ -122,7 +122,11 @@ class Engine:
         request: `present`, `host`, `commit`, `policy`, `most`, `percent`, `over_budget`.
         """
         answer = self._ask({"op": "prune", "dry_run": dry_run, **request}, None)
-        return dict(_object(answer, "prune"))
+        return self._taken(answer, "prune", dict)
+
+    def history(self, limit: int = 20) -> dict[str, Any]:
+        """The last `runs` in the host's ledger, newest first, and the `changes` that they made."""
+        return self._taken(self._ask({"op": "history", "limit": limit}, None), "history", dict)
 
     def _ask(
         self,

@@ -8,6 +8,7 @@ that ends.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,9 @@ from reconciler.errors import HostUnreachable
 from reconciler.transport import certificate, known_hosts
 from reconciler.transport.known_hosts import Known
 from reconciler.transport.target import Hop, Target
+
+# Its threads log what goes wrong, tracebacks and all; here that arrives as an error of ours.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 #: Seconds until the TCP connection, the greeting, and the login must have been made.
 CONNECT = 10.0

@@ -19,7 +19,9 @@ from reconciler.errors import (
     HostUnfit,
     HostUnreachable,
 )
+from reconciler.push.host import Options, fetch_history, open_engine
 from reconciler.transport.connect import Connector
+from reconciler.transport.remote import Limits
 from reconciler.transport.target import Target
 
 BOTH = pytest.mark.parametrize("way", ["ssh", "openssh"])
@@ -371,6 +373,9 @@ def test_after_a_lost_connection_the_lock_is_free_and_the_next_run_converges(
     assert "run again" in failure.value.hint
     time.sleep(3)
     assert not on_host(host, f"/srv/second-{way}").exists(), "the engine went on without us"
+    with Connector() as connector:
+        (cut_off, *_) = fetch_history(to, connector)["runs"]
+    assert (cut_off["mode"], cut_off["summary"]["changed"]) == ("push", 1)
     report = pushing.apply(to, wanted)
     assert (report.counts()["ok"], report.counts()["changed"]) == (1, 1)
 
@@ -383,3 +388,33 @@ def _cut_when(host: BootedHost, path: str) -> None:
         time.sleep(0.05)
     host.access.hang_up(host.name)
     host.run(["sh", "-c", "(sleep 0.2; pkill -9 -f 'sshd: root@') >/dev/null 2>&1 &"])
+
+
+@BOTH
+def test_a_run_that_is_told_to_stop_ends_at_a_boundary_and_still_reports(
+    host: BootedHost, way: str
+) -> None:
+    wanted = pushing.Wish({}, f"touch /srv/first-{way}; sleep 1", f"touch /srv/then-{way}")
+    to = pushing.target(host, ansible_connection=way)
+    with Connector() as connector, open_engine(to, connector, Options()) as engine:
+        stop = threading.Timer(0.5, engine.stop)
+        stop.start()
+        report = engine.apply(
+            wanted.catalog(host.name, {}), content=lambda sha256: [], secrets=dict, mode="push"
+        )
+        stop.join()
+    assert report.interrupted
+    assert on_host(host, f"/srv/first-{way}").exists()
+    assert not on_host(host, f"/srv/then-{way}").exists()
+
+
+@BOTH
+def test_a_host_that_stops_answering_costs_its_time_limit(host: BootedHost, way: str) -> None:
+    wanted = pushing.Wish({}, f"touch /srv/long-{way}; sleep 60")
+    started = time.monotonic()
+    with pytest.raises(HostUnreachable, match="not done within 2 s"):
+        pushing.apply(
+            pushing.target(host, ansible_connection=way), wanted, limits=Limits(seconds=2.0)
+        )
+    assert time.monotonic() - started < 8
+    host.run(["pkill", "-x", "sleep"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from reconciler.errors import HostUnfit, ProtocolError, ReconcilerError
 from reconciler.push.packer import pack
+from reconciler.transport import bootstrap
 from reconciler.transport.become import Become
 from reconciler.transport.bootstrap import Launch, launch
 from reconciler.transport.engine import Engine
@@ -32,6 +34,12 @@ def hostile(tmp_path: Path, program: str) -> str:
     path.write_text(f"#!{sys.executable}\n{enter}{HELLO}{program}\n")
     path.chmod(0o755)
     return str(path)
+
+
+def test_the_first_file_is_read_by_every_python_3_that_has_isolated_mode() -> None:
+    tree = ast.parse(bootstrap._program(), feature_version=(3, 4))
+    young = (ast.JoinedStr, ast.NamedExpr, ast.AnnAssign, ast.Match)
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, young)]
 
 
 def test_it_says_what_the_host_is() -> None:

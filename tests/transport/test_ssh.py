@@ -140,7 +140,7 @@ def test_included_files_of_ssh_config_count(tmp_path: Path, key: paramiko.PKey) 
 
 
 def test_a_port_that_accepts_and_says_nothing_is_given_up(
-    tmp_path: Path, key: paramiko.PKey, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(strict, "BANNER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -149,6 +149,23 @@ def test_a_port_that_accepts_and_says_nothing_is_given_up(
         with pytest.raises(HostUnreachable):
             Connections().open(Target.of("web", {**reach, "ansible_password": "x"}))
         assert time.monotonic() - started < 12
+
+
+def test_what_libraries_log_is_not_shown_to_operators() -> None:
+    code = (
+        "import sys\n"
+        "from reconciler.transport import strict\n"
+        "from reconciler.transport.ssh import Connections\n"
+        "from reconciler.transport.target import Target\n"
+        "strict.BANNER = 0.2\n"
+        "reach = {'ansible_host': '127.0.0.1', 'ansible_port': int(sys.argv[1])}\n"
+        "try: Connections().open(Target.of('web', {**reach, 'ansible_password': 'x'}))\n"
+        "except Exception as error: print(type(error).__name__)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        argv = [sys.executable, "-c", code, str(silent.getsockname()[1])]
+        done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("HostUnreachable\n", "")
 
 
 def test_ssh_is_not_imported_before_it_is_used() -> None:
