@@ -43,9 +43,17 @@ class Gathered:
         for error, hosts in self._errors.values():
             one = copy.copy(error)
             one.host = _named(hosts) or error.host
+            one.message, one.hint = _visible(error.message), _visible(error.hint)
             found.append(one)
         found.sort(key=_place)
         raise ConfigErrors(found)
+
+
+def _visible(text: str) -> str:
+    """What comes from the state repo may hold what a terminal would act on."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _place(error: ConfigError) -> tuple[str, int, int]:

@@ -41,7 +41,7 @@ class Kind:
             "Secret": "text", "Content": "content", "object": "anything",
         }  # fmt: skip
         if self.name == "choice":
-            return "one of " + ", ".join(str(choice) for choice in self.choices)
+            return "one of " + ", ".join(map(_word, self.choices))
         if self.name == "union":
             return " or ".join(map(str, self.of))
         if self.name == "list":
@@ -49,6 +49,11 @@ class Kind:
         if self.name == "dict":
             return f"a mapping to {self.of[0]}"
         return words[self.name]
+
+
+def _word(choice: object) -> str:
+    text = str(choice)
+    return text if text.isprintable() and text else repr(choice)
 
 
 @dataclass(frozen=True)
