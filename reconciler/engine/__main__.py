@@ -34,7 +34,6 @@ from reconciler.engine.loader import Loader
 from reconciler.engine.lock import lock
 from reconciler.engine.order import Node, Order, arrange
 from reconciler.engine.plan import plan
-from reconciler.engine.prune import Rules, prune, survey
 from reconciler.engine.wire import PROTOCOL, Message, Wire, error_to_json
 from reconciler.errors import Interrupted, ProtocolError, ReconcilerError, ResourceError
 from reconciler.host import Host
@@ -76,7 +75,7 @@ def _serve(wire: Wire, boundary: Boundary) -> None:
             return
         except ReconcilerError as error:
             wire.send({"error": error_to_json(error)})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the last line of defence, and it says so
             wire.send({"error": _bug(error)})
 
 
@@ -131,6 +130,8 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
 
 def _prune(request: Message, root: str, boundary: Boundary) -> Mapping[str, object]:
     """What left Git leaves the host, or with `dry_run`, what would."""
+    from reconciler.engine.prune import Rules, prune, survey
+
     rules = Rules(
         {str(k): str(v) for k, v in _dict(request.get("policy")).items()},
         int(str(request.get("most", 5))),
@@ -145,7 +146,7 @@ def _prune(request: Message, root: str, boundary: Boundary) -> Mapping[str, obje
         with Ledger.open_readonly(root) as known:
             return survey(known, ids, rules).to_json() if known is not None else {}
     host = Host(root, facts=gather(root))
-    run = Run(uuid.uuid4().hex[:12], "prune", diff=False)
+    run = Run(os.urandom(6).hex(), "prune", diff=False)
     with lock(root, run.id, run.mode, 60.0, boundary), Ledger.open(root) as ledger:
 
         def carry_out(catalog: Catalog) -> Report:
