@@ -1,0 +1,192 @@
+"""`/etc/reconciler/agent.yml`: what the agent follows, and how it behaves.
+
+The file is YAML and is read by short-lived processes only; the supervisor gets it as JSON:
+`python -m reconciler.agent.config FILE`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from reconciler.errors import ConfigError, Mark, ReconcilerError
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+TRUST = ("none", "head", "every")
+DRIFT = ("heal", "warn", "ignore")
+PRUNE = ("keep", "restore", "delete")
+REMOTE = ("url", "name", "deploy_key", "known_hosts", "credentials", "ca_file", "proxy")
+HELP = "docs/guide/agent.md has all of them"
+
+Policy = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings. Times are in seconds.
+
+    remotes: what `source.Remote` takes; tried in this order. host: the name in the inventory,
+    "" to go by the host name. inventory: a path in the state repo or on this machine, "" for a
+    host that stands alone. max_age: how old the last word of a remote may be, 0 for any age.
+    drift, prune: a word for `default`, for tags (`drift`) or types (`prune`).
+    prune_max, prune_percent: more than the larger of both is held back.
+    notify: where changes of a condition are sent.
+    """
+
+    remotes: tuple[dict[str, str], ...]
+    branch: str = "main"
+    host: str = ""
+    inventory: str = ""
+    trust: str = "none"
+    allowed_signers: str = "/etc/reconciler/allowed_signers"
+    max_age: float = 0.0
+    interval: float = 60.0
+    sweep: float = 1800.0
+    run_limit: float = 1800.0
+    drift: Policy = field(default_factory=dict)
+    prune: Policy = field(default_factory=dict)
+    prune_max: int = 5
+    prune_percent: int = 10
+    notify: tuple[dict[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Config:
+        """The inverse of `to_json`."""
+        values = dict(document)
+        for name in ("remotes", "notify"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def parse(document: object, file: str) -> Config:
+    """The settings that a YAML document holds. Raises ConfigError, which says where."""
+    place = Mark(file)
+
+    def wrong(message: str, key: str = "", hint: str = HELP) -> ConfigError:
+        at = getattr(document, "key_place", None)
+        return ConfigError(message, mark=at(key) if at and key else place, hint=hint)
+
+    if not isinstance(document, Mapping):
+        raise wrong("the agent's settings are a mapping", hint="at least: repo: URL")
+    import difflib
+
+    known = {one.name for one in fields(Config)} | {"repo"}
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            raise wrong(f"there is no setting '{key}'", key, f"did you mean '{near[0]}'?" if near else HELP)
+        if value is not None:
+            try:
+                values[key] = _fit(key, value)
+            except ValueError as error:
+                raise wrong(f"{key}: {error}", key) from None
+    if "repo" in values:
+        if "remotes" in values:
+            raise wrong("give 'repo' or 'remotes', not both", "repo")
+        values["remotes"] = ({"url": values.pop("repo")},)
+    if not values.get("remotes"):
+        raise wrong("which state repo is to be followed?", hint="add repo: URL")
+    return Config(**values)
+
+
+def _fit(key: str, value: Any) -> Any:
+    """A value as `Config` holds it. Raises ValueError with what was expected."""
+    if key == "remotes":
+        return tuple(_remote(one) for one in _list(value))
+    if key == "notify":
+        return tuple(_sink(one) for one in _list(value))
+    if key in ("interval", "sweep", "run_limit", "max_age"):
+        return duration(value, 0 if key == "max_age" else 5)
+    if key == "trust":
+        return _word(value, TRUST)
+    if key in ("drift", "prune"):
+        words = DRIFT if key == "drift" else PRUNE
+        if isinstance(value, Mapping):
+            return {str(name): _word(word, words) for name, word in value.items()}
+        return {"default": _word(value, words)}
+    if key in ("prune_max", "prune_percent"):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError("expected a number from 0 on")
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, found {value!r}")  # noqa: TRY004  # one kind of error
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _remote(value: Any) -> dict[str, str]:
+    value = {"url": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping) or "url" not in value:
+        raise ValueError("a remote is an address, or a mapping with `url`")
+    for key in value:
+        if key not in REMOTE:
+            raise ValueError(f"a remote has no '{key}'; it has {', '.join(REMOTE)}")
+    return {str(key): str(text) for key, text in value.items()}
+
+
+def _sink(value: Any) -> dict[str, Any]:
+    kinds = {"apprise": str, "webhook": str, "command": list}
+    found = [kind for kind in kinds if isinstance(value, Mapping) and kind in value]
+    if len(found) != 1 or not isinstance(value[found[0]], kinds[found[0]]):
+        raise ValueError("a notification goes to one of apprise: URL, webhook: URL, command: [WORDS]")
+    extra = set(value) - {found[0], "secret_file"}
+    if extra:
+        raise ValueError(f"a notification has no '{min(extra)}'")
+    return {str(key): [str(w) for w in one] if isinstance(one, list) else str(one) for key, one in value.items()}
+
+
+def _word(value: Any, words: tuple[str, ...]) -> str:
+    if value not in words:
+        raise ValueError(f"{value!r} is none of {', '.join(words)}")
+    return str(value)
+
+
+def duration(value: object, least: float = 0) -> float:
+    """`90`, `90s`, `5m`, `2h`, `1d` in seconds. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value))
+    if found is None or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no time: write 90s, 5m, 2h or 1d")
+    seconds = float(found[1]) * UNITS[found[2]]
+    if seconds < least:
+        raise ValueError(f"{value!r} is less than {least:g} s")
+    return seconds
+
+
+def load(path: str) -> Config:
+    """The settings in a file. Raises ConfigError."""
+    from reconciler import yamldoc
+
+    try:
+        with open(path, "rb") as file:
+            content = file.read(1 << 20)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}", hint="reconciler agent install --repo URL"
+        ) from error
+    return parse(yamldoc.load(content, path), path)
+
+
+def main() -> int:
+    """Print the settings as JSON; 3 and words on stderr if they cannot be used."""
+    try:
+        print(json.dumps(load(sys.argv[1]).to_json()))  # noqa: T201  # for the supervisor
+    except ReconcilerError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Put the agent on this machine, or take it away; both can be repeated, and leave no half."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import reconciler
+from reconciler import yamldoc
+from reconciler.agent.config import Config, parse
+from reconciler.agent.places import UNIT, USER, Places, write
+from reconciler.agent.units import PROVIDER, PROVIDER_SOCKET, TIMER, units
+from reconciler.errors import ConfigError, ReconcilerError, UsageError
+
+SYSTEMD = "/etc/systemd/system"
+HEAD = "# What the agent of reconciler follows on this host; `reconciler agent install` wrote it.\n"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What `agent install` was asked for. settings: of agent.yml; None: leave it as it is.
+
+    Files are copied: allowed_signers, deploy_key, known_hosts; "" for none.
+    """
+
+    settings: Mapping[str, Any] | None
+    timer: bool = False
+    allowed_signers: str = ""
+    deploy_key: str = ""
+    known_hosts: str = ""
+    start: bool = True
+
+
+@dataclass
+class Installer:
+    """Does it, and says each step that changed something. say: takes a line."""
+
+    say: Callable[[str], None]
+    changed: bool = False
+    places: Places = field(default_factory=Places)
+
+    def install(self, wish: Wish) -> bool:
+        """Whether anything was changed. Raises ReconcilerError."""
+        self._check()
+        config = self._config(wish)
+        self._user()
+        self._directory("/etc/reconciler", 0o755)
+        self._directory(self.places.trust, 0o700)
+        self._directory(self.places.mirrors, 0o700, USER)
+        self._copy(wish.allowed_signers, "/etc/reconciler/allowed_signers", 0o644)
+        self._copy(wish.deploy_key, self.places.deploy_key, 0o600)
+        self._copy(wish.known_hosts, "/etc/reconciler/known_hosts", 0o644)
+        self._trust()
+        if wish.settings is not None:
+            text = HEAD + yamldoc.dump(dict(wish.settings), sort_keys=False)
+            self._put(self.places.config, text.encode(), 0o600)
+        self._units(wish, config)
+        return self.changed
+
+    def uninstall(self, *, purge: bool) -> bool:
+        """Stop and remove the agent; what it manages stays as it is. purge: its memory too."""
+        self._check()
+        for unit in (TIMER, UNIT, PROVIDER_SOCKET):
+            if os.path.exists(os.path.join(SYSTEMD, unit)):
+                _systemctl("disable", "--now", unit)
+        for name in (TIMER, UNIT, PROVIDER_SOCKET, PROVIDER):
+            self._remove(os.path.join(SYSTEMD, name))
+        _systemctl("daemon-reload")
+        if purge:
+            for path in (self.places.mirrors, self.places.trust, "/etc/reconciler", "/run/reconciler"):
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+                    self._said(f"removed {path}")
+            if _user() is not None:
+                _run(["userdel", USER])
+                self._said(f"removed the user {USER}")
+        return self.changed
+
+    # -- steps ---------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if os.geteuid() != 0:
+            raise UsageError("installing the agent takes root", hint="sudo reconciler agent ...")
+        if not os.path.isdir("/run/systemd/system"):
+            raise UsageError(
+                "this machine does not run systemd", hint="run `reconciler agent once` from cron"
+            )
+        for path in (sys.prefix, os.path.dirname(reconciler.__file__)):
+            _check_owner(path)
+
+    def _config(self, wish: Wish) -> Config:
+        if wish.settings is not None:
+            return parse(dict(wish.settings), "the options")
+        from reconciler.agent.config import load
+
+        return load(self.places.config)
+
+    def _user(self) -> None:
+        if _user() is None:
+            _run([
+                "useradd", "--system", "--user-group", "--no-create-home", "--shell",
+                "/usr/sbin/nologin", "--home-dir", self.places.mirrors, USER,
+            ])  # fmt: skip
+            self._said(f"made the user {USER}")
+
+    def _directory(self, path: str, mode: int, owner: str = "root") -> None:
+        found = pwd.getpwnam(owner)
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o755)
+            self._said(f"made {path}")
+        os.chown(path, found.pw_uid, found.pw_gid)
+        os.chmod(path, mode)
+
+    def _copy(self, source: str, target: str, mode: int) -> None:
+        if not source:
+            return
+        try:
+            with open(source, "rb") as file:
+                content = file.read(1 << 20)
+        except OSError as error:
+            raise ConfigError(f"cannot read {source}: {error.strerror}") from error
+        self._put(target, content, mode)
+
+    def _trust(self) -> None:
+        from reconciler.source.mark import NAMES, Marks
+
+        if not any(os.path.lexists(os.path.join(self.places.trust, name)) for name in NAMES):
+            if os.path.exists(self.places.state):
+                return  # it is lost, not new: a person must say what was trusted
+            Marks(self.places.trust).enrol()
+            self._said("nothing is trusted yet: the first commit that is offered will be the first")
+
+    def _units(self, wish: Wish, config: Config) -> None:
+        deploy_key = os.path.exists(self.places.deploy_key)
+        wanted = units(timer=wish.timer, interval=config.interval, deploy_key=deploy_key)
+        before = self.changed
+        for name, text in wanted.items():
+            self._put(os.path.join(SYSTEMD, name), text.encode(), 0o644)
+        if not wish.timer:
+            if os.path.exists(os.path.join(SYSTEMD, TIMER)):
+                _systemctl("disable", "--now", TIMER)
+            self._remove(os.path.join(SYSTEMD, TIMER))
+        _systemctl("daemon-reload")
+        if not wish.start:
+            return
+        _systemctl("enable", "--now", PROVIDER_SOCKET)
+        main = TIMER if wish.timer else UNIT
+        if wish.timer:
+            _run(["systemctl", "disable", UNIT], check=False)
+        _systemctl("enable", main)
+        running = _run(["systemctl", "is-active", "--quiet", main], check=False) == 0
+        if not running or self.changed or before:
+            _systemctl("restart", main)
+            self._said(f"started {main}")
+
+    # -- how -----------------------------------------------------------------------------
+
+    def _put(self, path: str, content: bytes, mode: int) -> None:
+        try:
+            with open(path, "rb") as file:
+                same = file.read() == content and stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+        except OSError:
+            same = False
+        if not same:
+            write(path, content, mode)
+            self._said(f"wrote {path}")
+
+    def _remove(self, path: str) -> None:
+        if os.path.lexists(path):
+            os.unlink(path)
+            self._said(f"removed {path}")
+
+    def _said(self, text: str) -> None:
+        self.changed = True
+        self.say(text)
+
+
+def _check_owner(path: str) -> None:
+    """Refuse to run as root what somebody else can change. Raises UsageError."""
+    while True:
+        found = os.stat(path)
+        open_to_all = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if found.st_uid != 0 or open_to_all:
+            raise UsageError(
+                f"{path} can be changed by others than root, and the agent would run it as root",
+                hint="install reconciler in a place of root's: python3 -m venv /opt/reconciler",
+            )
+        if path == "/":
+            return
+        path = os.path.dirname(path)
+
+
+def _user() -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(USER)
+    except KeyError:
+        return None
+
+
+def _systemctl(*words: str) -> None:
+    _run(["systemctl", "--quiet", *words])
+
+
+def _run(argv: Sequence[str], *, check: bool = True) -> int:
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
+    if check and done.returncode:
+        raise ReconcilerError(f"{' '.join(argv)} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.returncode

@@ -1,0 +1,207 @@
+"""Ways to the two other processes of a run: the provider, and the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader
+from typing import Any, BinaryIO, Self, cast
+
+from reconciler.agent.places import USER, Places
+from reconciler.engine.wire import Message, Wire, error_from_json
+from reconciler.errors import ProtocolError, ReconcilerError, SourceError, TransportError
+
+#: Seconds that the provider may be silent: fetching has its own, shorter limits.
+PATIENCE = 900.0
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "LANG": "C.UTF-8",
+}
+
+
+def python(module: str, *args: str) -> list[str]:
+    """The argv that runs a module of ours, isolated, unless a checkout is what runs."""
+    isolated = [] if "PYTHONPATH" in os.environ else ["-I"]
+    return [sys.executable, *isolated, "-B", "-m", module, *args]
+
+
+class Provider:
+    """A conversation with the part without privileges. Raises ReconcilerError where it failed."""
+
+    def __init__(self, wire: Wire, close: contextlib.ExitStack) -> None:
+        self._wire = wire
+        self._close = close
+
+    @classmethod
+    def start(cls, places: Places) -> Self:
+        """By systemd's socket where there is one, else a child that gives up root's rights."""
+        with contextlib.ExitStack() as stack:
+            if os.path.exists(places.socket):
+                link = stack.enter_context(socket.socket(socket.AF_UNIX))
+                link.settimeout(PATIENCE)
+                try:
+                    link.connect(places.socket)
+                except OSError as error:
+                    raise SourceError(
+                        f"cannot reach the provider at {places.socket}: {error.strerror}",
+                        hint="systemctl status reconciler-provider.socket",
+                    ) from error
+                incoming = stack.enter_context(link.makefile("rb"))
+                outgoing = stack.enter_context(link.makefile("wb"))
+            else:
+                process = stack.enter_context(_child(places))
+                incoming, outgoing = process.stdout, process.stdin
+            wire = Wire(cast("BufferedReader", incoming), cast("BinaryIO", outgoing))
+            return cls(wire, stack.pop_all())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._close.close()
+
+    def fetch(
+        self, config: Mapping[str, Any], mark: Mapping[str, Any], known: Sequence[str]
+    ) -> dict[str, Any]:
+        """What the remotes offer, fetched; judged if it is not `known`."""
+        return self._ask({"op": "fetch", "config": config, "mark": mark, "known": list(known)}, "fetched")
+
+    def look(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What the remotes offer, fetched and not judged: for a poll that mostly brings nothing."""
+        return self._ask({"op": "fetch", "config": config, "look": True}, "fetched")
+
+    def compile(
+        self, config: Mapping[str, Any], commit: str, facts: Mapping[str, object]
+    ) -> tuple[str, dict[str, Any]]:
+        """The host's name and its catalog, as JSON would have it."""
+        request = {"op": "compile", "config": config, "commit": commit, "facts": facts}
+        compiled = self._ask(request, "compiled")
+        return str(compiled.get("host")), self._receive()
+
+    def content(self, sha256: str) -> Iterator[bytes]:
+        """The bytes of a content, of what was compiled last."""
+        with self._talking():
+            yield from self._wire.ask_content(sha256, 0)
+
+    def secrets(self) -> dict[str, str]:
+        """The values behind the handles of what was compiled last."""
+        found = self._ask({"op": "secrets"}, "secrets")
+        return {str(name): str(value) for name, value in found.items()}
+
+    def _ask(self, request: Mapping[str, object], name: str) -> dict[str, Any]:
+        with self._talking():
+            self._wire.send(request)
+        answer = self._receive()
+        if "error" in answer:
+            raise error_from_json(answer["error"])
+        found = answer.get(name)
+        if not isinstance(found, dict):
+            raise ProtocolError(f"the provider answered without {name}")
+        return found
+
+    def _receive(self) -> Message:
+        with self._talking():
+            return self._wire.receive()
+
+    @contextlib.contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise SourceError(f"fetching or compiling did not end within {PATIENCE:.0f} s") from error
+        except (EOFError, OSError) as error:
+            raise SourceError(
+                "the part that fetches and compiles has ended before it had answered",
+                hint="journalctl -u 'reconciler-provider@*' tells why",
+            ) from error
+
+
+@contextlib.contextmanager
+def _child(places: Places) -> Iterator[subprocess.Popen[bytes]]:
+    """The provider as a child: root's becomes the user `reconciler`, anybody else's stays."""
+    who: dict[str, Any] = {}
+    if os.geteuid() == 0 and places.root == "/":
+        try:
+            found = pwd.getpwnam(USER)
+        except KeyError:
+            raise SourceError(
+                f"there is no user {USER}, as whom the state repo is fetched",
+                hint="reconciler agent install makes it",
+            ) from None
+        who = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+    process = subprocess.Popen(
+        python("reconciler.agent.provider", places.mirrors),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        env={**ENVIRONMENT, **_checkout()},
+        start_new_session=True,
+        umask=0o077,
+        **who,
+    )
+    try:
+        yield process
+    finally:
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _checkout() -> dict[str, str]:
+    """For a checkout that is not installed, the way to it."""
+    path = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": path} if path else {}
+
+
+class TransientUnit:
+    """An engine in a systemd unit of its own: whoever stops the agent does not stop dpkg."""
+
+    def __init__(self, argv: Sequence[str], unit: str) -> None:
+        run = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--unit={unit}"]
+        run += ["--property=KillMode=mixed", "--property=TimeoutStopSec=20min"]
+        run += [f"--description=a run of reconciler ({unit})", "--", *argv]
+        try:
+            self._process = subprocess.Popen(
+                run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+        except OSError as error:
+            raise TransportError(f"cannot start the engine: {error}") from error
+        self.incoming = cast("BufferedReader", self._process.stdout)
+        self.outgoing = cast("BinaryIO", self._process.stdin)
+
+    def stop(self) -> None:
+        """Tell the engine, in its own words, to stop at the next boundary."""
+        with contextlib.suppress(OSError):
+            Wire(self.incoming, self.outgoing).send({"op": "stop"})
+
+    def gone(self) -> ReconcilerError:
+        """Why the engine has hung up."""
+        return TransportError(
+            "the engine ended before it had answered", hint="journalctl -u 'reconciler-run-*'"
+        )
+
+    def close(self, patience: float) -> None:
+        """Hang up; the engine ends at its next boundary, whether or not we wait for that."""
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+
+    def kill(self) -> None:
+        """Hang up."""
+        for stream in (self.outgoing, self.incoming):
+            with contextlib.suppress(OSError):
+                stream.close()

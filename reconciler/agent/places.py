@@ -1,0 +1,106 @@
+"""Where the agent keeps things. `root` is another directory than / in tests only."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+#: The user that fetches, verifies and compiles.
+USER = "reconciler"
+UNIT = "reconciler-agent.service"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files of one agent."""
+
+    root: str = "/"
+
+    def at(self, path: str) -> str:
+        """A path below the root."""
+        return os.path.join(self.root, path)
+
+    @property
+    def config(self) -> str:
+        return self.at("etc/reconciler/agent.yml")
+
+    @property
+    def deploy_key(self) -> str:
+        return self.at("etc/reconciler/deploy_key")
+
+    @property
+    def state(self) -> str:
+        return self.at("var/lib/reconciler/agent.json")
+
+    @property
+    def catalog(self) -> str:
+        """The catalog that healing goes by."""
+        return self.at("var/lib/reconciler/applied.json")
+
+    @property
+    def suspension(self) -> str:
+        return self.at("var/lib/reconciler/suspension.json")
+
+    @property
+    def trust(self) -> str:
+        """Where the last trusted commit is remembered, twice."""
+        return self.at("var/lib/reconciler")
+
+    @property
+    def mirrors(self) -> str:
+        """Belongs to the user that fetches."""
+        return self.at("var/lib/reconciler-fetch")
+
+    @property
+    def status(self) -> str:
+        return self.at("run/reconciler/status.json")
+
+    @property
+    def metrics(self) -> str:
+        return self.at("run/reconciler/metrics.prom")
+
+    @property
+    def watches(self) -> str:
+        """What the last run says must be watched."""
+        return self.at("run/reconciler/watch.json")
+
+    @property
+    def socket(self) -> str:
+        """Where systemd starts the provider; not there without its units."""
+        return self.at("run/reconciler/provider.sock")
+
+
+def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Put a file in place, whole or not at all. Raises OSError."""
+    os.makedirs(os.path.dirname(path), mode=0o755 if mode & 0o044 else 0o700, exist_ok=True)
+    temp = f"{path}.{os.getpid()}.new"
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(fd)
+        os.rename(temp, path)
+    except BaseException:
+        os.unlink(temp)
+        raise
+    if durable:
+        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """The object in a file; None if there is none that is whole."""
+    try:
+        with open(path, "rb") as file:
+            document = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,188 @@
+"""The part without privileges: fetches, verifies and compiles, as the user `reconciler`.
+
+Started for one conversation, on stdin and stdout, which systemd may have made of a socket:
+frames of `engine.wire`, one answer for each request, in their order.
+
+    {"op": "fetch", "config", "mark", "known", "look"}   -> {"fetched": {...}}
+    {"op": "compile", "config", "commit", "facts"}       -> {"compiled": {...}}, the catalog
+    {"ask": "content", "sha256": ...}                    -> content, of what was compiled last
+    {"op": "secrets"}                                    -> {"secrets": {...}}
+
+or {"error": {...}}. What needs YAML or Jinja2 is imported by the requests that need it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from reconciler.agent.config import Config
+from reconciler.catalog import dumps
+from reconciler.engine.wire import PIECE, Wire, error_to_json
+from reconciler.errors import ConfigError, ReconcilerError, TrustError, UsageError
+
+if TYPE_CHECKING:
+    from reconciler.compile import Compiled
+    from reconciler.source.fetch import Fetched
+    from reconciler.source.mirror import Mirror
+    from reconciler.source.remote import Remote
+
+#: Facts by which an inventory may know this machine.
+NAMES = ("nodename", "fqdn", "hostname")
+
+
+def main() -> int:
+    """Serve one conversation; 0, whatever came of it."""
+    incoming = os.fdopen(os.dup(0), "rb", buffering=PIECE)
+    outgoing = os.fdopen(os.dup(1), "wb", buffering=PIECE)
+    os.dup2(2, 1)
+    wire = Wire(incoming, outgoing)
+    provider = Provider(wire, sys.argv[1])
+    while True:
+        try:
+            request = wire.receive()
+            provider.answer(request)
+        except (EOFError, BrokenPipeError):
+            wire.abandon()
+            return 0
+        except ReconcilerError as error:
+            wire.send({"error": error_to_json(error)})
+        except Exception as error:  # noqa: BLE001  # said as what it is, and the next request may do
+            said = f"{type(error).__name__}: {error}"
+            wire.send({"error": error_to_json(ReconcilerError(f"fetching or compiling failed: {said}", hint="this is a bug in reconciler"))})
+
+
+class Provider:
+    """Answers the requests of one conversation. directory: where the mirrors are."""
+
+    def __init__(self, wire: Wire, directory: str) -> None:
+        self._wire = wire
+        self._directory = directory
+        self._compiled: Compiled | None = None
+
+    def answer(self, request: Mapping[str, Any]) -> None:
+        """Answer one. Raises ReconcilerError."""
+        operation = request.get("op")
+        if operation == "fetch":
+            known = [str(one) for one in request.get("known", [])]
+            self._fetch(Config.from_json(request["config"]), request.get("mark") or {}, known, bool(request.get("look")))
+        elif operation == "compile":
+            self._compile(Config.from_json(request["config"]), request["commit"], request["facts"])
+        elif request.get("ask") == "content":
+            self._wire.send_content([self._content(str(request["sha256"]))])
+        elif operation == "secrets":
+            compiled = self._compiled
+            self._wire.send({"secrets": dict(compiled.secrets) if compiled else {}})
+        else:
+            raise ConfigError(f"unknown request {operation!r}")
+
+    def _mirror(self, config: Config) -> Mirror:
+        from reconciler.source.mirror import Mirror, mirror_path
+
+        return Mirror(mirror_path(self._directory, config.remotes[0]["url"], config.branch))
+
+    def _fetch(
+        self, config: Config, mark: Mapping[str, Any], known: list[str], look: bool
+    ) -> None:
+        """known: commits that were judged before. look: nothing is to be judged."""
+        from reconciler.source.fetch import fetch
+
+        mirror = self._mirror(config)
+        got = fetch(mirror, [_remote(one) for one in config.remotes], config.branch)
+        answer: dict[str, Any] = {
+            "commit": got.commit,
+            "remote": got.remote,
+            "received_at": got.received_at.timestamp(),
+            "rebuilt": got.rebuilt,
+            "tried": {one.remote: one.error.message for one in got.tried if one.error},
+        }
+        if got.commit not in known and not look:
+            answer["subject"] = _subject(mirror, got.commit)
+            # Said even if it is refused: a person wants to know what was offered.
+            try:
+                answer["mark"] = _judge(config, mirror, got, mark)
+                mirror.point("trusted", got.commit)
+            except TrustError as error:
+                answer["refused"] = error_to_json(error)
+        self._wire.send({"fetched": answer})
+
+    def _compile(self, config: Config, commit: str, facts: dict[str, Any]) -> None:
+        from reconciler.compile import Project
+        from reconciler.inventory import Inventory, Places
+        from reconciler.source import GitTree
+
+        tree = GitTree(self._mirror(config).path, commit)
+        names = [config.host] if config.host else list(dict.fromkeys(str(facts[k]) for k in NAMES))
+        if config.inventory:
+            inventory = Inventory.load([config.inventory], Places(tree), tree)
+            known = set(inventory.hosts())
+            host = next((name for name in names if name in known), "")
+            if not host:
+                raise UsageError(
+                    f"the inventory {config.inventory} has no host {' or '.join(names)}",
+                    hint="set `host:` in agent.yml to the name of this machine in the inventory",
+                )
+        else:
+            host = names[0]
+            inventory = Inventory.localhost(host, tree)
+        self._compiled = Project(tree, inventory).compile(host, facts)
+        self._wire.send({"compiled": {"host": host}})
+        self._wire.send_json(dumps(self._compiled.catalog.to_json()))
+
+    def _content(self, sha256: str) -> bytes:
+        contents = self._compiled.contents if self._compiled else {}
+        if sha256 not in contents:
+            raise ConfigError(f"no content has the digest {sha256[:12]}")
+        return contents[sha256]
+
+
+def _remote(settings: Mapping[str, str]) -> Remote:
+    """A remote; its key is where systemd put it, if it did."""
+    from reconciler.source.remote import Remote
+
+    remote = Remote(**settings)
+    credential = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), "deploy_key")
+    if remote.deploy_key and os.path.isabs(credential) and os.path.exists(credential):
+        remote = replace(remote, deploy_key=_own_copy(credential))
+    return remote
+
+
+def _own_copy(credential: str) -> str:
+    """A copy that only we can read, in a directory that is private to this process's unit:
+    systemd lets us read the original by an access list, which ssh takes for an open file."""
+    import atexit
+    import tempfile
+
+    fd, path = tempfile.mkstemp(prefix="deploy_key-")
+    atexit.register(os.unlink, path)
+    with open(credential, "rb") as file, open(fd, "wb") as copy:
+        copy.write(file.read(1 << 20))
+    return path
+
+
+def _judge(
+    config: Config, mirror: Mirror, got: Fetched, mark: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The mark that a commit makes, if it may be used. Raises TrustError, SourceError."""
+    from reconciler.source.mark import Mark, Reset
+    from reconciler.source.signature import Keys
+    from reconciler.source.trust import Policy, judge
+
+    before = dict(mark)
+    before["signers"] = tuple(before.get("signers", ()))
+    before["resets"] = tuple(Reset(**one) for one in before.get("resets", ()))
+    policy = Policy(mode=config.trust, keys=Keys(allowed_signers=config.allowed_signers))  # type: ignore[arg-type]  # checked by parse
+    return asdict(judge(mirror, got, Mark(**before), policy).mark)
+
+
+def _subject(mirror: Mirror, commit: str) -> dict[str, str]:
+    said = mirror.git.run("log", "-1", "--no-show-signature", "--format=%an%x00%aI%x00%s", commit, "--")
+    author, date, subject = said.decode("utf-8", "replace").strip("\n").split("\0", 2)
+    return {"author": author[:200], "date": date, "subject": subject[:200]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""When things happen: intervals with jitter, back-off, and the same for a thousand hosts at once.
+
+Nothing here reads a clock; times are of `time.monotonic`, so a clock that jumps moves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+
+#: Seconds: after boot until the first fetch, at most.
+SPLAY = 30.0
+#: The longest wait after failures.
+FETCH_CAP = 900.0
+APPLY_FIRST, APPLY_CAP = 5.0, 900.0
+HEAL_STEPS = (0.0, 2.0, 6.0, 18.0, 54.0, 162.0, 300.0)
+
+
+def share(identity: str, purpose: str = "") -> float:
+    """A number from 0 to 1 that is this host's own: the same at every start."""
+    digest = hashlib.sha256(f"{purpose}\n{identity}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass
+class Schedule:
+    """The times of one host's fetches and sweeps. identity: what its jitter depends on."""
+
+    identity: str
+    interval: float
+    sweep: float
+    chance: random.Random = field(default_factory=random.Random)
+    failures: int = 0
+    tries: int = 0
+
+    def first_fetch(self, now: float) -> float:
+        """After a start: spread, so that hosts that boot together do not fetch together."""
+        return now + share(self.identity, "splay") * min(SPLAY, self.interval)
+
+    def next_fetch(self, now: float) -> float:
+        """After one that worked: up to a fifth later by the host's own share, and 5 % by chance."""
+        self.failures = 0
+        wait = self.interval * (1 + 0.2 * share(self.identity, "fetch"))
+        return now + wait * self.chance.uniform(0.95, 1.05)
+
+    def after_failure(self, now: float) -> float:
+        """After one that failed: up to twice as long each time, wholly by chance above the interval."""
+        self.failures += 1
+        longest = min(FETCH_CAP, self.interval * 2.0 ** min(self.failures, 20))
+        longest = max(longest, self.interval)
+        return now + self.interval + self.chance.uniform(0, longest - self.interval)
+
+    def next_sweep(self, now: float) -> float:
+        """Half an hour or so, a tenth more or less."""
+        return now + self.sweep * self.chance.uniform(0.9, 1.1)
+
+    def retry(self, now: float) -> float:
+        """When a run that failed in part is tried again; a new commit is not waited for."""
+        wait = min(APPLY_CAP, APPLY_FIRST * 2.0 ** min(self.tries, 20))
+        self.tries += 1
+        return now + wait
+
+    def succeeded(self) -> None:
+        """A run went through: the next failure starts from the beginning."""
+        self.tries = 0

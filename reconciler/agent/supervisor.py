@@ -1,0 +1,455 @@
+"""The process that stays: timers, events, signals. Everything heavy is done by children.
+
+Nothing in here parses YAML, speaks Git or touches the machine. One run at a time; what asks for
+another one meanwhile sets a flag, so the queue is one deep and the newest commit wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.agent import journal
+from reconciler.agent.config import Config
+from reconciler.agent.fights import Fights
+from reconciler.agent.link import Provider, python
+from reconciler.agent.notices import Notices
+from reconciler.agent.places import Places, read_json
+from reconciler.agent.schedule import Schedule
+from reconciler.agent.state import State, Suspension, suspension
+from reconciler.agent.status import Live, compose, oneline, publish
+from reconciler.agent.watch import Watcher
+from reconciler.engine.wire import error_to_json
+from reconciler.errors import ReconcilerError
+
+#: Seconds of quiet after an event, and the longest wait for quiet.
+QUIET, QUIET_MAX = 0.03, 2.0
+#: The status file is never older than this, in seconds.
+FRESH = 60.0
+#: Seconds that a run has to end after it was told to.
+GRACE = 60.0
+NEVER = float("inf")
+
+
+@dataclass
+class Running:
+    """A worker at work."""
+
+    process: subprocess.Popen[bytes]
+    kind: str
+    ids: tuple[str, ...]
+    since: float
+    output: bytearray = field(default_factory=bytearray)
+    told: float = NEVER
+
+
+class Supervisor:
+    """One agent. Times are of `time.monotonic`, unless they are shown to people."""
+
+    def __init__(self, places: Places, config: Config) -> None:
+        self._places = places
+        self._config = config
+        self._state = State.load(places)
+        self._live = Live(pid=os.getpid())
+        self._schedule = Schedule(_identity(), config.interval, config.sweep)
+        self._fights = Fights()
+        self._notices = Notices()
+        self._running: Running | None = None
+        self._poll: threading.Thread | None = None
+        self._polled: list[dict[str, Any] | ReconcilerError] = []
+        self._poll_since = 0.0
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_w, False)
+        os.set_blocking(self._wake_r, False)
+        self._watcher = Watcher(self.wake)
+        self._signals: list[int] = []
+        self._stopping = False
+        now = time.monotonic()
+        self._want: set[str] = {"boot"} if self._state.applied else set()
+        self._fetch_at = self._schedule.first_fetch(now) if self._state.applied else now
+        self._sweep_at = self._schedule.next_sweep(now)
+        self._retry_at = NEVER
+        self._heal_at = NEVER
+        self._first_event_at = 0.0
+        self._touched: set[str] = set()
+        self._publish_at = now
+        self._fed_at = 0.0
+        self._held: Suspension | None = suspension(places)
+
+    # -- the loop ------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Until it is told to stop. Raises nothing that is expected."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        self._set_watches()
+        journal.notify("READY=1")
+        journal.log("info", f"following {self._config.remotes[0]['url']}, branch {self._config.branch}")
+        while not (self._stopping and self._running is None):
+            self._wait()
+            self._heed_signals()
+            self._take_poll()
+            self._take_output()
+            self._heed_suspension()
+            if not self._stopping:
+                self._start_what_is_due()
+            self._show()
+            self._feed()
+        journal.notify("STOPPING=1")
+        self._enter("stopping")
+        self._publish()
+        self._watcher.close()
+        return 0
+
+    def wake(self) -> None:
+        """End the wait; may be called from any thread."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake_w, b"!")
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        due = [self._publish_at, self._fed_at + (journal.watchdog() or FRESH)]
+        if self._running is None and not self._stopping:
+            due += [self._fetch_at if self._poll is None else NEVER, self._sweep_at, self._retry_at, self._heal_at]
+            due.append(now if self._want else NEVER)
+        elif self._running is not None:
+            due.append(self._running.since + self._config.run_limit)
+            due.append(self._running.told + GRACE)
+        reading = [self._wake_r]
+        if self._running is not None and self._running.process.stdout is not None:
+            reading.append(self._running.process.stdout.fileno())
+        ready, _, _ = select.select(reading, [], [], max(0.0, min(min(due) - now, FRESH)))
+        if self._wake_r in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_r, 4096)
+            now = time.monotonic()
+            if self._heal_at == NEVER:
+                self._first_event_at = now
+            self._heal_at = min(now + QUIET, self._first_event_at + QUIET_MAX)
+
+    def _on_signal(self, number: int, _: object) -> None:
+        self._signals.append(number)
+
+    def _heed_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+            elif number == signal.SIGHUP:
+                self._reload()
+            elif number == signal.SIGUSR1:
+                self._want.add("sync")
+            elif number == signal.SIGUSR2:
+                self._want.add("sweep")
+
+    def _stop(self) -> None:
+        if self._running is not None and (self._stopping or self._running.told == NEVER):
+            self._tell_to_stop(self._running)
+        self._stopping = True
+        self._enter("stopping")
+
+    def _reload(self) -> None:
+        try:
+            self._config = load(self._places)
+        except ReconcilerError as error:
+            journal.log("err", f"the settings stay as they were: {error}")
+            return
+        self._schedule.interval, self._schedule.sweep = self._config.interval, self._config.sweep
+        self._fetch_at = min(self._fetch_at, time.monotonic() + self._config.interval)
+        self._publish_at = 0.0
+        journal.log("info", "settings read again")
+
+    def _heed_suspension(self) -> None:
+        held = suspension(self._places)
+        if held == self._held:
+            return
+        if held is None:
+            journal.log("notice", "the suspension has ended")
+            self._want.add("sweep")
+        else:
+            journal.log("notice", f"suspended by {held.by}: {held.reason}")
+        self._held = held
+        self._publish_at = 0.0
+
+    # -- polling -------------------------------------------------------------------------
+
+    def _start_poll(self) -> None:
+        self._poll_since = time.monotonic()
+        self._fetch_at = NEVER
+        self._poll = threading.Thread(target=self._do_poll, daemon=True)
+        self._poll.start()
+
+    def _do_poll(self) -> None:
+        try:
+            with Provider.start(self._places) as provider:
+                self._polled.append(provider.look(self._config.to_json()))
+        except ReconcilerError as error:
+            self._polled.append(error)
+        except OSError as error:
+            self._polled.append(ReconcilerError(f"the poll failed: {error}"))
+        self.wake()
+
+    def _take_poll(self) -> None:
+        if not self._polled:
+            return
+        answer = self._polled.pop(0)
+        self._poll = None
+        now, clock = time.time(), time.monotonic()
+        state = self._state
+        state.source["last_attempt"] = now
+        state.count("fetch_total")
+        if isinstance(answer, ReconcilerError):
+            state.count("fetch_failures_total")
+            if "fetch" not in state.problems:
+                journal.log("err", f"fetch: {answer}")
+            state.problem("fetch", {**error_to_json(answer), "text": str(answer)}, now)
+            self._fetch_at = self._schedule.after_failure(clock)
+        else:
+            if state.problems.pop("fetch", None):
+                journal.log("info", "fetching works again")
+            commit = answer["commit"]
+            state.source.update(last_success=now, remote=answer["remote"], head=commit)
+            self._fetch_at = self._schedule.next_fetch(clock)
+            if commit not in (state.trusted, state.source.get("refused")):
+                self._want.add("sync")
+            elif commit == state.trusted:
+                # The word of a remote is remembered where trust is, for the alarm of `max_age`.
+                with contextlib.suppress(OSError):
+                    os.utime(os.path.join(self._places.trust, "contact"), (now, now))
+        self._publish_at = 0.0
+        self._tell_people()
+
+    # -- runs ----------------------------------------------------------------------------
+
+    def _start_what_is_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._fetch_at and self._poll is None:
+            self._start_poll()
+        if self._running is not None:
+            self._heed_limits(self._running, now)
+            return
+        if now >= self._sweep_at:
+            self._want.add("sweep")
+        if now >= self._retry_at:
+            self._want.add("retry")
+        if now >= self._heal_at:
+            self._take_events(now)
+        for kind in ("sync", "boot", "retry", "sweep"):
+            if kind in self._want:
+                # One whole run does what any of them would do.
+                fetch = "sync" in self._want
+                self._want.clear()
+                self._start(kind, fetch=fetch)
+                return
+        due = sorted(one for one in self._touched if self._fights.due(one, now) <= now)
+        if due:
+            self._touched -= set(due)
+            self._start("heal", ids=due)
+        elif self._touched:
+            self._heal_at = min(self._heal_at, *(self._fights.due(one, now) for one in self._touched))
+
+    def _take_events(self, now: float) -> None:
+        self._heal_at = NEVER
+        ids, lost = self._watcher.take()
+        self._touched |= ids
+        if lost:
+            self._live.overflows = self._watcher.overflows
+            self._want.add("sweep")
+
+    def _start(self, kind: str, *, fetch: bool = False, ids: list[str] | None = None) -> None:
+        now = time.monotonic()
+        job = {
+            "kind": "sync" if kind == "retry" else kind,
+            "fetch": fetch,
+            "ids": ids or [],
+            "root": self._places.root,
+            "config": self._config.to_json(),
+            "state": self._state.to_json(),
+        }
+        process = subprocess.Popen(
+            python("reconciler.agent.worker"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdin and process.stdout  # noqa: S101  # asked for above
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(job).encode())
+            process.stdin.close()
+        os.set_blocking(process.stdout.fileno(), False)
+        self._running = Running(process, kind, tuple(ids or ()), now)
+        if kind != "heal":
+            self._sweep_at = self._schedule.next_sweep(now)
+            self._retry_at = NEVER
+            self._touched.clear()
+            self._heal_at = NEVER
+        self._enter({"heal": "healing", "sweep": "sweeping", "boot": "recovering"}.get(kind, "applying"))
+
+    def _heed_limits(self, running: Running, now: float) -> None:
+        if now >= running.since + self._config.run_limit and running.told == NEVER:
+            journal.log("err", f"the run took longer than {self._config.run_limit:.0f} s and is told to stop")
+            self._tell_to_stop(running)
+        elif now >= running.told + GRACE:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.process.pid, signal.SIGKILL)
+
+    def _tell_to_stop(self, running: Running) -> None:
+        running.told = min(running.told, time.monotonic())
+        running.process.terminate()
+
+    def _take_output(self) -> None:
+        running = self._running
+        if running is None or running.process.stdout is None:
+            return
+        if self._stopping:
+            self._heed_limits(running, time.monotonic())
+        while True:
+            try:
+                piece = os.read(running.process.stdout.fileno(), 1 << 16)
+            except BlockingIOError:
+                return
+            if not piece:
+                break
+            running.output += piece
+        running.process.stdout.close()
+        running.process.wait()
+        self._running = None
+        self._finish(running)
+
+    def _finish(self, running: Running) -> None:
+        now = time.monotonic()
+        try:
+            outcome = json.loads(running.output)
+            state = State.from_json(outcome["state"])
+        except (ValueError, KeyError, TypeError):
+            code = running.process.returncode
+            error = {"message": f"the run ended with code {code} and without a word"}
+            self._state.problem("run", error, time.time())
+            journal.log("err", str(error["message"]))
+            self._retry_at = self._schedule.retry(now)
+            self._enter("degraded")
+            return
+        polled = self._state.source
+        if polled.get("last_success", 0) > state.source.get("last_success", 0):
+            state.source.update(polled)
+        self._state = state
+        for message in outcome["messages"]:
+            journal.log(message.pop("priority"), message.pop("message"), commit=state.applied, **message)
+        for id_ in self._fights.corrected(outcome["corrected"], now):
+            journal.log("err", f"{id_} was corrected again and again: somebody else keeps changing it", resource=id_)
+        unfinished = outcome["failed"] or bool(state.trusted and state.trusted != state.applied)
+        if unfinished and running.kind != "heal":
+            self._retry_at = self._schedule.retry(now)
+        elif not unfinished:
+            self._schedule.succeeded()
+            self._retry_at = NEVER
+        if running.kind == "sync":
+            self._fetch_at = min(self._fetch_at, self._schedule.next_fetch(now))
+        self._set_watches()
+        self._enter("degraded" if unfinished else "idle")
+        self._tell_people()
+
+    def _set_watches(self) -> None:
+        self._watcher.set(read_json(self._places.watches) or {})
+        self._live.watched = self._watcher.count
+
+    # -- what is shown -------------------------------------------------------------------
+
+    def _enter(self, state: str) -> None:
+        if self._live.state != state:
+            self._live.state, self._live.state_since = state, time.time()
+        self._publish_at = 0.0
+
+    def _show(self) -> None:
+        if self._live.state == "starting" and self._running is None:
+            self._enter("idle")
+        if time.monotonic() >= self._publish_at:
+            self._publish()
+
+    def _publish(self) -> None:
+        now, clock = time.time(), time.monotonic()
+        live = self._live
+        live.contended = self._fights.contended(clock)
+        live.next_fetch = now + self._fetch_at - clock if self._fetch_at != NEVER else 0.0
+        live.next_sweep = now + self._sweep_at - clock
+        document = compose(self._state, live, self._held, max_age=self._config.max_age, now=now)
+        publish(self._places, document, self._state.totals)
+        journal.notify(f"STATUS={oneline(document)}")
+        self._publish_at = clock + FRESH
+
+    def _tell_people(self) -> None:
+        """Notices of conditions that changed, sent by a child that nobody waits for."""
+        now = time.time()
+        document = compose(self._state, self._live, self._held, max_age=self._config.max_age, now=now)
+        due = self._notices.due(document["conditions"], time.monotonic())
+        if not due or not self._config.notify:
+            return
+        job = {"sinks": list(self._config.notify), "notices": due, "host": socket.gethostname()}
+        threading.Thread(target=_send, args=(json.dumps(job).encode(),), daemon=True).start()
+
+    def _feed(self) -> None:
+        """Sign of life, only if the parts live: the watcher's thread, the poll, the run."""
+        now = time.monotonic()
+        every = journal.watchdog()
+        if every and now < self._fed_at + every:
+            return
+        polling = self._poll is not None and now - self._poll_since > 1200.0
+        overdue = self._running is not None and now - self._running.since > self._config.run_limit + 2 * GRACE
+        if self._watcher.alive and not polling and not overdue:
+            journal.notify("WATCHDOG=1")
+        self._fed_at = now
+
+
+def load(places: Places) -> Config:
+    """The settings, read by a child that has YAML. Raises ReconcilerError."""
+    done = subprocess.run(
+        python("reconciler.agent.config", places.config), check=False, capture_output=True, timeout=60
+    )
+    if done.returncode:
+        from reconciler.errors import ConfigError
+
+        raise ConfigError(done.stderr.decode("utf-8", "replace").strip()[:2000])
+    return Config.from_json(json.loads(done.stdout))
+
+
+def main(root: str = "/") -> int:
+    """Run the agent; 3 if its settings cannot be used."""
+    places = Places(root)
+    try:
+        config = load(places)
+    except ReconcilerError as error:
+        journal.log("err", str(error))
+        return error.exit_code
+    return Supervisor(places, config).run()
+
+
+def _send(job: bytes) -> None:
+    done = subprocess.run(
+        python("reconciler.agent.tell"), input=job, check=False, capture_output=True, timeout=300
+    )
+    if done.returncode:
+        journal.log("warning", done.stderr.decode("utf-8", "replace").strip()[:1000])
+
+
+def _identity() -> str:
+    """What makes this host different from all others."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))

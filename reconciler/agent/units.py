@@ -1,0 +1,174 @@
+"""The systemd units of the agent, as text. Their exposure scores are tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from reconciler.agent.places import UNIT, USER
+
+PROVIDER_SOCKET = "reconciler-provider.socket"
+PROVIDER = "reconciler-provider@.service"
+TIMER = "reconciler-agent.timer"
+
+AGENT = """\
+[Unit]
+Description=keep this host as its state repo says
+Documentation=man:reconciler(1)
+# Not network-online.target: healing needs no network.
+After=local-fs.target network.target {socket}
+Wants={socket}
+ConditionPathExists=/etc/reconciler/agent.yml
+StartLimitIntervalSec=0
+
+[Service]
+{how}
+KillMode=mixed
+TimeoutStopSec=90
+RuntimeDirectory=reconciler
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+StateDirectory=reconciler
+StateDirectoryMode=0700
+LimitNOFILE=65536
+OOMPolicy=continue
+Nice=5
+TasksMax=512
+{hardening}
+[Install]
+WantedBy=multi-user.target
+"""
+RESIDENT = """\
+Type=notify
+NotifyAccess=main
+ExecStart={python} -I -B -m reconciler.agent
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=always
+RestartSec=5
+WatchdogSec=120"""
+ONESHOT = """\
+Type=oneshot
+ExecStart={python} -I -B -m reconciler.agent.once
+# What one run could not do, the next one tries; the exit code says what it was.
+SuccessExitStatus=4 5 7
+TimeoutStartSec=60min"""
+#: No namespace of mounts: what a run mounts must reach the host. No NoNewPrivileges and no
+#: RestrictSUIDSGID: package scripts need both.
+AGENT_HARDENING = """\
+UMask=0077
+LimitCORE=0
+LockPersonality=yes
+RestrictRealtime=yes
+KeyringMode=private
+DevicePolicy=closed
+SystemCallArchitectures=native
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=~user cgroup
+SystemCallFilter=~@clock @cpu-emulation @debug @obsolete @raw-io @reboot @swap
+CapabilityBoundingSet=~CAP_SYS_RAWIO CAP_SYS_PTRACE CAP_SYS_TIME CAP_SYS_BOOT CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_SYS_MODULE CAP_BPF CAP_PERFMON CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_LEASE CAP_IPC_LOCK CAP_SYS_PACCT CAP_SYS_TTY_CONFIG CAP_SYSLOG CAP_LINUX_IMMUTABLE CAP_NET_BROADCAST CAP_NET_RAW CAP_NET_BIND_SERVICE
+"""
+SOCKET = """\
+[Unit]
+Description=where the agent of reconciler asks for what its state repo says
+
+[Socket]
+ListenStream=/run/reconciler/provider.sock
+SocketMode=0600
+DirectoryMode=0755
+Accept=yes
+MaxConnections=4
+
+[Install]
+WantedBy=sockets.target
+"""
+PROVIDER_UNIT = """\
+[Unit]
+Description=fetch, verify and compile the state repo of reconciler
+CollectMode=inactive-or-failed
+
+[Service]
+User={user}
+ExecStart={python} -I -B -m reconciler.agent.provider /var/lib/reconciler-fetch
+StandardInput=socket
+StandardError=journal
+RuntimeMaxSec=20min
+StateDirectory=reconciler-fetch
+StateDirectoryMode=0700
+{credentials}UMask=0077
+LimitCORE=0
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome={home}
+PrivateTmp=yes
+PrivateDevices=yes
+PrivateUsers=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectProc=invisible
+ProcSubset=pid
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+RemoveIPC=yes
+KeyringMode=private
+DevicePolicy=closed
+MemoryMax=1G
+TasksMax=64
+{binds}"""
+TIMER_UNIT = """\
+[Unit]
+Description=run the agent of reconciler now and then
+
+[Timer]
+OnBootSec=30s
+OnUnitInactiveSec={interval:.0f}s
+RandomizedDelaySec={spread:.0f}s
+FixedRandomDelay=yes
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def units(*, timer: bool, interval: float, deploy_key: bool) -> Mapping[str, str]:
+    """File name -> text, for a resident agent or for one that a timer starts."""
+    python = sys.executable
+    binds = hidden(sys.prefix, os.path.dirname(os.path.dirname(__file__)))
+    found = {
+        UNIT: AGENT.format(
+            socket=PROVIDER_SOCKET,
+            how=(ONESHOT if timer else RESIDENT).format(python=python),
+            hardening=AGENT_HARDENING,
+        ),
+        PROVIDER_SOCKET: SOCKET,
+        PROVIDER: PROVIDER_UNIT.format(
+            user=USER,
+            python=python,
+            credentials="LoadCredential=deploy_key:/etc/reconciler/deploy_key\n" if deploy_key else "",
+            home="tmpfs" if binds else "yes",
+            binds="".join(f"BindReadOnlyPaths={path}\n" for path in binds),
+        ),
+    }
+    if timer:
+        found[UNIT] = found[UNIT].replace("\n[Install]\nWantedBy=multi-user.target\n", "")
+        found[TIMER] = TIMER_UNIT.format(interval=interval, spread=interval / 5)
+    return found
+
+
+def hidden(*paths: str) -> list[str]:
+    """Those of our own places that the provider would not see behind its private directories."""
+    private = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  # names only
+    return sorted({path for path in paths if path.startswith(private)})
