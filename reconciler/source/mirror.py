@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from reconciler.errors import ConfigError, LockBusy, SourceError, UsageError
+from reconciler.errors import ConfigError, LockBusy, ReconcilerError, SourceError, UsageError
 from reconciler.source.git import OPTIONS, TIMEOUT, Git
 from reconciler.source.process import Ended, run
 from reconciler.source.refs import OWN, POINTERS, is_id
@@ -33,7 +33,7 @@ _CONFIG = {
     "[extensions]\n\tobjectformat = sha256\n",
 }
 _HEAD = "ref: refs/heads/none\n"
-_LOOSE_REF = re.compile(rb"(?:[0-9a-f]{40}|[0-9a-f]{64})\n")
+_LOOSE_REF = re.compile(rb"(?!0+\n)(?:[0-9a-f]{40}|[0-9a-f]{64})\n")
 #: Files that would change what history looks like, or bring objects from elsewhere.
 _FOREIGN = ("shallow", "info/grafts", "objects/info/alternates", "objects/info/commit-graph")
 
@@ -113,8 +113,10 @@ class Mirror:
             if found:
                 return found
             self.refs()
-        except (OSError, SourceError, UsageError) as error:
-            return getattr(error, "message", str(error))
+        except ReconcilerError as error:
+            return error.message
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
         if deep:
             checked = self.ask("fsck", "--full", "--no-dangling", "--no-progress", seconds=600)
             return "" if checked.ok else checked.said.splitlines()[-1][:200] or "git fsck failed"

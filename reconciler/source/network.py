@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from reconciler.errors import ReconcilerError, SourceError, UnknownServer
 from reconciler.source.git import ENVIRONMENT, OPTIONS
-from reconciler.source.process import Ended, run
+from reconciler.source.process import Ended, memory_file, run
 from reconciler.source.remote import Remote, redact
 
 
@@ -80,13 +80,15 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
     ]
     pinned = [word for key, value in pins.items() for word in ("-c", f"{key}={value}")]
     try:
-        ended = run(
-            ["prlimit", *bounds, "git", *OPTIONS, *pinned, *args],
-            environment(remote, limits),
-            seconds=seconds,
-            cap=16 << 20,
-            cwd=directory,
-        )
+        with memory_file(_global(remote)) as config:
+            ended = run(
+                ["prlimit", *bounds, "git", *OPTIONS, *pinned, *args],
+                environment(remote, limits) | {"GIT_CONFIG_GLOBAL": f"/proc/self/fd/{config}"},
+                seconds=seconds,
+                cap=16 << 20,
+                pass_fds=[config],
+                cwd=directory,
+            )
     except OSError as error:
         raise SourceError(
             f"cannot start git: {error.strerror}", hint="it needs git and prlimit (util-linux)"
@@ -120,12 +122,22 @@ def environment(remote: Remote, limits: Limits) -> dict[str, str]:
             encoded = base64.b64encode(password.encode()).decode()
             key = f"http.https://{place.host}:{place.port}/.extraHeader"
             settings[key] = f"Authorization: Basic {encoded}"
-    else:
-        settings["safe.directory"] = place.path
     made["GIT_CONFIG_COUNT"] = str(len(settings))
     for n, (key, value) in enumerate(settings.items()):
         made |= {f"GIT_CONFIG_KEY_{n}": key, f"GIT_CONFIG_VALUE_{n}": value}
     return made
+
+
+def _global(remote: Remote) -> bytes:
+    """Configuration that also reaches the git at the other end of a path on this machine.
+
+    Whoever configures a path wants that repository read, whoever owns it; but root runs nothing
+    in the repository of somebody else.
+    """
+    if remote.place.protocol != "file" or os.geteuid() == 0:
+        return b""
+    paths = (remote.place.path, os.path.join(remote.place.path, ".git"))
+    return b"[safe]\n" + b"".join(f'\tdirectory = "{path}"\n'.encode() for path in paths)
 
 
 def reach(remote: Remote, limits: Limits) -> None:
