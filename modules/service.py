@@ -214,7 +214,7 @@ class Service(Resource):
     # -- acting --------------------------------------------------------------------------
 
     def apply(self, host: Host, diff: Diff) -> None:
-        _systemd.settle(host, self._begin(host, diff))
+        _systemd.settle(host, self.begin(host, diff))
 
     @classmethod
     def apply_many(
@@ -225,7 +225,7 @@ class Service(Resource):
         watches: dict[int, Watch | None] = {}
         for index, (resource, diff) in enumerate(work):
             try:
-                watches[index] = cast("Service", resource)._begin(host, diff)
+                watches[index] = cast("Service", resource).begin(host, diff)
             except ResourceError as error:
                 outcomes[index] = error
         for index, watch in watches.items():
@@ -235,7 +235,7 @@ class Service(Resource):
                 outcomes[index] = error
         return outcomes
 
-    def _begin(self, host: Host, diff: Diff) -> Watch | None:
+    def begin(self, host: Host, diff: Diff) -> Watch | None:
         """Do all that the difference asks for; what was started must still be watched."""
         wish = diff.after or {}
         if self.name == "*":

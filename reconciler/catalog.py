@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Sequence, Tuple
 
 from reconciler.errors import Mark, ProtocolError
 from reconciler.resource import Change, Content, Secret, Value
@@ -24,7 +24,7 @@ STATUSES = frozenset(
 #: What reading a document raises that is not of the right shape.
 _MISFITS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
-Json = Dict[str, object]
+Json = dict[str, object]
 
 
 def dumps(document: object) -> bytes:
@@ -51,9 +51,9 @@ class Declaration:
     params: Mapping[str, object]
     mark: Mark
     title: str = ""
-    tags: Tuple[str, ...] = ()
-    requires: Tuple[str, ...] = ()
-    notify: Tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    notify: tuple[str, ...] = ()
     handler: bool = False
     timeout: float = TIMEOUT
     no_log: bool = False
@@ -126,7 +126,7 @@ class Catalog:
     """
 
     host: str
-    resources: Tuple[Declaration, ...]
+    resources: tuple[Declaration, ...]
     commit: str = ""
     dirty: bool = False
     facts: str = ""
@@ -189,13 +189,13 @@ class Result:
     mark: Mark
     title: str = ""
     action: str = ""
-    changes: Tuple[Change, ...] = ()
+    changes: tuple[Change, ...] = ()
     diff: str = ""
     reason: str = ""
     hint: str = ""
-    because: Tuple[str, ...] = ()
+    because: tuple[str, ...] = ()
     cause: str = ""
-    tags: Tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def to_json(self) -> Json:
@@ -229,9 +229,10 @@ class Result:
         get = document.get
         if document["status"] not in STATUSES:
             raise ValueError(f"unknown status {document['status']!r}")
-        changes: List[Change] = []
-        for change in get("changes", ()):  # type: ignore[attr-defined]
-            changes.append(Change(str(change["attribute"]), change["before"], change["after"]))
+        changes = [
+            Change(str(change["attribute"]), change["before"], change["after"])
+            for change in get("changes", ())  # type: ignore[attr-defined]
+        ]
         return cls(
             id=str(document["id"]),
             status=str(document["status"]),
@@ -254,10 +255,10 @@ class Plan:
     """The differences between a catalog and a machine, in the order in which they would go."""
 
     host: str
-    results: Tuple[Result, ...]
+    results: tuple[Result, ...]
     commit: str = ""
     dirty: bool = False
-    warnings: Tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
     schema = "reconciler/plan"
@@ -272,7 +273,7 @@ class Plan:
         """Whether something could not even be looked at, or would be blocked by that."""
         return any(result.status in ("failed", "blocked") for result in self.results)
 
-    def counts(self) -> Dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """How many results have each status."""
         return count(self.results)
 
@@ -305,10 +306,10 @@ class Report:
     """
 
     host: str
-    results: Tuple[Result, ...]
+    results: tuple[Result, ...]
     commit: str = ""
     dirty: bool = False
-    warnings: Tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     run: str = ""
     mode: str = "local"
@@ -327,7 +328,7 @@ class Report:
         """Whether anything did not converge."""
         return any(result.status in ("failed", "blocked") for result in self.results)
 
-    def counts(self) -> Dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """How many results have each status."""
         return count(self.results)
 
@@ -365,7 +366,7 @@ class Report:
             raise ProtocolError(f"this is not a report: {error!r}") from error
 
 
-def count(results: Sequence[Result]) -> Dict[str, int]:
+def count(results: Sequence[Result]) -> dict[str, int]:
     """How many results have each status, most common statuses always present."""
     counts = {"ok": 0, "changed": 0, "failed": 0, "blocked": 0}
     for result in results:
@@ -392,7 +393,7 @@ def _mark(source: object) -> Mark:
     return Mark(str(file), int(line), int(column))
 
 
-def _texts(values: object) -> Tuple[str, ...]:
+def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, (list, tuple)):
         raise TypeError(f"expected a list, found {values!r}")
     return tuple(str(value) for value in values)

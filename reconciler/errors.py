@@ -42,8 +42,8 @@ A message says what, `mark` or `host` says where, `hint` says what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class ReconcilerError(Exception):
         self,
         message: str,
         *,
-        mark: Optional[Mark] = None,
-        host: Optional[str] = None,
+        mark: Mark | None = None,
+        host: str | None = None,
         hint: str = "",
     ) -> None:
         super().__init__(message)

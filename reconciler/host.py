@@ -14,19 +14,12 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import (
     IO,
     BinaryIO,
     Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
     NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
     TypeVar,
     cast,
 )
@@ -49,7 +42,6 @@ OUTPUT_CAP = 1 << 20
 READ_CAP = 64 << 20
 DEFAULT_TIMEOUT = 900.0
 AS_IT_IS = Attributes()
-OPEN_DIRECTORY = Attributes(mode=0o755)
 #: After the program itself has ended, a daemon that it left may hold its output open this long.
 GRACE = 0.2
 
@@ -67,7 +59,7 @@ Fetch = Callable[[str, int], Iterator[bytes]]
 class Completed(NamedTuple):
     """What a program left behind; output is decoded with undecodable bytes escaped."""
 
-    argv: Tuple[str, ...]
+    argv: tuple[str, ...]
     code: int
     out: str
     err: str
@@ -121,9 +113,9 @@ class Host:
         self,
         root: str = "/",
         *,
-        facts: Optional[Mapping[str, object]] = None,
+        facts: Mapping[str, object] | None = None,
         durability: str = "batch",
-        fetch: Optional[Fetch] = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self.root = root
         self.files = Tree(root, durability)
@@ -131,17 +123,17 @@ class Host:
         #: While True, every act raises: set by `plan`.
         self.readonly = True
         #: Monotonic time at which the resource at work must be done.
-        self.deadline: Optional[float] = None
+        self.deadline: float | None = None
         #: Called with a path before it is changed for the first time.
         self.before_change: Callable[[str], None] = lambda path: None
         #: What a person should read beside the report; the engine collects and clears them.
-        self.warnings: List[str] = []
+        self.warnings: list[str] = []
         self._fetch = fetch
-        self._memo: Dict[str, Dict[object, object]] = {}
+        self._memo: dict[str, dict[object, object]] = {}
 
     # -- looking -------------------------------------------------------------------------
 
-    def lstat(self, path: str) -> Optional[os.stat_result]:
+    def lstat(self, path: str) -> os.stat_result | None:
         """What is at `path`, links not followed; None if nothing is."""
         return self.files.lstat(path)
 
@@ -173,7 +165,7 @@ class Host:
         except OSError as error:
             raise explain(error, path, "read the link") from error
 
-    def listdir(self, path: str) -> List[str]:
+    def listdir(self, path: str) -> list[str]:
         """The names in a directory, sorted; none if it does not exist. Raises ResourceError."""
         try:
             return self.files.listdir(path)
@@ -213,10 +205,10 @@ class Host:
         argv: Sequence[str],
         *,
         check: bool = True,
-        env: Optional[Mapping[str, str]] = None,
-        cwd: Optional[str] = None,
-        user: Optional[str] = None,
-        timeout: Optional[float] = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
     ) -> Completed:
         """Run a program that only looks. Raises CommandFailed (with `check`), TimedOut."""
         return self._execute(argv, None, check, env, cwd, user, timeout)
@@ -240,21 +232,21 @@ class Host:
 
     # -- names ---------------------------------------------------------------------------
 
-    def account(self, name: str) -> Optional[Account]:
+    def account(self, name: str) -> Account | None:
         """The user `name`, or None."""
         return self._accounts().get(name)
 
-    def _accounts(self) -> Dict[str, Account]:
+    def _accounts(self) -> dict[str, Account]:
         return self.memo("user", "accounts", lambda: {a.name: a for a in self._read_accounts()})
 
-    def _read_accounts(self) -> List[Account]:
+    def _read_accounts(self) -> list[Account]:
         return [
             Account(name, int(uid), int(gid), home, shell, comment)
             for name, _, uid, gid, comment, home, shell in self.table("/etc/passwd", 7)
             if _is_number(uid) and _is_number(gid)
         ]
 
-    def groups(self) -> Dict[str, Tuple[int, Tuple[str, ...]]]:
+    def groups(self) -> dict[str, tuple[int, tuple[str, ...]]]:
         """All local groups: name -> (gid, members)."""
         return self.memo(
             "group",
@@ -266,7 +258,7 @@ class Host:
             },
         )
 
-    def table(self, path: str, width: int) -> List[List[str]]:
+    def table(self, path: str, width: int) -> list[list[str]]:
         """The rows of a colon-separated account file that have `width` fields."""
         try:
             text = self.read(path).decode("utf-8", "surrogateescape")
@@ -331,7 +323,7 @@ class Host:
 
     # -- acting --------------------------------------------------------------------------
 
-    def act(self, path: Optional[str] = None) -> None:
+    def act(self, path: str | None = None) -> None:
         """Say that something will be changed now; `path` if it is a file. Raises in a plan."""
         if self.readonly:
             raise ReconcilerError(
@@ -344,12 +336,12 @@ class Host:
         self,
         argv: Sequence[str],
         *,
-        input: Optional[bytes] = None,
+        input: bytes | None = None,
         check: bool = True,
-        env: Optional[Mapping[str, str]] = None,
-        cwd: Optional[str] = None,
-        user: Optional[str] = None,
-        timeout: Optional[float] = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
     ) -> Completed:
         """Run a program that changes the machine; never through a shell.
 
@@ -366,14 +358,14 @@ class Host:
         content: Iterable[bytes],
         attributes: Attributes = AS_IT_IS,
         *,
-        expect: Optional[os.stat_result] = None,
-        validate: Optional[Callable[[str], None]] = None,
+        expect: os.stat_result | None = None,
+        validate: Callable[[str], None] | None = None,
     ) -> None:
         """Put a regular file in place, whole or not at all: see `safepath.Tree.write`."""
         self.act(path)
         self.files.write(path, content, attributes, expect=expect, validate=validate)
 
-    def mkdir(self, path: str, attributes: Attributes = Attributes()) -> None:
+    def mkdir(self, path: str, attributes: Attributes = AS_IT_IS) -> None:
         """Make one directory, with mode 0755 unless one is given. Raises ResourceError."""
         self.act(path)
         self.files.mkdir(path, attributes)
@@ -405,7 +397,7 @@ class Host:
 
     # -- processes -----------------------------------------------------------------------
 
-    def remaining(self, timeout: Optional[float] = None) -> float:
+    def remaining(self, timeout: float | None = None) -> float:
         """Seconds that the resource at work still has, at most `timeout`."""
         limit = DEFAULT_TIMEOUT if timeout is None else timeout
         if self.deadline is not None:
@@ -415,12 +407,12 @@ class Host:
     def _execute(
         self,
         argv: Sequence[str],
-        input: Optional[bytes],
+        input: bytes | None,
         check: bool,
-        env: Optional[Mapping[str, str]],
-        cwd: Optional[str],
-        user: Optional[str],
-        timeout: Optional[float],
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        user: str | None,
+        timeout: float | None,
     ) -> Completed:
         limit = self.remaining(timeout)
         process = self._start(argv, input is not None, env, cwd, user)
@@ -445,12 +437,12 @@ class Host:
         self,
         argv: Sequence[str],
         wants_input: bool,
-        env: Optional[Mapping[str, str]],
-        cwd: Optional[str],
-        user: Optional[str],
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        user: str | None,
     ) -> subprocess.Popen[bytes]:
         where = cwd or "/"
-        identity: Dict[str, object] = {}
+        identity: dict[str, object] = {}
         environment = {**ENVIRONMENT, **(env or {})}
         if user is not None:
             account = self.account(user)
@@ -500,13 +492,16 @@ class _Kept:
         self.tail = bytearray()
         self.dropped = 0
 
-    def add(self, piece: bytes) -> None:
+    def fill(self, fd: int) -> bool:
+        """Take what there is; False at the end of the stream."""
+        piece = os.read(fd, 65536)
         room = OUTPUT_CAP // 2 - len(self.head)
         self.head += piece[:room]
         self.tail += piece[room:]
         # Cut once in a while, and not for every piece.
         if len(self.tail) > 4 * OUTPUT_CAP:
             self._cut()
+        return bool(piece)
 
     def _cut(self) -> None:
         extra = len(self.tail) - OUTPUT_CAP // 2
@@ -548,13 +543,8 @@ def _communicate(
             for key, _ in selector.select(
                 0.02 if ended is not None else min(0.1, end - now + 0.01)
             ):
-                piece = feeder.feed() if key.fd not in kept else os.read(key.fd, 65536)
-                if key.fd in kept and piece:
-                    kept[key.fd].add(piece)
-                elif not piece:
+                if not (kept[key.fd].fill(key.fd) if key.fd in kept else feeder.feed()):
                     selector.unregister(key.fd)
-                    if key.fd not in kept:
-                        feeder.close()  # at once: most programs act on the end of their input
         feeder.close()
     try:
         process.wait(max(end - time.monotonic(), 0.0))
@@ -586,6 +576,8 @@ class _Feeder:
                 self._todo = self._todo[os.write(stream.fileno(), self._todo[:65536]) :]
         except BrokenPipeError:
             self._todo = memoryview(b"")
+        if not self._todo:
+            self.close()  # at once: most programs act on the end of their input
         return bool(self._todo)
 
     def close(self) -> None:

@@ -14,14 +14,15 @@ lists and mappings that hold anything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import ClassVar, NamedTuple, Optional, Union
 
 from reconciler.errors import ResourceError, Unsupported
 from reconciler.host import Host
 
-Value = Union[None, bool, int, float, str, List["Value"], Dict[str, "Value"]]
-State = Optional[Dict[str, Value]]
+Value = Union[None, bool, int, float, str, list["Value"], dict[str, "Value"]]
+State = Optional[dict[str, Value]]
 """What a resource looks like: attribute -> value; None = it does not exist."""
 
 
@@ -34,6 +35,8 @@ class Content(NamedTuple):
 
 class Secret(str):
     """A value that appears in no plan, diff, report, log or argv; `repr` hides it."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return "<secret>"
@@ -55,7 +58,7 @@ class Diff:
     after: State
 
     @property
-    def changes(self) -> Tuple[Change, ...]:
+    def changes(self) -> tuple[Change, ...]:
         """Attribute by attribute, in the order in which `desired()` lists them."""
         if self.after is None:
             gone = self.before or {}
@@ -68,7 +71,7 @@ class Diff:
         )
 
     @property
-    def changed(self) -> Set[str]:
+    def changed(self) -> set[str]:
         """The names of the attributes that differ."""
         return {change.attribute for change in self.changes}
 
@@ -93,11 +96,11 @@ class Resource:
     aliases: ClassVar[Mapping[str, str]] = {}
     #: The fields that make the key, joined by `#`; `a|b` is the first of them that is given.
     #: Empty: the first field alone.
-    key_fields: ClassVar[Tuple[str, ...]] = ()
+    key_fields: ClassVar[tuple[str, ...]] = ()
     #: Outside of handlers one of these must be given, or nothing would say when it is done.
-    requires_one_of: ClassVar[Tuple[str, ...]] = ()
+    requires_one_of: ClassVar[tuple[str, ...]] = ()
     #: For each parameter the values that are no state but something to do: only handlers have them.
-    handler_only: ClassVar[Mapping[str, Tuple[object, ...]]] = {}
+    handler_only: ClassVar[Mapping[str, tuple[object, ...]]] = {}
     #: True if the first field may be written as a list: one resource for each item.
     key_list: ClassVar[bool] = False
     #: Parameters that users may expect and that are not there: {name: what to write instead}.
@@ -108,11 +111,11 @@ class Resource:
     #: follow each other, `ahead` also for later ones that what stands between does not matter to.
     batched: ClassVar[str] = ""
 
-    def claims(self) -> Set[str]:
+    def claims(self) -> set[str]:
         """What this resource owns: `path:/etc/motd`, `unit:nginx.service`, `user:deploy`."""
         raise NotImplementedError
 
-    def needs(self) -> Set[str]:
+    def needs(self) -> set[str]:
         """Claims that must be converged first where the catalog has them.
 
         A trailing `/**` stands for everything below: `path:/etc/apt/**`.
@@ -142,10 +145,10 @@ class Resource:
 
     @classmethod
     def apply_many(
-        cls, host: Host, work: Sequence[Tuple[Resource, Diff]]
-    ) -> List[Optional[ResourceError]]:
+        cls, host: Host, work: Sequence[tuple[Resource, Diff]]
+    ) -> list[ResourceError | None]:
         """Close several gaps at once; what came of each, in the order of `work`."""
-        outcomes: List[Optional[ResourceError]] = []
+        outcomes: list[ResourceError | None] = []
         for resource, diff in work:
             try:
                 resource.apply(host, diff)
@@ -154,11 +157,11 @@ class Resource:
                 outcomes.append(error)
         return outcomes
 
-    def preview(self, host: Host, diff: Diff) -> Optional[Tuple[bytes, bytes]]:
+    def preview(self, host: Host, diff: Diff) -> tuple[bytes, bytes] | None:
         """The texts before and after that a person wants to see as a diff; None: there are none."""
         return None
 
-    def refresh(self) -> Optional[Refresh]:
+    def refresh(self) -> Refresh | None:
         """What a notification to this resource does; None: it cannot be notified."""
         return None
 

@@ -21,8 +21,9 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple
 
 from reconciler.errors import Moved, ResourceError, UnsafePath, Unsupported
 
@@ -57,7 +58,7 @@ PROTECTED = frozenset(
         "/sbin",
         "/srv",
         "/sys",
-        "/tmp",
+        "/tmp",  # noqa: S108  not used, protected
         "/usr",
         "/usr/bin",
         "/usr/lib",
@@ -76,9 +77,9 @@ CONTENT_XATTRS = ("security.capability", "security.ima", "security.evm")
 class Attributes(NamedTuple):
     """Owner, group and mode to set; None leaves one as it is."""
 
-    uid: Optional[int] = None
-    gid: Optional[int] = None
-    mode: Optional[int] = None
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
 
 
 class Place(NamedTuple):
@@ -89,7 +90,7 @@ class Place(NamedTuple):
     trusted: bool
 
 
-def split(path: str) -> List[str]:
+def split(path: str) -> list[str]:
     """The components of an absolute path. Raises UnsafePath for `..`, NUL and relative paths."""
     if not path.startswith("/") or "\0" in path:
         raise UnsafePath(f"{path!r} is not an absolute path")
@@ -124,8 +125,8 @@ class Tree:
         self.durability = durability
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._safe = (0, os.geteuid())
-        self._dirty: Dict[Tuple[int, int], int] = {}
-        self._kept: Dict[str, Tuple[int, bool]] = {}
+        self._dirty: dict[tuple[int, int], int] = {}
+        self._kept: dict[str, tuple[int, bool]] = {}
         self._keeping = False
 
     def close(self) -> None:
@@ -171,51 +172,50 @@ class Tree:
             if kept is None:
                 os.close(fd)
 
-    def _walk(self, parts: List[str]) -> Tuple[int, bool]:
+    def _walk(self, parts: list[str]) -> tuple[int, bool]:
         """Open the directory `parts`, link by link. The caller closes the descriptor."""
         todo = list(reversed(parts))
         chain = [os.dup(self._root_fd)]
-        owner = os.fstat(chain[0]).st_uid
         links = 0
         try:
             while todo:
-                part = todo.pop()
-                if part == "..":  # only from the text of a link that root made
-                    if len(chain) > 1:
+                text = self._step(chain, todo.pop(), parts)
+                if text is None:
+                    continue
+                links += 1
+                if links > MAX_LINKS:
+                    raise UnsafePath(f"too many links on the way to /{'/'.join(parts)}")
+                if text.startswith("/"):
+                    while len(chain) > 1:
                         os.close(chain.pop())
-                    owner = os.fstat(chain[-1]).st_uid
-                    continue
-                try:
-                    fd = os.open(part, DIRECTORY, dir_fd=chain[-1])
-                except OSError as error:
-                    if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-                        raise
-                    text = self._trusted_link(chain[-1], owner, part, error)
-                    links += 1
-                    if links > MAX_LINKS:
-                        raise UnsafePath(
-                            f"too many links on the way to /{'/'.join(parts)}"
-                        ) from None
-                    if text.startswith("/"):
-                        for old in chain[1:]:
-                            os.close(old)
-                        del chain[1:]
-                        owner = os.fstat(chain[0]).st_uid
-                    todo.extend(p for p in reversed(text.split("/")) if p not in ("", "."))
-                    continue
-                chain.append(fd)
-                entered = os.fstat(fd).st_uid
-                if owner not in self._safe and entered != owner:
-                    raise UnsafePath(
-                        f"'{part}' on the way to /{'/'.join(parts)} belongs to uid {entered}, but lies "
-                        f"in a directory of uid {owner}, who could have put it there",
-                        hint=f"declare its owner: uid {owner}, as the directory that it is in",
-                    )
-                owner = entered
+                todo.extend(p for p in reversed(text.split("/")) if p not in ("", "."))
             return os.dup(chain[-1]), self._only_ours(os.fstat(chain[-1]))
         finally:
             for fd in chain:
                 os.close(fd)
+
+    def _step(self, chain: list[int], part: str, parts: list[str]) -> str | None:
+        """Enter `part` of the last directory of the chain; or the text of the link that it is."""
+        if part == "..":  # only from the text of a link that root made
+            if len(chain) > 1:
+                os.close(chain.pop())
+            return None
+        owner = os.fstat(chain[-1]).st_uid
+        try:
+            fd = os.open(part, DIRECTORY, dir_fd=chain[-1])
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            return self._trusted_link(chain[-1], owner, part, error)
+        chain.append(fd)
+        entered = os.fstat(fd).st_uid
+        if owner not in self._safe and entered != owner:
+            raise UnsafePath(
+                f"'{part}' on the way to /{'/'.join(parts)} belongs to uid {entered}, but lies "
+                f"in a directory of uid {owner}, who could have put it there",
+                hint=f"declare its owner: uid {owner}, as the directory that it is in",
+            )
+        return None
 
     def _only_ours(self, directory: os.stat_result) -> bool:
         """Whether nobody but root (or we) can put things into a directory."""
@@ -263,7 +263,7 @@ class Tree:
 
     # -- looking -------------------------------------------------------------------------
 
-    def lstat(self, path: str) -> Optional[os.stat_result]:
+    def lstat(self, path: str) -> os.stat_result | None:
         """What is there, links not followed; None if nothing is."""
         if path == "/":
             return os.fstat(self._root_fd)
@@ -309,7 +309,7 @@ class Tree:
         with self.parent(path) as place:
             return os.readlink(place.name, dir_fd=place.fd)
 
-    def listdir(self, path: str) -> List[str]:
+    def listdir(self, path: str) -> list[str]:
         """The names in a directory, sorted."""
         fd, _ = self._walk(split(path))
         try:
@@ -317,7 +317,7 @@ class Tree:
         finally:
             os.close(fd)
 
-    def below(self, path: str) -> Iterator[Tuple[str, os.stat_result, Place]]:
+    def below(self, path: str) -> Iterator[tuple[str, os.stat_result, Place]]:
         """Everything below a directory on its file system, parents first: name, look, place.
 
         Goes by descriptors, so owners may differ from level to level: a link is seen and never
@@ -328,7 +328,7 @@ class Tree:
 
     def _below(
         self, fd: int, trusted: bool, device: int, prefix: str
-    ) -> Iterator[Tuple[str, os.stat_result, Place]]:
+    ) -> Iterator[tuple[str, os.stat_result, Place]]:
         try:
             for name in sorted(os.listdir(fd)):
                 place = Place(fd, name, trusted)
@@ -357,8 +357,8 @@ class Tree:
         content: Iterable[bytes],
         attributes: Attributes,
         *,
-        expect: Optional[os.stat_result] = None,
-        validate: Optional[Callable[[str], None]] = None,
+        expect: os.stat_result | None = None,
+        validate: Callable[[str], None] | None = None,
     ) -> None:
         """Put a regular file in place: whole or not at all.
 
@@ -380,8 +380,8 @@ class Tree:
         place: Place,
         content: Iterable[bytes],
         attributes: Attributes,
-        expect: Optional[os.stat_result],
-        validate: Optional[Callable[[str], None]],
+        expect: os.stat_result | None,
+        validate: Callable[[str], None] | None,
     ) -> None:
         found = _stat_at(place)
         if found is not None and not stat.S_ISREG(found.st_mode):
@@ -573,14 +573,14 @@ class Tree:
                 raise UnsafePath(f"{point} is a mount point; unmount it first")
 
 
-def _stat_at(place: Place) -> Optional[os.stat_result]:
+def _stat_at(place: Place) -> os.stat_result | None:
     try:
         return os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
 
 
-def _same(one: Optional[os.stat_result], other: Optional[os.stat_result]) -> bool:
+def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
     if one is None or other is None:
         return one is other
     return (one.st_dev, one.st_ino, one.st_mtime_ns, one.st_size) == (
@@ -615,7 +615,7 @@ def _copy_xattrs(place: Place, fd: int) -> None:
         os.close(old)
 
 
-def _set_attributes(fd: int, attributes: Attributes, found: Optional[os.stat_result]) -> None:
+def _set_attributes(fd: int, attributes: Attributes, found: os.stat_result | None) -> None:
     """On a descriptor of our own new file; chown first, because it clears setuid bits."""
     uid, gid, mode = attributes
     if found is not None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from reconciler.catalog import Catalog, Declaration, Report, Result, show_value
 from reconciler.engine.diff import shown
@@ -123,14 +123,14 @@ class _Work:
     emit: Emit
     boundary: Boundary
     owed: Owed
-    results: Dict[str, Result] = field(default_factory=dict)
-    known: Dict[str, Known] = field(default_factory=dict)
-    unsettled: List[Result] = field(default_factory=list)
-    closed: Set[str] = field(default_factory=set)
-    intended: Set[str] = field(default_factory=set)
-    tried: Set[str] = field(default_factory=set)
-    interrupted: Set[str] = field(default_factory=set)
-    done: Set[str] = field(default_factory=set)
+    results: dict[str, Result] = field(default_factory=dict)
+    known: dict[str, Known] = field(default_factory=dict)
+    unsettled: list[Result] = field(default_factory=list)
+    closed: set[str] = field(default_factory=set)
+    intended: set[str] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+    interrupted: set[str] = field(default_factory=set)
+    done: set[str] = field(default_factory=set)
     opaque: str = ""
     room: int = DIFFS
     settled_at: float = field(default_factory=time.monotonic)
@@ -177,7 +177,7 @@ class _Work:
 
     def end(self, report: Report) -> Report:
         """Flush, and write the ledger; a ledger that cannot be written now is said aloud."""
-        owned: Dict[str, Tuple[Declaration, Sequence[str], bool]] = {}
+        owned: dict[str, tuple[Declaration, Sequence[str], bool]] = {}
         for node in self.order.nodes:
             status = self.results[node.id].status if node.id in self.results else ""
             if status in ("ok", "changed"):
@@ -246,10 +246,10 @@ class _Work:
         requires = self.order.requires[step.node.id]
         return self.done.isdisjoint(requires) and not self._blockers(step)
 
-    def _blockers(self, step: Step) -> Tuple[str, ...]:
+    def _blockers(self, step: Step) -> tuple[str, ...]:
         return blockers(self.order.requires[step.node.id], self.results.__getitem__)
 
-    def _others(self, step: Step, later: Iterable[Step]) -> List[Step]:
+    def _others(self, step: Step, later: Iterable[Step]) -> list[Step]:
         """Steps of the same batched type that may go together with `step`.
 
         Those that are `ahead` overtake what stands between, so that must not matter to them: they
@@ -258,7 +258,7 @@ class _Work:
         kind = type(step.node.resource)
         if not kind.batched or not step.pending:
             return []
-        batch: List[Step] = []
+        batch: list[Step] = []
         for other in later:
             if type(other.node.resource) is kind and other.pending:
                 if self.results.keys() >= self.order.requires[other.node.id]:
@@ -270,7 +270,7 @@ class _Work:
     def _turn(self, batch: Sequence[Step]) -> None:
         """Look again, change, look once more."""
         clock = time.monotonic()
-        work: List[Tuple[Step, Diff]] = []
+        work: list[tuple[Step, Diff]] = []
         if len(batch) > 1 or self.opaque:
             read_ahead([step.node.resource for step in batch], self.host)
         for step in batch:
@@ -308,7 +308,7 @@ class _Work:
         reason = f"brought by {', '.join(bringers)}" if bringers else ""
         return replace(step.result, status="changed", because=bringers, reason=reason)
 
-    def _change(self, work: Sequence[Tuple[Step, Diff]], clock: float) -> None:
+    def _change(self, work: Sequence[tuple[Step, Diff]], clock: float) -> None:
         described_as = {step.node.id: self._described(step, diff) for step, diff in work}
         try:
             for step, _ in work:
@@ -347,7 +347,7 @@ class _Work:
         self.room -= len(result.diff)
         return result
 
-    def _apply(self, work: Sequence[Tuple[Step, Diff]]) -> List[Optional[ReconcilerError]]:
+    def _apply(self, work: Sequence[tuple[Step, Diff]]) -> list[ReconcilerError | None]:
         """What came of each: None, or its error."""
         first = work[0][0].node
         seconds = max(step.node.declaration.timeout for step, _ in work)
@@ -364,7 +364,7 @@ class _Work:
                 return outcomes
         except ReconcilerError as error:
             return [error] * len(work)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  one failure stays one failure
             return [bug(first, error)] * len(work)
         finally:
             self.host.readonly = True
@@ -381,7 +381,7 @@ class _Work:
                     return
         node.resource.apply(self.host, diff)
 
-    def _verify(self, node: Node) -> Optional[ReconcilerError]:
+    def _verify(self, node: Node) -> ReconcilerError | None:
         try:
             left = examine(node, self.host)
         except ReconcilerError as error:
@@ -419,7 +419,7 @@ class _Work:
         """Carry out what is owed, in order; what fails stays owed."""
         if self.owed and not self.boundary.reached:
             self.settle()
-        seen: Set[str] = set()
+        seen: set[str] = set()
         while not self.boundary.reached:
             call = next((c for c in calls(self.order, self.owed) if c.node.id not in seen), None)
             if call is None:
@@ -456,7 +456,7 @@ class _Work:
             reason = f"{call.node.id} does it"
             self.results[other] = Result(other, status, covered.mark, covered.title, reason=reason)
 
-    def _notify(self, node: Node) -> Optional[ReconcilerError]:
+    def _notify(self, node: Node) -> ReconcilerError | None:
         """A handler that can be notified is; any other is converged like a resource."""
         self.host.forget()
         try:
@@ -473,7 +473,7 @@ class _Work:
             return None
         except ReconcilerError as error:
             return error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  one failure stays one failure
             return bug(node, error)
         finally:
             self.host.readonly = True

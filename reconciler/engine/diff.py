@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Dict, Iterable, List, Tuple
 
 from reconciler.catalog import HIDDEN, Result
 from reconciler.resource import Change, Diff, Secret, Value
@@ -12,7 +12,7 @@ from reconciler.resource import Change, Diff, Secret, Value
 #: difflib takes quadratic time in the worst case.
 MAX_LINES = 5000
 CONTEXT = 3
-_CONTROLS: Dict[int, str] = {
+_CONTROLS: dict[int, str] = {
     code: f"\\x{code:02x}"
     for code in [*range(0x20), *range(0x7F, 0xA0)]
     if code not in (0x09, 0x0A)
@@ -52,14 +52,14 @@ def unified(before: bytes, after: bytes, name: str) -> str:
     )
 
 
-def _lines(content: bytes) -> List[str]:
+def _lines(content: bytes) -> list[str]:
     """Lines end at a newline and nothing else: a lone CR or a form feed is shown, not obeyed."""
     lines = content.decode("utf-8", "backslashreplace").split("\n")
     last = lines.pop()
     return [f"{harmless(line)}\n" for line in lines] + ([harmless(last)] if last else [])
 
 
-def shown(diff: Diff, no_log: bool) -> Tuple[Change, ...]:
+def shown(diff: Diff, no_log: bool) -> tuple[Change, ...]:
     """The changes as they may be shown: a secret is never in them, before or after."""
     return tuple(
         Change(name, HIDDEN, HIDDEN)._replace(**_absent(before, after))
@@ -107,7 +107,7 @@ class Veil:
         return value
 
 
-def _absent(before: Value, after: Value) -> Dict[str, None]:
+def _absent(before: Value, after: Value) -> dict[str, None]:
     """That there was nothing, or will be nothing, is no secret."""
     return {name: None for name, value in (("before", before), ("after", after)) if value is None}
 

@@ -12,9 +12,8 @@ import re
 import socket
 import struct
 import sys
-from typing import Dict, List, Optional, Tuple
 
-Facts = Dict[str, object]
+Facts = dict[str, object]
 
 FAMILIES = {
     "debian": "Debian",
@@ -86,7 +85,7 @@ def _text(root: str, path: str) -> str:
 
 
 def _distribution(root: str) -> Facts:
-    release: Dict[str, str] = {}
+    release: dict[str, str] = {}
     text = _text(root, "etc/os-release") or _text(root, "usr/lib/os-release")
     for line in text.splitlines():
         name, equals, value = line.partition("=")
@@ -177,11 +176,11 @@ def _network() -> Facts:
     return facts
 
 
-def _ipv4(interfaces: List[str]) -> Dict[str, str]:
+def _ipv4(interfaces: list[str]) -> dict[str, str]:
     """The first address of each interface, from the kernel (SIOCGIFADDR)."""
     import fcntl
 
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for name in interfaces:
             request = struct.pack("256s", name.encode()[:15])
@@ -193,15 +192,15 @@ def _ipv4(interfaces: List[str]) -> Dict[str, str]:
     return found
 
 
-def _ipv6() -> List[Tuple[str, str]]:
-    found: List[Tuple[str, str]] = []
+def _ipv6() -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
     for line in _text("/", "proc/net/if_inet6").splitlines():
         address, _, _, _, _, name = line.split()
         found.append((name, socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address))))
     return found
 
 
-def _default_route() -> Tuple[Optional[str], str]:
+def _default_route() -> tuple[str | None, str]:
     for line in _text("/", "proc/net/route").splitlines()[1:]:
         fields = line.split()
         if len(fields) > 7 and fields[1] == fields[7] == "00000000":

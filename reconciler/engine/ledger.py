@@ -18,20 +18,11 @@ import os
 import sqlite3
 import stat
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import (
     Any,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
     NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Union,
 )
 
 from reconciler.catalog import Declaration, Report, Result, dumps
@@ -82,8 +73,8 @@ class Intent(NamedTuple):
     """A change that a run was about to make: the handlers it notifies, the paths it touches."""
 
     resource: str
-    notify: Tuple[str, ...]
-    paths: Tuple[str, ...]
+    notify: tuple[str, ...]
+    paths: tuple[str, ...]
 
 
 class Owned(NamedTuple):
@@ -93,7 +84,7 @@ class Owned(NamedTuple):
     """
 
     type: str
-    claims: Tuple[str, ...]
+    claims: tuple[str, ...]
     file: str
     line: int
     prune: str
@@ -107,8 +98,8 @@ class Takeover(NamedTuple):
     whose intents are answered by that.
     """
 
-    owed: Dict[str, List[str]]
-    intents: Tuple[str, ...]
+    owed: dict[str, list[str]]
+    intents: tuple[str, ...]
 
 
 class Ledger:
@@ -120,7 +111,7 @@ class Ledger:
         self.root = root
         self.warnings = list(warnings)
         self._database = database
-        self._imaged: Optional[Set[str]] = None
+        self._imaged: set[str] | None = None
 
     @classmethod
     @contextmanager
@@ -128,7 +119,7 @@ class Ledger:
         """For a run that changes things. Raises ReconcilerError if it cannot be written."""
         directory = os.path.join(root, STATE)
         path = os.path.join(directory, "ledger.db")
-        warnings: List[str] = []
+        warnings: list[str] = []
         try:
             os.makedirs(os.path.join(directory, "images"), mode=0o700, exist_ok=True)
             os.chmod(directory, 0o700)
@@ -158,7 +149,7 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def open_readonly(cls, root: str) -> Iterator[Optional[Ledger]]:
+    def open_readonly(cls, root: str) -> Iterator[Ledger | None]:
         """For a look that must not touch a byte; None if there is no ledger, or none readable.
 
         After a kill there is a write-ahead log, which `readonly_shm` lets SQLite read without
@@ -166,7 +157,7 @@ class Ledger:
         """
         path = os.path.join(root, STATE, "ledger.db")
         option = "readonly_shm=1" if _has_log(path) else "immutable=1"
-        database: Optional[sqlite3.Connection] = None
+        database: sqlite3.Connection | None = None
         try:
             database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&{option}", uri=True)
             _check(database)
@@ -182,17 +173,17 @@ class Ledger:
 
     # -- what it knows -------------------------------------------------------------------
 
-    def known(self) -> Dict[str, Known]:
+    def known(self) -> dict[str, Known]:
         """Every resource that the ledger owns."""
         rows = self._database.execute("SELECT id, wish, converged FROM resources")
         return {id: Known(wish, bool(converged)) for id, wish, converged in rows}
 
-    def claims(self) -> Dict[str, Tuple[str, ...]]:
+    def claims(self) -> dict[str, tuple[str, ...]]:
         """What every resource that the ledger owns claims."""
         rows = self._database.execute("SELECT id, claims FROM resources")
         return {id: tuple(json.loads(claims)) for id, claims in rows}
 
-    def owned(self) -> Dict[str, Owned]:
+    def owned(self) -> dict[str, Owned]:
         """Every resource that the ledger owns, whole."""
         rows = self._database.execute(
             "SELECT id, type, claims, file, line, prune, coalesce(t.run, '') FROM resources"
@@ -244,16 +235,16 @@ class Ledger:
             )
             self._imaged = None
 
-    def owed(self) -> Dict[str, Tuple[str, ...]]:
+    def owed(self) -> dict[str, tuple[str, ...]]:
         """Handlers that earlier runs owe: id -> the resources that notified it."""
-        owed: Dict[str, List[str]] = {}
+        owed: dict[str, list[str]] = {}
         for handler, because in self._database.execute(
             "SELECT handler, because FROM owed ORDER BY rowid"
         ):
             owed.setdefault(handler, []).append(because)
         return {handler: tuple(because) for handler, because in owed.items()}
 
-    def intents(self) -> List[Intent]:
+    def intents(self) -> list[Intent]:
         """What a killed run was about to do."""
         rows = self._database.execute("SELECT resource, notify, paths FROM intents ORDER BY rowid")
         return [
@@ -261,7 +252,7 @@ class Ledger:
             for id, notify, paths in rows
         ]
 
-    def runs(self, limit: int = 20) -> List[Dict[str, object]]:
+    def runs(self, limit: int = 20) -> list[dict[str, object]]:
         """The last runs, newest first."""
         names = (
             "run",
@@ -286,8 +277,8 @@ class Ledger:
         return found
 
     def changes(
-        self, resource: Optional[str] = None, cause: Optional[str] = None, limit: int = 100
-    ) -> List[Dict[str, object]]:
+        self, resource: str | None = None, cause: str | None = None, limit: int = 100
+    ) -> list[dict[str, object]]:
         """The last changes, newest first, of one resource and of one cause if given."""
         names = (
             "run",
@@ -404,7 +395,7 @@ class Ledger:
         )  # fmt: skip
 
     def finish(
-        self, report: Report, owned: Mapping[str, Tuple[Declaration, Sequence[str], bool]]
+        self, report: Report, owned: Mapping[str, tuple[Declaration, Sequence[str], bool]]
     ) -> None:
         """The end of a run. owned: id -> declaration, its claims, whether it converged."""
         known = self.known()
@@ -441,7 +432,7 @@ class Ledger:
 
     # -- first images --------------------------------------------------------------------
 
-    def keep_images(self, run: str, host: Host, paths: Iterable[str], hidden: Set[str]) -> None:
+    def keep_images(self, run: str, host: Host, paths: Iterable[str], hidden: set[str]) -> None:
         """Keep what these paths were, if we never touched them before.
 
         hidden: paths whose content may be secret; of these only the attributes are kept.
@@ -450,8 +441,8 @@ class Ledger:
         if self._imaged is None:
             rows = self._database.execute("SELECT path FROM images")
             self._imaged = {_from_sql(row[0]) for row in rows}
-        images: Dict[str, Tuple[object, ...]] = {}
-        failed: Optional[ResourceError] = None
+        images: dict[str, tuple[object, ...]] = {}
+        failed: ResourceError | None = None
         for path in paths:
             if path in self._imaged or path in images:
                 continue
@@ -480,7 +471,7 @@ class Ledger:
             if name.endswith(NEW):
                 os.unlink(os.path.join(directory, name))
 
-    def _image(self, host: Host, path: str, hidden: bool) -> Tuple[object, ...]:
+    def _image(self, host: Host, path: str, hidden: bool) -> tuple[object, ...]:
         found = host.lstat(path)
         if found is None:
             return ("absent", None, None, None, None, None, None, None)
@@ -504,10 +495,12 @@ class Ledger:
             os.rename(f"{stored}{NEW}", stored)
         return ("file", *attributes, sha256, None, sha256)
 
-    def images(self) -> Dict[str, Dict[str, object]]:
+    def images(self) -> dict[str, dict[str, object]]:
         """path -> what it was before it was first changed."""
         names = ("kind", "mode", "uid", "gid", "size", "sha256", "link", "stored")
-        rows = self._database.execute(f"SELECT path, {', '.join(names)} FROM images")
+        rows = self._database.execute(
+            "SELECT path, kind, mode, uid, gid, size, sha256, link, stored FROM images"
+        )
         found = {_from_sql(row[0]): dict(zip(names, row[1:])) for row in rows}
         for image in found.values():
             image["link"] = _from_sql(image["link"])
@@ -571,7 +564,7 @@ def _said(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
-def _to_sql(text: str) -> Union[str, bytes]:
+def _to_sql(text: str) -> str | bytes:
     """SQLite's text is UTF-8; names of files need not be."""
     raw = text.encode("utf-8", "surrogateescape")
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Callable, Iterator, Optional
+from typing import Callable
 
 from reconciler.errors import Interrupted, TimedOut
 from reconciler.host import Host
-
 
 #: Seconds between the deadline and the alarm: ending a program politely takes its time.
 GRACE = 8.0
@@ -24,7 +24,7 @@ def limit(host: Host, seconds: float) -> Iterator[None]:
     read from a file server that does not answer. Only for the main thread.
     """
 
-    def late(number: int, frame: Optional[FrameType]) -> None:
+    def late(number: int, frame: FrameType | None) -> None:
         raise TimedOut(
             f"took longer than its limit of {seconds:g} s", hint="give it a larger `timeout`"
         )
@@ -78,7 +78,7 @@ class Boundary:
         finally:
             self._at_rest = False
 
-    def stop(self, number: int, frame: Optional[FrameType]) -> None:
+    def stop(self, number: int, frame: FrameType | None) -> None:
         """A signal handler."""
         self._told = True
         if self._at_rest:

@@ -6,11 +6,12 @@ package as the built-in ones, so `from reconciler.modules._mine import X` works 
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Dict, Mapping, Optional, Sequence, Type
 
 from reconciler.catalog import Declaration, decode_param
 from reconciler.errors import ConfigError, SchemaError
@@ -22,22 +23,20 @@ PACKAGE = "reconciler.modules"
 class Loader:
     """Loads resource types; `own` are the state repo's modules, name -> source text."""
 
-    def __init__(self, own: Optional[Mapping[str, str]] = None) -> None:
-        self._types: Dict[str, Type[Resource]] = {}
+    def __init__(self, own: Mapping[str, str] | None = None) -> None:
+        self._types: dict[str, type[Resource]] = {}
         _forget_own()
         if own:
             sys.meta_path.append(_OwnModules(own))
 
-    def type(self, name: str) -> Type[Resource]:
+    def type(self, name: str) -> builtins.type[Resource]:
         """The class of a resource type. Raises ConfigError for one that is not there."""
         found = self._types.get(name)
         if found is None:
             self._types[name] = found = _load(name)
         return found
 
-    def build(
-        self, declaration: Declaration, secrets: Optional[Mapping[str, str]] = None
-    ) -> Resource:
+    def build(self, declaration: Declaration, secrets: Mapping[str, str] | None = None) -> Resource:
         """The live resource of a declaration. Raises ConfigError; the mark says where."""
         try:
             return built(declaration, self.type(declaration.type), secrets or {})
@@ -46,7 +45,7 @@ class Loader:
             raise
 
 
-def built(declaration: Declaration, kind: Type[Resource], secrets: Mapping[str, str]) -> Resource:
+def built(declaration: Declaration, kind: type[Resource], secrets: Mapping[str, str]) -> Resource:
     """The declaration as a resource of this class. Raises ConfigError."""
     mark = declaration.mark
     try:
@@ -64,7 +63,7 @@ def built(declaration: Declaration, kind: Type[Resource], secrets: Mapping[str, 
         raise
 
 
-def _load(name: str) -> Type[Resource]:
+def _load(name: str) -> type[Resource]:
     if not name.isidentifier() or name.startswith("_"):
         raise ConfigError(f"{name!r} is not the name of a resource type")
     try:
@@ -120,8 +119,8 @@ class _OwnModules:
         return tuple(self._sources)
 
     def find_spec(
-        self, fullname: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None
-    ) -> Optional[ModuleSpec]:
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The module, if it is one of ours."""
         if fullname not in self._sources:
             return None

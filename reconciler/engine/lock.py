@@ -7,8 +7,8 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Iterator, Mapping, Optional
 
 from reconciler.engine.limit import Boundary
 from reconciler.errors import Interrupted, LockBusy, ReconcilerError
@@ -18,7 +18,7 @@ PLACE = "run/reconciler/lock"
 
 @contextmanager
 def lock(
-    root: str, run: str, mode: str, timeout: float = 0.0, boundary: Optional[Boundary] = None
+    root: str, run: str, mode: str, timeout: float = 0.0, boundary: Boundary | None = None
 ) -> Iterator[None]:
     """Hold the host's lock. timeout: seconds to wait for another run; boundary: ends the waiting.
 
@@ -47,7 +47,7 @@ def _say_who(fd: int, holder: Mapping[str, object]) -> None:
         return  # a full disk must not keep a run from healing it
 
 
-def _take(fd: int, path: str, end: float, boundary: Optional[Boundary]) -> None:
+def _take(fd: int, path: str, end: float, boundary: Boundary | None) -> None:
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

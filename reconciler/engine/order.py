@@ -10,20 +10,11 @@ together would be a cycle.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import (
     Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
     NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Type,
 )
 
 from reconciler.catalog import Declaration
@@ -51,9 +42,9 @@ class Order:
     but each before those that it notifies. requires: id -> ids that come first, explicit and
     implied. veil: hides the secrets of the nodes."""
 
-    nodes: Tuple[Node, ...]
+    nodes: tuple[Node, ...]
     handlers: Mapping[str, Node]
-    requires: Mapping[str, Set[str]] = field(default_factory=dict)
+    requires: Mapping[str, set[str]] = field(default_factory=dict)
     veil: Veil = field(default_factory=Veil)
 
 
@@ -62,8 +53,8 @@ def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
 
     elsewhere: ids that are in the catalog, but not among these nodes.
     """
-    ordinary: List[_Face] = []
-    errors: List[ConfigError] = []
+    ordinary: list[_Face] = []
+    errors: list[ConfigError] = []
     for node in nodes:
         if not node.declaration.handler:
             try:
@@ -102,16 +93,16 @@ def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
 
 
 def check(
-    declarations: Sequence[Declaration], load_type: Callable[[str], Optional[Type[Resource]]]
-) -> List[ConfigError]:
+    declarations: Sequence[Declaration], load_type: Callable[[str], type[Resource] | None]
+) -> list[ConfigError]:
     """The errors that `arrange` would raise, for compile.
 
     load_type: the class of a type, None for one whose code must not run here (the state
     repo's own); those are checked by the engine.
     """
-    nodes: List[Node] = []
-    foreign: List[str] = []
-    errors: List[ConfigError] = []
+    nodes: list[Node] = []
+    foreign: list[str] = []
+    errors: list[ConfigError] = []
     for declaration in declarations:
         kind = load_type(declaration.type)
         try:
@@ -128,7 +119,7 @@ def check(
     return errors
 
 
-class _AnySecret(Dict[str, str]):
+class _AnySecret(dict[str, str]):
     """Order does not depend on secrets: every handle stands for the same text."""
 
     def __missing__(self, handle: str) -> str:
@@ -139,8 +130,8 @@ class _Face(NamedTuple):
     """What order has to know of a node."""
 
     node: Node
-    claims: Set[str]
-    needs: Set[str]
+    claims: set[str]
+    needs: set[str]
     absent: bool
 
 
@@ -157,11 +148,11 @@ def _faced(node: Node) -> _Face:
         ) from error
 
 
-def _claims(faces: Sequence[_Face]) -> Tuple[Dict[str, Node], List[ConfigError]]:
+def _claims(faces: Sequence[_Face]) -> tuple[dict[str, Node], list[ConfigError]]:
     """Who claims what; errors for what is claimed, or declared, twice."""
-    claims: Dict[str, Node] = {}
-    errors: List[ConfigError] = []
-    contested: Set[Tuple[str, str]] = set()
+    claims: dict[str, Node] = {}
+    errors: list[ConfigError] = []
+    contested: set[tuple[str, str]] = set()
     for node, claimed, _, _ in faces:
         for claim in (*sorted(claimed, reverse=True), f"id:{node.id}"):
             other = claims.setdefault(claim, node)
@@ -193,7 +184,7 @@ def _named(node: Node) -> str:
 
 def _twice(handlers: Sequence[Node]) -> Iterator[ConfigError]:
     """Handlers of one name: a notification would not say which of them it means."""
-    first: Dict[str, Node] = {}
+    first: dict[str, Node] = {}
     for node in handlers:
         other = first.setdefault(node.id, node)
         if other is not node:
@@ -205,7 +196,7 @@ def _twice(handlers: Sequence[Node]) -> Iterator[ConfigError]:
             )
 
 
-def _unknown(nodes: Sequence[Node], handlers: Set[str]) -> Iterator[ConfigError]:
+def _unknown(nodes: Sequence[Node], handlers: set[str]) -> Iterator[ConfigError]:
     for node in nodes:
         for handler in node.declaration.notify:
             if handler not in handlers:
@@ -214,10 +205,10 @@ def _unknown(nodes: Sequence[Node], handlers: Set[str]) -> Iterator[ConfigError]
                 )
 
 
-def _implied(faces: Sequence[_Face], claims: Mapping[str, Node]) -> Iterator[Tuple[str, str]]:
+def _implied(faces: Sequence[_Face], claims: Mapping[str, Node]) -> Iterator[tuple[str, str]]:
     """Pairs (first, then) that follow from needs and claims."""
     absent = {face.node.id for face in faces if face.absent}
-    below: Dict[str, List[Node]] = {}
+    below: dict[str, list[Node]] = {}
     for node, _, needs, gone in faces:
         for need in sorted(needs):
             if need.endswith("/**"):
@@ -235,7 +226,7 @@ def _implied(faces: Sequence[_Face], claims: Mapping[str, Node]) -> Iterator[Tup
                     yield (node.id, other.id) if gone else (other.id, node.id)
 
 
-def _imply(requires: Dict[str, Set[str]], pairs: Sequence[Tuple[str, str]]) -> None:
+def _imply(requires: dict[str, set[str]], pairs: Sequence[tuple[str, str]]) -> None:
     """Add the implied pairs to what is explicit; where all together would be a cycle, leave
     out those against the order that the explicit ones alone give."""
     whole = {id: set(firsts) for id, firsts in requires.items()}
@@ -254,7 +245,7 @@ def _imply(requires: Dict[str, Set[str]], pairs: Sequence[Tuple[str, str]]) -> N
             requires[then].add(first)
 
 
-def _reaches(requires: Mapping[str, Set[str]], start: str, goal: str) -> bool:
+def _reaches(requires: Mapping[str, set[str]], start: str, goal: str) -> bool:
     todo, seen = [start], {start}
     while todo:
         one = todo.pop()
@@ -266,15 +257,15 @@ def _reaches(requires: Mapping[str, Set[str]], start: str, goal: str) -> bool:
     return False
 
 
-def _reversed(edges: Mapping[str, Set[str]]) -> Dict[str, Set[str]]:
-    turned: Dict[str, Set[str]] = {one: set() for one in edges}
+def _reversed(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    turned: dict[str, set[str]] = {one: set() for one in edges}
     for one, others in edges.items():
         for other in others:
             turned[other].add(one)
     return turned
 
 
-def _sorted(requires: Mapping[str, Set[str]]) -> Iterator[str]:
+def _sorted(requires: Mapping[str, set[str]]) -> Iterator[str]:
     """Topological order; among those that are free, the one declared first. What is in a
     cycle, or behind one, is not in it."""
     names = list(requires)
@@ -292,15 +283,15 @@ def _sorted(requires: Mapping[str, Set[str]]) -> Iterator[str]:
 
 
 def _cycle(
-    edges: Mapping[str, Set[str]], verb: str, nodes: Mapping[str, Node]
-) -> List[ConfigError]:
+    edges: Mapping[str, set[str]], verb: str, nodes: Mapping[str, Node]
+) -> list[ConfigError]:
     """The error that names one cycle, from the resource declared first; none if there is none."""
     done = set(_sorted(edges))
     stuck = {one: index for index, one in enumerate(edges) if one not in done}
     if not stuck:
         return []
     one = min(stuck, key=stuck.__getitem__)
-    path: Dict[str, int] = {}
+    path: dict[str, int] = {}
     while one not in path:
         path[one] = len(path)
         one = min(edges[one] & stuck.keys(), key=stuck.__getitem__)

@@ -9,8 +9,9 @@ decide is `unknown`, and says what it waits for.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Callable
 
 from reconciler.catalog import TIMEOUT, Catalog, Plan, Result
 from reconciler.engine.diff import harmless, shown, unified
@@ -35,7 +36,7 @@ class Step:
 
     node: Node
     result: Result
-    diff: Optional[Diff] = None
+    diff: Diff | None = None
 
     @property
     def pending(self) -> bool:
@@ -44,7 +45,7 @@ class Step:
 
 
 def plan(
-    catalog: Catalog, order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool = True
+    catalog: Catalog, order: Order, host: Host, ledger: Ledger | None, *, diff: bool = True
 ) -> Plan:
     """The plan of a whole catalog: every resource, then the handlers that will be notified."""
     started = time.monotonic()
@@ -77,13 +78,13 @@ def plan(
     )
 
 
-def look(order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool) -> List[Step]:
+def look(order: Order, host: Host, ledger: Ledger | None, *, diff: bool) -> list[Step]:
     """Look at every node, in order. Nothing is changed: acts of the host raise."""
     host.readonly = True
     known = ledger.known() if ledger is not None else {}
-    steps: List[Step] = []
-    found: Dict[str, Step] = {}
-    opaque: List[str] = []
+    steps: list[Step] = []
+    found: dict[str, Step] = {}
+    opaque: list[str] = []
     room = DIFFS
     with host.files.reading():
         read_ahead((node.resource for node in order.nodes), host)
@@ -106,7 +107,7 @@ def look(order: Order, host: Host, ledger: Optional[Ledger], *, diff: bool) -> L
 
 def read_ahead(resources: Iterable[Resource], host: Host) -> None:
     """Let each type read for all its resources at once."""
-    by_type: Dict[Type[Resource], List[Resource]] = {}
+    by_type: dict[type[Resource], list[Resource]] = {}
     for resource in resources:
         by_type.setdefault(type(resource), []).append(resource)
     for kind, members in by_type.items():
@@ -115,8 +116,8 @@ def read_ahead(resources: Iterable[Resource], host: Host) -> None:
         try:
             with limit(host, TIMEOUT):
                 kind.actual_many(members, host)
-        except Exception:
-            continue  # each of them meets the same error by itself, and says so
+        except Exception:  # noqa: BLE001, S112  each of them meets the same error, and says so
+            continue
 
 
 def examine(node: Node, host: Host) -> Diff:
@@ -146,7 +147,7 @@ def bug(node: Node, error: Exception) -> ResourceError:
     )
 
 
-def blockers(requires: Iterable[str], result_of: Callable[[str], Result]) -> Tuple[str, ...]:
+def blockers(requires: Iterable[str], result_of: Callable[[str], Result]) -> tuple[str, ...]:
     """The requirements that failed or are blocked themselves."""
     return tuple(one for one in sorted(requires) if result_of(one).status in ("failed", "blocked"))
 
@@ -263,13 +264,13 @@ def _text(node: Node, diff: Diff, host: Host) -> str:
         with limit(host, min(TEXT_TIMEOUT, node.declaration.timeout)):
             texts = node.resource.preview(host, diff)
             return unified(*texts, node.declaration.key.split("#", 1)[0]) if texts else ""
-    except Exception:
+    except Exception:  # noqa: BLE001  whatever a module's preview does
         return ""
 
 
 # -- notifications -----------------------------------------------------------------------
 
-Owed = Dict[str, List[str]]
+Owed = dict[str, list[str]]
 """Handlers that must be notified: id -> the resources that did it."""
 
 
@@ -278,8 +279,8 @@ class Call:
     """A handler to carry out. covers: weaker handlers of the same target, done by this one."""
 
     node: Node
-    because: Tuple[str, ...]
-    covers: Tuple[str, ...] = ()
+    because: tuple[str, ...]
+    covers: tuple[str, ...] = ()
 
 
 def add_owed(owed: Owed, node: Node) -> None:
@@ -290,10 +291,10 @@ def add_owed(owed: Owed, node: Node) -> None:
             because.append(node.id)
 
 
-def absorb(order: Order, owed: Owed, node: Node) -> List[str]:
+def absorb(order: Order, owed: Owed, node: Node) -> list[str]:
     """`node` was just started: what was owed to it so far is done. The handlers concerned."""
     claims = node.resource.claims()
-    done: List[str] = []
+    done: list[str] = []
     for handler in list(owed):
         refresh = order.handlers[handler].resource.refresh() if handler in order.handlers else None
         if refresh is not None and refresh.target in claims:
@@ -302,9 +303,7 @@ def absorb(order: Order, owed: Owed, node: Node) -> List[str]:
     return done
 
 
-def recovered(
-    order: Order, ledger: Optional[Ledger], steps: Sequence[Step]
-) -> Tuple[Owed, Takeover]:
+def recovered(order: Order, ledger: Ledger | None, steps: Sequence[Step]) -> tuple[Owed, Takeover]:
     """What earlier runs still owe to the handlers of this catalog, killed runs included; and
     what of that the ledger does not know yet.
 
@@ -315,7 +314,7 @@ def recovered(
         return {}, Takeover({}, ())
     status = {step.node.id: step.result.status for step in steps}
     taken: Owed = {}
-    answered: List[str] = []
+    answered: list[str] = []
     for intent in ledger.intents():
         if status.get(intent.resource, "ok") == "ok":
             answered.append(intent.resource)
@@ -329,18 +328,18 @@ def recovered(
     return mine, Takeover(taken, tuple(answered))
 
 
-def calls(order: Order, owed: Mapping[str, Sequence[str]]) -> List[Call]:
+def calls(order: Order, owed: Mapping[str, Sequence[str]]) -> list[Call]:
     """The handlers to carry out, in declared order; of several on one target only the
     strongest, for a restart does what a reload would."""
-    strongest: Dict[str, Tuple[int, str]] = {}
-    members: Dict[str, List[str]] = {}
+    strongest: dict[str, tuple[int, str]] = {}
+    members: dict[str, list[str]] = {}
     for id, node in order.handlers.items():
         refresh = node.resource.refresh() if id in owed else None
         if refresh is not None:
             members.setdefault(refresh.target, []).append(id)
             if refresh.strength > strongest.get(refresh.target, (-1, ""))[0]:
                 strongest[refresh.target] = (refresh.strength, id)
-    found: List[Call] = []
+    found: list[Call] = []
     for id, node in order.handlers.items():
         if id not in owed:
             continue

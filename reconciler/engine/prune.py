@@ -13,8 +13,9 @@ is rarely meant that a host loses a tenth of what it has.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable
 
 from reconciler.catalog import Catalog, Declaration, Report, Result
 from reconciler.engine.ledger import Ledger, Owned
@@ -59,9 +60,9 @@ class Gone:
     act: str
     why: str = ""
 
-    def to_json(self, done: str = "") -> Dict[str, object]:
+    def to_json(self, done: str = "") -> dict[str, object]:
         """As it is listed."""
-        shown: Dict[str, object] = {
+        shown: dict[str, object] = {
             "id": self.id,
             "source": [self.owned.file, self.owned.line],
             "policy": self.policy,
@@ -81,7 +82,7 @@ class Pruning:
     taken_over: Sequence[str]
     held: str
 
-    def to_json(self, pruned: Sequence[Mapping[str, object]] = ()) -> Dict[str, object]:
+    def to_json(self, pruned: Sequence[Mapping[str, object]] = ()) -> dict[str, object]:
         """The document of `reconciler prune`."""
         return {
             "schema": ["reconciler/prune", 1],
@@ -99,10 +100,10 @@ def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
     declared = set(present)
     claimed = {claim for id, one in owned.items() if id in declared for claim in one.claims}
     images = ledger.images()
-    kept: List[Gone] = []
-    waiting: List[Gone] = []
-    ready: List[Gone] = []
-    taken: List[str] = []
+    kept: list[Gone] = []
+    waiting: list[Gone] = []
+    ready: list[Gone] = []
+    taken: list[str] = []
     for id, one in owned.items():
         if id in declared or id.startswith("handler:"):
             continue
@@ -121,7 +122,7 @@ def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
 
 def prune(
     host: Host, ledger: Ledger, plan: Pruning, run: str, name: str, commit: str, converge: Converge
-) -> Tuple[Dict[str, object], List[str]]:
+) -> tuple[dict[str, object], list[str]]:
     """Mark what is newly undeclared, and act on what was marked before; and what failed.
 
     converge: carries a catalog out, for what has no path.
@@ -132,8 +133,8 @@ def prune(
     ledger.forget(plan.taken_over)
     if plan.held:
         return plan.to_json(), []
-    pruned: List[Dict[str, object]] = []
-    failed: List[str] = []
+    pruned: list[dict[str, object]] = []
+    failed: list[str] = []
     for gone in sorted(plan.ready, key=_deepest_first):
         try:
             if gone.owned.type in PATHS:
@@ -150,13 +151,15 @@ def prune(
             cause="prune", reason=f"declared no more: {done}",
         ))  # fmt: skip
         ledger.forget([gone.id], _paths(gone.owned))
-    left = replace(plan, ready=[one for one in plan.ready if one.id not in {p["id"] for p in pruned}])
+    left = replace(
+        plan, ready=[one for one in plan.ready if one.id not in {p["id"] for p in pruned}]
+    )
     return left.to_json(pruned), failed
 
 
 def _decide(
     id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], ledger: Ledger,
-    claimed: Set[str],
+    claimed: set[str],
 ) -> Gone:  # fmt: skip
     if policy == "keep":
         return Gone(id, one, policy, "", "policy: keep")
@@ -178,17 +181,19 @@ def _decide(
     if kind == "absent":
         return Gone(id, one, policy, "delete", "it was not there before us")
     if kind == "file" and not image["stored"]:
-        return Gone(id, one, policy, "", "its first content was too large, or secret, and is not kept")
+        return Gone(
+            id, one, policy, "", "its first content was too large, or secret, and is not kept"
+        )
     if kind in ("file", "link"):
         return Gone(id, one, policy, "restore")
     return Gone(id, one, policy, "", f"there was a {kind} before us")
 
 
-def _paths(one: Owned) -> List[str]:
+def _paths(one: Owned) -> list[str]:
     return [claim[len("path:") :] for claim in one.claims if claim.startswith("path:")]
 
 
-def _deepest_first(gone: Gone) -> Tuple[int, str]:
+def _deepest_first(gone: Gone) -> tuple[int, str]:
     return (-max((path.count("/") for path in _paths(gone.owned)), default=0), gone.id)
 
 
@@ -226,8 +231,7 @@ def _undo(gone: Gone, name: str, commit: str, converge: Converge) -> str:
         kind, key, {first: key, **UNDONE[kind]}, Mark(gone.owned.file, gone.owned.line)
     )
     report = converge(Catalog(name, (declaration,), commit=commit))
-    result: Optional[Result] = next(iter(report.results), None)
+    result: Result | None = next(iter(report.results), None)
     if result is None or result.status in ("failed", "blocked"):
         raise ResourceError(result.reason if result else "the run did not get to it")
     return "stopped and disabled" if kind == "service" else "deleted"
-

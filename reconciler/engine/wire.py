@@ -9,11 +9,13 @@ side trusts the other's JSON beyond what it checks.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import struct
+from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
-from typing import BinaryIO, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Type
+from typing import BinaryIO
 
 from reconciler import errors
 from reconciler.errors import (
@@ -30,7 +32,7 @@ MAX_FRAME = 64 << 20
 PIECE = 1 << 20
 _HEAD = struct.Struct(">cI")
 
-Message = Dict[str, object]
+Message = dict[str, object]
 
 
 class Wire:
@@ -63,10 +65,8 @@ class Wire:
 
     def abandon(self) -> None:
         """Nothing more will be sent; what the other side did not take is dropped."""
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it is closed all the same
             self._out.close()
-        except BrokenPipeError:
-            pass  # closed all the same
 
     def waiting(self) -> bool:
         """Whether the other side has said something that nobody has read, or is gone."""
@@ -101,7 +101,7 @@ class Wire:
             if payload:
                 yield payload
 
-    def _frame(self) -> Tuple[bytes, bytes]:
+    def _frame(self) -> tuple[bytes, bytes]:
         self._fill(_HEAD.size)
         kind, size = _HEAD.unpack_from(self._buffer)
         if kind not in (b"J", b"B") or size > MAX_FRAME:
@@ -160,7 +160,7 @@ def error_from_json(document: object) -> ReconcilerError:
 
 def _single(document: Mapping[str, object]) -> ReconcilerError:
     found = getattr(errors, str(document.get("type")), None)
-    kind: Type[ReconcilerError] = ReconcilerError
+    kind: type[ReconcilerError] = ReconcilerError
     # These two are made from other things than a message; what travels is their text.
     if found not in (CommandFailed, ConfigErrors) and isinstance(found, type):
         kind = found if issubclass(found, ReconcilerError) else kind
@@ -173,7 +173,7 @@ def _single(document: Mapping[str, object]) -> ReconcilerError:
     )
 
 
-def _mark(source: object) -> Optional[Mark]:
+def _mark(source: object) -> Mark | None:
     if not isinstance(source, list) or len(source) != 3:
         return None
     file, line, column = source
