@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
+
+from reconciler.cli.options import seconds
 
 
 def reach_options(parser: argparse.ArgumentParser) -> None:
@@ -12,9 +15,9 @@ def reach_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ask-become-pass", action="store_true", help="ask for the one of sudo")
     group.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
     group.add_argument("--no-cache", action="store_true", help="leave no engine on the hosts")
-    group.add_argument(
-        "--host-timeout", metavar="SECONDS", type=float, default=3600.0, help="for one host's run"
-    )
+    wait = functools.partial(group.add_argument, metavar="SECONDS", type=seconds)
+    wait("--start-timeout", default=30.0, help="from the login until the engine runs (default: 30)")
+    wait("--host-timeout", default=3600.0, help="for the whole run of one host (default: 3600)")
 
 
 def is_remote(args: argparse.Namespace) -> bool:

@@ -27,7 +27,7 @@ from reconciler.errors import (
 from reconciler.push.host import Options, push_host
 from reconciler.transport.connect import Connector
 from reconciler.transport.remote import Limits
-from reconciler.transport.target import Target
+from reconciler.transport.target import NAMES, Target
 
 CHANGES = 2
 BOTH = 6
@@ -78,7 +78,13 @@ class _Selected:
         self._allow_empty: bool = args.allow_empty
 
     def variables(self, host: str) -> Mapping[str, Any]:
-        return self._desired.inventory.variables(host)
+        """What says how the host is reached; templates cost the import of their engine."""
+        known = self._desired.inventory.variables(host)
+        found = {name: known[name] for name in NAMES if name in known}
+        if any("{{" in str(value) or "{%" in str(value) for value in found.values()):
+            rendered = self._desired.project(host).variables(host)
+            found = {name: rendered[name] for name in found}
+        return found
 
     def catalog(self, host: str, facts: Mapping[str, Any]) -> bytes:
         catalog = self._desired.catalog(host, facts, self._choice)
@@ -110,6 +116,7 @@ def _one(
         durability=getattr(args, "durability", "batch"),
         lock_timeout=getattr(args, "lock_timeout", 0.0),
         keep_engine=not args.no_cache,
+        start_timeout=args.start_timeout,
         limits=Limits(seconds=args.host_timeout),
     )
     try:

@@ -93,6 +93,13 @@ class Project:
 
     # -- compiling -----------------------------------------------------------------------
 
+    def variables(self, host: str) -> Mapping[str, object]:
+        """The inventory's variables of a host, each rendered when it is asked for; no facts.
+
+        Asking raises TemplateError.
+        """
+        return self._magic_of(self._inventory or self._localhost(host)).view(host)
+
     def compile(self, host: str, facts: Mapping[str, object]) -> Compiled:
         """One host. Raises ConfigErrors: everything that is wrong."""
         gathered = Gathered()

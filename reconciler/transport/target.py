@@ -17,6 +17,17 @@ from reconciler.transport.become import Become
 CONNECTIONS = ("ssh", "openssh", "local", "chroot")
 #: Names that Ansible has for the same.
 ALIASES = {"smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh"}
+#: Every variable that is read here.
+NAMES = (
+    *("ansible_host", "ansible_ssh_host", "ansible_port", "ansible_ssh_port"),
+    *("ansible_user", "ansible_ssh_user", "ansible_connection", "ansible_python_interpreter"),
+    *("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
+    *("ansible_ssh_private_key_file", "ansible_private_key_file"),
+    *("ansible_ssh_common_args", "ansible_ssh_extra_args", "via", "host_keys"),
+    *("ansible_become", "ansible_become_method", "ansible_become_user"),
+    *("ansible_become_password", "ansible_become_pass"),
+    *("ansible_sudo_pass", "ansible_su_pass", "ansible_doas_pass"),
+)
 _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,254}")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,254}\$?")
 _INTERPRETER = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
@@ -129,8 +140,13 @@ class _Reader:
         for name in names:
             value = self._variables.get(name)
             if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
-                return str(value)
+                return self._settled(name, str(value))
         return None
+
+    def _settled(self, name: str, text: str) -> str:
+        if "{{" in text or "{%" in text:
+            raise InventoryError(f"{name} is a template, and this is no place to render it")
+        return text
 
     def words(self, name: str) -> list[str]:
         """A list of texts, or one text."""

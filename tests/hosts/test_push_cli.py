@@ -75,5 +75,18 @@ def test_one_host_that_is_down_does_not_keep_the_others_from_converging(
     assert hosts["nowhere"]["errors"][0]["kind"] in ("HostUnreachable", "HostKeyRefused")
 
 
+def test_variables_that_say_how_a_host_is_reached_may_be_templates(
+    repo: Path, host: BootedHost
+) -> None:
+    (repo / "hosts").write_text(
+        f"[web]\nalias ansible_host='{{{{ where }}}}' where={host.name}\n"
+        "wrong ansible_host='{{ nothing }}'\n"
+    )
+    assert call(repo, host, "plan", "--limit", "alias").returncode == 0
+    wrong = call(repo, host, "plan", "--limit", "wrong")
+    assert wrong.returncode == 3
+    assert "nothing" in wrong.stderr
+
+
 def test_a_selection_of_nothing_is_an_error(repo: Path, host: BootedHost) -> None:
     assert call(repo, host, "plan", "--limit", "nosuch").returncode == 3
