@@ -16,6 +16,7 @@ While a run goes on, `{"op": "stop"}` or the end of stdin stops it at the next b
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -81,7 +82,7 @@ def _serve(wire: Wire, boundary: Boundary) -> None:
 
 def _take_streams() -> Wire:
     """Keep stdin and stdout for frames: nothing that is printed or started can reach them."""
-    incoming = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
+    incoming = io.BufferedReader(io.FileIO(os.dup(0)), 1 << 16)
     outgoing = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -358,7 +358,9 @@ class _Work:
                     self._apply_one(first, work[0][1])
                     return [None]
                 pairs = [(step.node.resource, diff) for step, diff in work]
-                outcomes = list(type(first.resource).apply_many(self.host, pairs))
+                outcomes: list[ReconcilerError | None] = [
+                    *type(first.resource).apply_many(self.host, pairs)
+                ]
                 if len(outcomes) != len(work):
                     raise ValueError(f"{len(outcomes)} outcomes of {len(work)} changes")
                 return outcomes

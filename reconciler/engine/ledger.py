@@ -270,7 +270,7 @@ class Ledger:
             " FROM runs ORDER BY started DESC, rowid DESC LIMIT ?",
             (limit,),
         )
-        found = [dict(zip(names, row)) for row in rows]
+        found: list[dict[str, object]] = [dict(zip(names, row)) for row in rows]
         for run in found:
             run["dirty"] = bool(run["dirty"])
             run["summary"] = json.loads(str(run["summary"] or "{}"))
@@ -301,7 +301,7 @@ class Ledger:
             " ORDER BY c.seq DESC LIMIT ?3",
             (resource, cause, limit),
         )
-        found = [dict(zip(names, row)) for row in rows]
+        found: list[dict[str, object]] = [dict(zip(names, row)) for row in rows]
         for change in found:
             change["changes"] = json.loads(str(change["changes"] or "[]"))
         return found
@@ -501,7 +501,9 @@ class Ledger:
         rows = self._database.execute(
             "SELECT path, kind, mode, uid, gid, size, sha256, link, stored FROM images"
         )
-        found = {_from_sql(row[0]): dict(zip(names, row[1:])) for row in rows}
+        found: dict[str, dict[str, object]] = {
+            str(_from_sql(row[0])): dict(zip(names, row[1:])) for row in rows
+        }
         for image in found.values():
             image["link"] = _from_sql(image["link"])
         return found
