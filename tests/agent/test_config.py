@@ -1,0 +1,58 @@
+"""agent.yml: what it takes, and what is said of what it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.agent.config import Config, duration, parse
+from reconciler.errors import ConfigError
+
+
+def test_an_address_is_all_that_is_needed() -> None:
+    config = parse({"repo": "https://git.example.org/state.git"}, "agent.yml")
+    assert config.remotes == ({"url": "https://git.example.org/state.git"},)
+    assert config.interval == 60
+    assert config.trust == "none"
+
+
+def test_settings_survive_the_way_to_the_supervisor() -> None:
+    config = parse(
+        {
+            "remotes": [{"url": "ssh://git@a/x", "name": "a"}, "https://b/x"],
+            "interval": "90s",
+            "drift": {"default": "warn", "db": "heal"},
+            "prune": "restore",
+            "notify": [{"webhook": "https://hook", "secret_file": "/etc/s"}],
+        },
+        "agent.yml",
+    )
+    assert Config.from_json(config.to_json()) == config
+    assert config.prune == {"default": "restore"}
+    assert config.interval == 90
+
+
+@pytest.mark.parametrize(
+    "document, said",
+    [
+        ({}, "which state repo"),
+        ([], "a mapping"),
+        ({"repo": "x", "brnch": "main"}, "there is no setting 'brnch'"),
+        ({"repo": "x", "trust": "some"}, "'some' is none of"),
+        ({"repo": "x", "interval": "soon"}, "is no time"),
+        ({"repo": "x", "interval": "1s"}, "less than 5 s"),
+        ({"repo": "x", "drift": {"db": "fix"}}, "'fix' is none of"),
+        ({"repo": "x", "remotes": ["y"]}, "not both"),
+        ({"remotes": [{"name": "x"}]}, "with `url`"),
+        ({"remotes": [{"url": "x", "key": "y"}]}, "no 'key'"),
+        ({"repo": "x", "notify": [{"mail": "y"}]}, "one of apprise"),
+        ({"repo": "x", "prune_max": -1}, "a number from 0"),
+    ],
+)
+def test_what_is_wrong_is_said(document: object, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(document, "agent.yml")
+    assert said in caught.value.message
+
+
+def test_durations() -> None:
+    assert [duration(text) for text in ("90", 90, "90s", "5m", "2h", "1d")] == [90, 90, 90, 300, 7200, 86400]

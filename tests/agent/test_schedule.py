@@ -1,0 +1,85 @@
+"""When agents fetch: alone, all at once, and after failures."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+
+from reconciler.agent.fights import Fights
+from reconciler.agent.schedule import FETCH_CAP, Schedule, share
+
+
+def schedule(name: str, interval: float = 60.0) -> Schedule:
+    return Schedule(name, interval, 1800.0, random.Random(name))
+
+
+def test_the_share_of_a_host_is_its_own_and_stays() -> None:
+    assert share("a") == share("a")
+    assert share("a") != share("b")
+    assert all(0 <= share(str(n)) < 1 for n in range(1000))
+
+
+def test_a_thousand_hosts_that_boot_at_once_fetch_at_no_more_than_three_times_the_mean() -> None:
+    hosts = [schedule(f"host{n}") for n in range(1000)]
+    queue = [(host.first_fetch(0.0), n) for n, host in enumerate(hosts)]
+    heapq.heapify(queue)
+    seconds: Counter[int] = Counter()
+    while queue[0][0] < 1800:
+        at, n = heapq.heappop(queue)
+        seconds[int(at)] += 1
+        heapq.heappush(queue, (hosts[n].next_fetch(at), n))
+    mean = sum(seconds.values()) / 1800
+    windows = [sum(seconds[s + k] for k in range(5)) / 5 for s in range(1795)]
+    assert max(windows) <= 3 * mean
+
+
+def test_failures_are_waited_out_ever_longer_and_at_most_a_quarter_of_an_hour() -> None:
+    one = schedule("a", 5.0)
+    waits = [one.after_failure(0.0) for _ in range(200)]
+    assert min(waits) >= 5
+    assert max(waits) <= FETCH_CAP
+    assert max(waits[20:]) > 100
+    one.next_fetch(0.0)
+    assert one.after_failure(0.0) <= 10
+
+
+def test_a_day_of_idling_has_as_many_fetches_as_the_interval_says() -> None:
+    one = schedule("a")
+    at, count = one.first_fetch(0.0), 0
+    while at < 86400:
+        at, count = one.next_fetch(at), count + 1
+    assert 86400 / 60 / 1.27 <= count <= 86400 / 60 / 0.95
+
+
+def test_a_retry_comes_soon_and_then_less_and_less_often() -> None:
+    one = schedule("a")
+    waits = [one.retry(0.0) for _ in range(12)]
+    assert waits[:3] == [5.0, 10.0, 20.0]
+    assert waits[-1] == 900.0
+    one.succeeded()
+    assert one.retry(0.0) == 5.0
+
+
+def test_five_corrections_within_ten_minutes_are_a_fight() -> None:
+    fights = Fights()
+    for n in range(4):
+        assert fights.corrected(["file:/a"], n * 10.0) == []
+    assert fights.contended(40.0) == []
+    assert fights.corrected(["file:/a"], 40.0) == ["file:/a"]
+    assert fights.corrected(["file:/a"], 41.0) == []
+    assert fights.contended(50.0) == ["file:/a"]
+    assert fights.contended(700.0) == []
+
+
+def test_what_is_corrected_again_and_again_is_corrected_ever_later() -> None:
+    fights = Fights()
+    waits: list[float] = []
+    now = 0.0
+    for _ in range(8):
+        waits.append(fights.due("file:/a", now) - now)
+        now = fights.due("file:/a", now)
+        fights.corrected(["file:/a"], now)
+    assert waits[0] == 0
+    assert waits[1:6] == [2, 6, 18, 54, 162] or waits[1] == 0
+    assert waits == sorted(waits) or max(waits) <= 300

@@ -1,0 +1,148 @@
+"""What is remembered, what suspends, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from reconciler.agent.places import Places
+from reconciler.agent.state import State, resume, suspend, suspension
+from reconciler.agent.status import Live, compose, exit_code, metrics, oneline
+from reconciler.agent.notices import Notices
+from reconciler.errors import UsageError
+
+GOOD = "a" * 40
+
+
+def settled() -> State:
+    return State(
+        trusted=GOOD, applied=GOOD, good=GOOD, resources={"total": 3}, source={"last_success": 100.0}
+    )
+
+
+def status(state: State, now: float = 110.0, **more: object) -> dict[str, str]:
+    document = compose(state, Live(), None, now=now, **more)  # type: ignore[arg-type]
+    return {one["type"]: one["status"] for one in document["conditions"]}
+
+
+def test_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    places = Places(str(tmp_path))
+    state = settled()
+    state.problem("fetch", {"message": "no route"}, 5.0)
+    state.save(places)
+    assert State.load(places) == state
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"trusted": 7, "problems": []}', b"\x00" * 100])
+def test_damaged_state_starts_anew(tmp_path: Path, damage: bytes) -> None:
+    places = Places(str(tmp_path))
+    settled().save(places)
+    Path(places.state).write_bytes(damage)
+    assert State.load(places) == State()
+
+
+def test_a_problem_keeps_its_beginning_until_it_is_another_one() -> None:
+    state = State()
+    state.problem("fetch", {"message": "a"}, 1.0)
+    state.problem("fetch", {"message": "a"}, 2.0)
+    assert state.problems["fetch"]["since"] == 1.0
+    state.problem("fetch", {"message": "b"}, 3.0)
+    assert state.problems["fetch"]["since"] == 3.0
+    state.problem("fetch", None, 4.0)
+    assert state.problems == {}
+
+
+def test_a_suspension_ends_by_itself_and_survives_what_is_in_between(tmp_path: Path) -> None:
+    places = Places(str(tmp_path))
+    held = suspend(places, "TICKET-7", 3600, "alice")
+    assert suspension(places) == held
+    assert suspension(places, held.until + 1) is None
+    # A clock that is far in the past does not prolong it for years.
+    assert suspension(places, held.until - 3650 * 86400) is None
+    assert resume(places)
+    assert not resume(places)
+    assert suspension(places) is None
+
+
+def test_a_suspension_needs_a_reason_and_an_end(tmp_path: Path) -> None:
+    for reason, seconds in ((" ", 60), ("why", 0), ("why", 8 * 86400)):
+        with pytest.raises(UsageError):
+            suspend(Places(str(tmp_path)), reason, seconds, "alice")
+
+
+def test_a_host_that_is_as_it_should_be_is_green_and_no_other() -> None:
+    state = settled()
+    document = compose(state, Live(), None, now=110.0)
+    assert exit_code(document) == 0
+    assert oneline(document) == f"in sync at {GOOD[:12]}, 3 resources"
+    assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    "kind, condition, code",
+    [("trust", "Trusted", 10), ("fetch", "SourceFresh", 5), ("compile", "Ready", 3), ("run", "Ready", 3)],
+)
+def test_each_problem_has_its_condition_and_its_exit_code(kind: str, condition: str, code: int) -> None:
+    state = settled()
+    state.problem(kind, {"message": "no", "type": "TrustError"}, 1.0)
+    document = compose(state, Live(), None, now=110.0)
+    assert {one["type"]: one["status"] for one in document["conditions"]}[condition] == "False"
+    assert exit_code(document) == code
+    assert condition in oneline(document)
+
+
+def test_suspended_is_never_green(tmp_path: Path) -> None:
+    held = suspend(Places(str(tmp_path)), "why", 60, "bob")
+    document = compose(settled(), Live(), held, now=time.time())
+    assert exit_code(document) == 7
+    assert "in sync" not in oneline(document)
+
+
+def test_an_old_word_of_the_remote_is_an_alarm() -> None:
+    assert status(settled(), now=110.0, max_age=60.0)["SourceFresh"] == "True"
+    assert status(settled(), now=1000.0, max_age=60.0)["SourceFresh"] == "False"
+
+
+def test_drift_failures_and_fights_are_out_of_sync() -> None:
+    for state, live in (
+        (settled(), Live(contended=["file:/a"])),
+        (State(**{**vars(settled()), "drifted": ["file:/a"]}), Live()),
+        (State(**{**vars(settled()), "failed": {"file:/a": "no"}}), Live()),
+        (State(**{**vars(settled()), "good": "b" * 40}), Live()),
+    ):
+        document = compose(state, live, None, now=110.0)
+        assert exit_code(document) == 4
+
+
+def test_a_condition_keeps_its_beginning_while_it_stays() -> None:
+    state = settled()
+    compose(state, Live(), None, now=110.0)
+    first = {one["type"]: one["since"] for one in state.conditions}
+    compose(state, Live(), None, now=500.0)
+    assert {one["type"]: one["since"] for one in state.conditions} == first
+
+
+def test_metrics_are_lines_that_prometheus_reads() -> None:
+    state = settled()
+    state.count("runs_sync_ok_total")
+    document = compose(state, Live(), None, now=110.0)
+    for row in metrics(document, state.totals).splitlines():
+        name, _, value = row.rpartition(" ")
+        assert name.startswith("reconciler_")
+        float(value)
+
+
+def test_a_flicker_is_not_told_and_what_lasts_is_told_once_and_resolved_once() -> None:
+    notices = Notices()
+    bad = [{"type": "Trusted", "status": "False", "reason": "BadSignature", "message": ""}]
+    good = [{"type": "Trusted", "status": "True", "reason": "Verified", "message": ""}]
+    assert notices.due(bad, 0) == []
+    assert notices.due(good, 1) == []
+    assert notices.due(bad, 2) == []
+    assert [one["event"] for one in notices.due(bad, 3)] == ["problem"]
+    assert notices.due(bad, 4) == []
+    assert [one["event"] for one in notices.due(good, 5)] == ["resolved"]
+    assert notices.due(good, 6) == []
