@@ -86,6 +86,10 @@ class _Selected:
             found = {name: rendered[name] for name in found}
         return found
 
+    def other(self, name: str) -> Mapping[str, Any] | None:
+        """The same of a jump host, if it is one of the inventory."""
+        return self.variables(name) if name in self._desired.inventory.hosts() else None
+
     def catalog(self, host: str, facts: Mapping[str, Any]) -> bytes:
         catalog = self._desired.catalog(host, facts, self._choice)
         if EMPTY in catalog and not self._allow_empty:
@@ -120,7 +124,8 @@ def _one(
         limits=Limits(seconds=args.host_timeout),
     )
     try:
-        target = Target.of(name, {**project.variables(name), **asked}, args.ssh_config)
+        variables = {**project.variables(name), **asked}
+        target = Target.of(name, variables, args.ssh_config, project.other)
         with out.progress(f"{mode} {name}") as on_event:
             return push_host(target, project, mode, connector, options, on_event)
     except Interrupted:

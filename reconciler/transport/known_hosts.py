@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import fnmatch
+import functools
 import hashlib
 import hmac
 import os
@@ -40,17 +42,19 @@ class Entry:
 def read(paths: Iterable[str]) -> list[Entry]:
     """The entries of these files; what is not there or no entry is passed over, as OpenSSH does."""
     found: list[Entry] = []
-    for path in paths:
-        try:
-            with open(os.path.expanduser(path), encoding="utf-8", errors="replace") as file:
-                lines = file.readlines()
-        except OSError:
-            continue
-        for number, line in enumerate(lines, 1):
-            entry = _entry(line, f"{path}:{number}")
-            if entry is not None:
-                found.append(entry)
+    for path in map(os.path.expanduser, paths):
+        with contextlib.suppress(OSError):
+            state = os.stat(path)
+            found += _read(path, state.st_mtime_ns, state.st_size)
     return found
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: str, changed: int, size: int) -> list[Entry]:
+    """Kept while the file stays the same: a fleet run reads it for every host."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        entries = [_entry(line, f"{path}:{number}") for number, line in enumerate(file, 1)]
+    return [entry for entry in entries if entry is not None]
 
 
 def pinned(keys: Sequence[str]) -> list[Entry]:
@@ -101,15 +105,21 @@ def matches(names: str, name: str) -> bool:
     """Whether the names field of an entry means this host."""
     if names.startswith("|1|"):
         return _matches_hash(names, name)
-    found = False
+    found, name = False, name.lower()
     for pattern in names.lower().split(","):
         wanted = pattern.removeprefix("!")
-        # Only * and ? are special; the brackets of [host]:port are not.
-        if fnmatch.fnmatchcase(name.lower(), _BRACES.sub(lambda m: f"[{m[0]}]", wanted)):
+        if _means(wanted, name):
             if wanted != pattern:
                 return False
             found = True
     return found
+
+
+def _means(pattern: str, name: str) -> bool:
+    if "*" not in pattern and "?" not in pattern:
+        return pattern == name
+    # The brackets of [host]:port are not special.
+    return fnmatch.fnmatchcase(name, _BRACES.sub(lambda m: f"[{m[0]}]", pattern))
 
 
 def _matches_hash(names: str, name: str) -> bool:

@@ -85,7 +85,7 @@ class OpenSshTransport:
                 "ansible_connection openssh needs the program ssh, which is not there",
                 hint="install openssh-client, or use ansible_connection: ssh",
             )
-        if target.password is not None:
+        if target.hop.password is not None:
             raise ConfigError(
                 "OpenSSH takes no password from a program",
                 hint="use a key or an agent, or ansible_connection: ssh",
@@ -141,12 +141,12 @@ def _of(target: Target, directory: str) -> Iterator[tuple[str, str]]:
         yield "Port", str(target.hop.port)
     if target.hop.user is not None:
         yield "User", target.hop.user
-    if target.key_file is not None:
-        yield "IdentityFile", os.path.expanduser(target.key_file)
+    if target.hop.key_file is not None:
+        yield "IdentityFile", os.path.expanduser(target.hop.key_file)
         yield "IdentitiesOnly", "yes"
     if target.via:
         yield "ProxyJump", ",".join(map(_jump, target.via))
-    if target.host_keys:
+    if target.hop.host_keys:
         yield "UserKnownHostsFile", _pinned(target, directory)
         yield "GlobalKnownHostsFile", "none"
         yield "HostKeyAlias", target.name
@@ -160,10 +160,10 @@ def _jump(hop: Hop) -> str:
 
 def _pinned(target: Target, directory: str) -> str:
     """A known_hosts file with the keys that the inventory gives."""
-    known_hosts.pinned(target.host_keys)
+    known_hosts.pinned(target.hop.host_keys)
     path = os.path.join(directory, f"keys-{target.name}")
     with open(path, "w", encoding="utf-8") as file:
-        for key in target.host_keys:
+        for key in target.hop.host_keys:
             marker, rest = (
                 ("@cert-authority ", key[16:]) if key.startswith("@cert-a") else ("", key)
             )

@@ -29,7 +29,7 @@ from reconciler.transport import ssh_config
 from reconciler.transport.command import shell_line
 from reconciler.transport.options import check_options
 from reconciler.transport.sshchannel import SshChannel, open_session
-from reconciler.transport.strict import CONNECT, KEEPALIVE, Credentials, StrictConnection
+from reconciler.transport.strict import CONNECT, KEEPALIVE, StrictConnection
 from reconciler.transport.target import Hop, Target
 
 
@@ -61,7 +61,7 @@ class Connections:
         check_options(target)
         config = self._config(target.ssh_config)
         with _explained(target.hop.address, target.hop):
-            connection = StrictConnection(target.hop, config, Credentials(target), gateway=False)
+            connection = StrictConnection(target.hop, config, dict(target.options), gateway=False)
         via = target.via or _proxy_jump(connection.ssh_config)
         connection.gateway = self._gateway(via, target) or _proxy_command(connection)
         with _explained(connection.host, target.hop):
@@ -89,7 +89,7 @@ class Connections:
         with self._lock:
             if key not in self._jumps:
                 config = self._config(target.ssh_config)
-                made = StrictConnection(way[-1], config, Credentials(), gateway=before or False)
+                made = StrictConnection(way[-1], config, {}, gateway=before or False)
                 self._jumps[key] = (threading.Lock(), made)
             lock, connection = self._jumps[key]
         with lock, _explained(f"the jump host {way[-1].address}", way[-1]):

@@ -20,7 +20,7 @@ import paramiko
 from reconciler.errors import HostUnreachable
 from reconciler.transport import certificate, known_hosts
 from reconciler.transport.known_hosts import Known
-from reconciler.transport.target import Hop, Target
+from reconciler.transport.target import Hop
 
 # Its threads log what goes wrong, tracebacks and all; here that arrives as an error of ours.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -43,10 +43,13 @@ DISABLED: Mapping[str, Sequence[str]] = {
 
 
 class StrictConnection(fabric.Connection):
-    """A Fabric connection that knows its host, and lets nobody through it."""
+    """A Fabric connection that knows its host, and lets nobody through it.
+
+    options: of ssh, from the inventory; they win over those of the config.
+    """
 
     def __init__(
-        self, hop: Hop, config: fabric.Config, credentials: Credentials, **settings: Any
+        self, hop: Hop, config: fabric.Config, options: Mapping[str, str], **settings: Any
     ) -> None:
         super().__init__(
             hop.address,
@@ -58,7 +61,7 @@ class StrictConnection(fabric.Connection):
             **settings,
         )
         heard = dict(self.ssh_config)
-        heard.update(credentials.options)
+        heard.update(options)
         alias = heard.get("hostkeyalias", hop.address)
         name = alias if "hostkeyalias" in heard else known_hosts.lookup_name(self.host, self.port)
         files = [
@@ -66,13 +69,13 @@ class StrictConnection(fabric.Connection):
             *heard.get("globalknownhostsfile", " ".join(known_hosts.GLOBAL_FILES)).split(),
         ]
         entries = known_hosts.read(files)
-        if credentials.host_keys:
+        if hop.host_keys:
             revoked = [entry for entry in entries if entry.marker == "revoked"]
-            entries = [*revoked, *known_hosts.pinned(credentials.host_keys)]
+            entries = [*revoked, *known_hosts.pinned(hop.host_keys)]
         self.known = Known(name, entries)
         # Fabric has just put AutoAddPolicy there.
         self.client.set_missing_host_key_policy(_OnlyKnown(self.known))
-        self.connect_kwargs = self._how(heard, credentials)
+        self.connect_kwargs = self._how(heard, hop)
 
     @property
     def session_transport(self) -> paramiko.Transport:
@@ -83,21 +86,18 @@ class StrictConnection(fabric.Connection):
         """Jumps are given by whoever makes the connection: Fabric's own would trust any key."""
         return
 
-    def _how(self, heard: Mapping[str, Any], credentials: Credentials) -> dict[str, Any]:
+    def _how(self, heard: Mapping[str, Any], hop: Hop) -> dict[str, Any]:
         keys = heard.get("identityfile", [])
         keys = [keys] if isinstance(keys, str) else list(keys)
-        files = [credentials.key_file] if credentials.key_file else keys
-        only = (
-            str(heard.get("identitiesonly", "no")).lower() == "yes"
-            or credentials.key_file is not None
-        )
+        files = [hop.key_file] if hop.key_file else keys
+        only = str(heard.get("identitiesonly", "no")).lower() == "yes" or hop.key_file is not None
         if "connecttimeout" in heard:
             self.connect_timeout = int(heard["connecttimeout"])
         return {
             "key_filename": [
                 path for path in map(os.path.expanduser, files) if os.path.isfile(path)
             ],
-            "password": credentials.password,
+            "password": hop.password,
             "allow_agent": not only and "SSH_AUTH_SOCK" in os.environ,
             "look_for_keys": not files,
             "banner_timeout": BANNER,
@@ -106,16 +106,6 @@ class StrictConnection(fabric.Connection):
             "disabled_algorithms": DISABLED,
             "transport_factory": functools.partial(_transport, self.known),
         }
-
-
-class Credentials:
-    """What opens one host: of a target, or of a jump, which has only ssh_config and the agent."""
-
-    def __init__(self, target: Target | None = None) -> None:
-        self.password = target.password if target else None
-        self.key_file = target.key_file if target else None
-        self.host_keys = target.host_keys if target else ()
-        self.options = dict(target.options) if target else {}
 
 
 class _OnlyKnown(paramiko.MissingHostKeyPolicy):

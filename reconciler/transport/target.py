@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.errors import ConfigError, InventoryError
@@ -17,6 +17,7 @@ from reconciler.transport.become import Become
 CONNECTIONS = ("ssh", "openssh", "local", "chroot")
 #: Names that Ansible has for the same.
 ALIASES = {"smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh"}
+Others = Callable[[str], "Mapping[str, object] | None"]
 #: Every variable that is read here.
 NAMES = (
     *("ansible_host", "ansible_ssh_host", "ansible_port", "ansible_ssh_port"),
@@ -36,11 +37,18 @@ _HOP = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<p
 
 @dataclass(frozen=True)
 class Hop:
-    """An address with a port and user; None where ssh_config decides, and at last the default."""
+    """One SSH login: an address with a port and user, and what opens it.
+
+    None where ssh_config decides, and at last the default. host_keys: pinned public keys,
+    `TYPE BASE64`; where there are any, only they count.
+    """
 
     address: str
     port: int | None = None
     user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    key_file: str | None = None
+    host_keys: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Hop:
@@ -63,7 +71,6 @@ class Target:
     """One host and the way to it.
 
     name: in the inventory. connection: one of CONNECTIONS. via: jump hosts, the first one first.
-    host_keys: pinned public keys, `TYPE BASE64`; where there are any, only they count.
     options: of ssh, `Name=value`; extra: words that only OpenSSH understands.
     root: for `chroot`, the directory. ssh_config: a file to read instead of the usual ones.
     """
@@ -71,10 +78,7 @@ class Target:
     name: str
     hop: Hop
     connection: str = "ssh"
-    password: str | None = field(default=None, repr=False)
-    key_file: str | None = None
     via: tuple[Hop, ...] = ()
-    host_keys: tuple[str, ...] = ()
     options: tuple[tuple[str, str], ...] = ()
     extra: tuple[str, ...] = ()
     interpreter: str = "python3"
@@ -84,11 +88,18 @@ class Target:
 
     @classmethod
     def of(
-        cls, name: str, variables: Mapping[str, object], ssh_config: str | None = None
+        cls,
+        name: str,
+        variables: Mapping[str, object],
+        ssh_config: str | None = None,
+        others: Others = lambda name: None,
     ) -> Target:
-        """The target of a host with these inventory variables. Raises InventoryError, ConfigError."""
+        """The target of a host with these inventory variables. Raises InventoryError, ConfigError.
+
+        others: the variables of another host of the inventory, so that `via` can name one.
+        """
         try:
-            return _Reader(name, variables).target(ssh_config)
+            return _Reader(name, variables).target(ssh_config, others)
         except ConfigError as error:
             error.host = error.host or name
             raise
@@ -101,22 +112,16 @@ class _Reader:
         self.name = name
         self._variables = variables
 
-    def target(self, ssh_config: str | None) -> Target:
+    def target(self, ssh_config: str | None, others: Others) -> Target:
         connection = self._connection()
-        address = self.text("ansible_host", "ansible_ssh_host") or self.name
         if connection == "chroot":
-            if not address.startswith("/"):
+            root = self.text("ansible_host", "ansible_ssh_host") or ""
+            if not root.startswith("/"):
                 raise InventoryError(
-                    f"ansible_connection chroot wants a directory as ansible_host, not {address!r}"
+                    f"ansible_connection chroot wants a directory as ansible_host, not {root!r}"
                 )
-            return Target(self.name, Hop("localhost"), connection, root=address)
-        user = self.text("ansible_user", "ansible_ssh_user")
-        port = self.text("ansible_port", "ansible_ssh_port")
-        hop = Hop(
-            _match(address, _ADDRESS, "ansible_host"),
-            None if port is None else _port(port, "ansible_port"),
-            None if user is None else _match(user, _USER, "ansible_user"),
-        )
+            return Target(self.name, Hop("localhost"), connection, root=root)
+        hop = self.hop()
         options, extra = self._arguments()
         jumps = options.pop("proxyjump", None)
         via = self.words("via") or ([] if jumps in (None, "none") else str(jumps).split(","))
@@ -124,15 +129,25 @@ class _Reader:
             self.name,
             hop,
             connection,
-            password=self.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
-            key_file=self.text("ansible_ssh_private_key_file", "ansible_private_key_file"),
-            via=tuple(map(Hop.parse, via)),
-            host_keys=tuple(self.words("host_keys")),
+            via=tuple(_jump(text, others) for text in via),
             options=tuple(options.items()),
             extra=extra,
             interpreter=self._interpreter(),
-            become=self._become(user),
+            become=self._become(hop.user),
             ssh_config=ssh_config,
+        )
+
+    def hop(self) -> Hop:
+        address = self.text("ansible_host", "ansible_ssh_host") or self.name
+        user = self.text("ansible_user", "ansible_ssh_user")
+        port = self.text("ansible_port", "ansible_ssh_port")
+        return Hop(
+            _match(address, _ADDRESS, "ansible_host"),
+            None if port is None else _port(port, "ansible_port"),
+            None if user is None else _match(user, _USER, "ansible_user"),
+            password=self.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
+            key_file=self.text("ansible_ssh_private_key_file", "ansible_private_key_file"),
+            host_keys=tuple(self.words("host_keys")),
         )
 
     def text(self, *names: str) -> str | None:
@@ -203,6 +218,12 @@ class _Reader:
                 key, _, setting = ("ProxyJump", "", value) if flag == "-J" else _pair(value)
                 options[key.lower()] = setting
         return options, tuple(extra)
+
+
+def _jump(text: str, others: Others) -> Hop:
+    """A jump host: a host of the inventory by its name, or `user@host:port`."""
+    variables = others(text)
+    return Hop.parse(text) if variables is None else _Reader(text, variables).hop()
 
 
 def _split(text: str, name: str) -> list[str]:

@@ -26,8 +26,7 @@ def test_ansibles_names_are_understood() -> None:
             "via": ["jump@bastion:2022", "inner"],
         },
     )
-    assert found.hop == Hop("10.0.0.7", 2222, "deploy")
-    assert (found.password, found.key_file) == ("secret", "~/.ssh/deploy")
+    assert found.hop == Hop("10.0.0.7", 2222, "deploy", "secret", "~/.ssh/deploy")
     assert found.become is not None
     assert (found.become.method, found.become.user) == ("sudo", "root")
     assert found.become.password == "other"
@@ -54,6 +53,12 @@ def test_connections(said: str) -> None:
 
 def test_whoever_is_root_already_does_not_become_root() -> None:
     assert Target.of("web", {"ansible_user": "root", "ansible_become": True}).become is None
+
+
+def test_a_jump_host_of_the_inventory_brings_its_own_variables() -> None:
+    hosts = {"bastion": {"ansible_host": "192.0.2.1", "ansible_user": "jump", "host_keys": ["k"]}}
+    found = Target.of("web", {"via": ["bastion", "other:2222"]}, others=hosts.get)
+    assert found.via == (Hop("192.0.2.1", None, "jump", host_keys=("k",)), Hop("other", 2222))
 
 
 def test_jumps_of_ssh_arguments() -> None:
