@@ -48,6 +48,13 @@ class StrictConnection(fabric.Connection):
     options: of ssh, from the inventory; they win over those of the config.
     """
 
+    # What Fabric sets; it has no types of its own.
+    host: str
+    port: int
+    ssh_config: dict[str, Any]
+    client: paramiko.SSHClient
+    connect_timeout: int
+
     def __init__(
         self, hop: Hop, config: fabric.Config, options: Mapping[str, str], **settings: Any
     ) -> None:
@@ -60,7 +67,7 @@ class StrictConnection(fabric.Connection):
             connect_timeout=int(CONNECT),
             **settings,
         )
-        heard = dict(self.ssh_config)
+        heard: dict[str, Any] = dict(self.ssh_config)
         heard.update(options)
         alias = heard.get("hostkeyalias", hop.address)
         name = alias if "hostkeyalias" in heard else known_hosts.lookup_name(self.host, self.port)
@@ -154,7 +161,7 @@ class _Transport(paramiko.Transport):
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
-        names: tuple[str, ...] = super().preferred_keys
+        names: tuple[str, ...] = tuple(super().preferred_keys)
         if not self._certificates_first:
             return names
         return tuple(sorted(names, key=lambda name: not name.endswith(certificate.SUFFIX)))

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import paramiko
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 
 class SshServer:
@@ -58,13 +59,13 @@ class _Answers(paramiko.ServerInterface):
 
     def check_auth_password(self, username: str, password: str) -> int:
         self._server.logins.append(username)
-        return paramiko.AUTH_SUCCESSFUL if password == "right" else paramiko.AUTH_FAILED
+        return AUTH_SUCCESSFUL if password == "right" else AUTH_FAILED
 
     def get_allowed_auths(self, username: str) -> str:
         return "password"
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.OPEN_SUCCEEDED
+        return OPEN_SUCCEEDED
 
     def check_channel_forward_agent_request(self, channel: paramiko.Channel) -> bool:
         self._server.forwarding_asked = True

@@ -96,7 +96,7 @@ def test_a_wrong_password_fails_once(tmp_path: Path, key: paramiko.PKey) -> None
 def test_a_round_trip_does_not_wait_for_nagle(tmp_path: Path, key: paramiko.PKey) -> None:
     with SshServer(key) as server:
         transport = Connections().open(target(server, config(tmp_path, server, key)))
-        link = transport._connection.session_transport.sock
+        link: Any = transport._connection.session_transport.sock
         assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         channel = transport.start(["cat"])
         times: list[float] = []
