@@ -8,6 +8,7 @@ leaves objects and refs as they were. Remotes are tried in their order.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -168,7 +169,8 @@ def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list
     room = limits.mirror - mirror.size()
     if room <= 0:
         raise _full(mirror, limits)
-    apart = os.path.join(mirror.path, QUARANTINE)
+    # A name of its own: what a killed fetch left running must not write into it.
+    apart = os.path.join(mirror.path, QUARANTINE + secrets.token_hex(8))
     objects = os.path.join(mirror.path, "objects")
     try:
         make_repository(apart, mirror.algorithm, objects, [ref.id for ref in have])

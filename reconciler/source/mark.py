@@ -59,6 +59,19 @@ class Mark:
     advanced_at: float = 0.0
     resets: tuple[Reset, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for the file and for the way between two processes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Mark:
+        """The reverse of `to_json`. Raises ValueError, TypeError or KeyError."""
+        lists = {
+            "signers": tuple(str(one) for one in data["signers"]),
+            "resets": tuple(Reset(**one) for one in data["resets"]),
+        }
+        return cls(**{**data, **lists})
+
 
 class Freshness(NamedTuple):
     """Seconds since a remote confirmed the mark, and since it moved; stale: why, or ""."""
@@ -282,7 +295,7 @@ class Marks:
 
 
 def _encode(mark: Mark) -> bytes:
-    document = {"schema": SCHEMA, **asdict(mark)}
+    document: dict[str, Any] = {"schema": SCHEMA, **mark.to_json()}
     document["checksum"] = _checksum(document)
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
@@ -293,9 +306,7 @@ def _decode(data: bytes) -> Mark | None:
         checksum = document.pop("checksum")
         if checksum != _checksum(document) or document.pop("schema") != SCHEMA:
             return None
-        document["signers"] = tuple(document["signers"])
-        document["resets"] = tuple(Reset(**one) for one in document["resets"])
-        return Mark(**document)
+        return Mark.from_json(document)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

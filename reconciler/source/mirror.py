@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -24,8 +25,8 @@ from reconciler.source.refs import OWN, POINTERS, is_id
 
 #: More packs than this are made one: each fetch that brings something adds one.
 MANY_PACKS = 50
-#: Where a pack waits until it is known to be whole and sound.
-QUARANTINE = "quarantine"
+#: Where a pack waits until it is known to be whole and sound; each fetch has its own.
+QUARANTINE = "quarantine-"
 
 _CONFIG = {
     "sha1": "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n",
@@ -186,7 +187,8 @@ class Mirror:
         old = f"{self.path}.old"
         if not self.exists and os.path.isdir(old):
             os.rename(old, self.path)
-        for leftover in (old, f"{self.path}.new", os.path.join(self.path, QUARANTINE)):
+        quarantines = glob.glob(glob.escape(os.path.join(self.path, QUARANTINE)) + "*")
+        for leftover in (old, f"{self.path}.new", *quarantines):
             shutil.rmtree(leftover, ignore_errors=True)
         for path, _ in _walk(self.path):
             name = os.path.basename(path)

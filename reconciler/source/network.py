@@ -36,8 +36,17 @@ class Limits:
     objects: int = 1_000_000
 
 
+_SPARING = (
+    ("core", "bigFileThreshold", "16m"),
+    ("core", "packedGitWindowSize", "32m"),
+    ("core", "packedGitLimit", "256m"),
+    ("pack", "threads", "1"),
+    ("pack", "windowMemory", "64m"),
+)
+
 #: What `-c` pins beside what every git process of ours is told.
 _PINS = {
+    **{f"{section}.{name}": value for section, name, value in _SPARING},
     "credential.helper": "",
     "fetch.fsckObjects": "true",
     "transfer.fsckObjects": "true",
@@ -48,11 +57,6 @@ _PINS = {
     "fetch.negotiationAlgorithm": "consecutive",
     "gc.auto": "0",
     "maintenance.auto": "false",
-    "core.bigFileThreshold": "16m",
-    "core.packedGitWindowSize": "32m",
-    "core.packedGitLimit": "256m",
-    "pack.threads": "1",
-    "pack.windowMemory": "64m",
     "http.sslVerify": "true",
     "http.lowSpeedLimit": "1024",
     "http.emptyAuth": "false",
@@ -131,13 +135,16 @@ def environment(remote: Remote, limits: Limits) -> dict[str, str]:
 def _global(remote: Remote) -> bytes:
     """Configuration that also reaches the git at the other end of a path on this machine.
 
-    Whoever configures a path wants that repository read, whoever owns it; but root runs nothing
-    in the repository of somebody else.
+    It works within our limits, so it must be as sparing. Whoever configures a path wants that
+    repository read, whoever owns it; but root runs nothing in the repository of somebody else.
     """
-    if remote.place.protocol != "file" or os.geteuid() == 0:
+    if remote.place.protocol != "file":
         return b""
-    paths = (remote.place.path, os.path.join(remote.place.path, ".git"))
-    return b"[safe]\n" + b"".join(f'\tdirectory = "{path}"\n'.encode() for path in paths)
+    lines = [f"[{section}]\n\t{name} = {value}" for section, name, value in _SPARING]
+    if os.geteuid() != 0:
+        paths = (remote.place.path, os.path.join(remote.place.path, ".git"))
+        lines += [f'[safe]\n\tdirectory = "{path}"' for path in paths]
+    return "\n".join([*lines, ""]).encode()
 
 
 def reach(remote: Remote, limits: Limits) -> None:
@@ -162,7 +169,7 @@ _Rule = tuple[str, str, str]
 #: What git, ssh and TLS libraries say: the cause in our words, and what to do.
 _CAUSES: tuple[_Rule, ...] = (
     (
-        r"[Oo]ut of memory|cannot allocate|mmap failed",
+        r"[Oo]ut of memory|create (?:async )?thread|cannot allocate|mmap failed",
         "it needs more memory than a fetch may use",
         "raise the limit of memory, or take large files out of the history",
     ),

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 CHUNK = 1 << 16
 
@@ -55,13 +55,16 @@ def run(
     """
     started: dict[str, Any] = {"env": dict(env), "cwd": "/", "start_new_session": True, **options}
     with memory_file(feed) as stdin:
-        process: subprocess.Popen[bytes] = subprocess.Popen(
-            list(argv),
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=tuple(pass_fds),
-            **started,
+        process = cast(
+            "subprocess.Popen[bytes]",
+            subprocess.Popen(
+                list(argv),
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=tuple(pass_fds),
+                **started,
+            ),
         )
     try:
         out, err, stopped = _read(process, time.monotonic() + seconds, cap)

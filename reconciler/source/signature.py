@@ -102,8 +102,7 @@ def _verify_ssh(what: str, signed: Signed, keys: Keys, at: datetime) -> Signer:
             if key:
                 return Signer(who, key)
             # Only to say why: the answer stays no.
-            without = revoked and _run(asked, signed.payload, [fd])
-            if without and _good(without, who):
+            if revoked and _good(_run(asked, signed.payload, [fd]), who):
                 raise _refused(
                     what,
                     "its key is revoked",

@@ -1,7 +1,7 @@
 """Whether a fetched commit may be used: order, signatures, repository, approvals.
 
-`judge` decides and changes nothing, so it can run without rights; `accept` also makes the commit
-the new mark. Whatever is refused, the last trusted commit stays what the host is held to.
+`judge` decides and changes nothing, so it can run without rights; `record` makes its verdict the
+new mark, and `accept` does both. Whatever is refused, the last trusted commit stays what the host is held to.
 """
 
 from __future__ import annotations
@@ -72,10 +72,21 @@ def accept(marks: Marks, mirror: Mirror, fetched: Fetched, policy: Policy) -> Ve
     """Judge what was fetched, and make it the mark. Raises TrustError, SourceError, LockBusy."""
     before = marks.mend()
     verdict = judge(mirror, fetched, before, policy)
+    return record(marks, mirror, verdict, before, fetched.received_at.timestamp())
+
+
+def record(
+    marks: Marks, mirror: Mirror, verdict: Verdict, before: Mark, received_at: float
+) -> Verdict:
+    """Make a verdict on top of the mark `before` the truth; gives it with the mark as kept.
+
+    First the mark, which nothing may lose, then the pointer, which the next call would mend.
+    Raises LockBusy if the mark is another by now, StateLost, SourceError.
+    """
     mark = marks.advance(verdict.mark, before=before) if verdict.mark != before else before
     if mirror.pointer("trusted") != verdict.commit:
         mirror.point("trusted", verdict.commit)
-    marks.confirm(fetched.received_at.timestamp())
+    marks.confirm(received_at)
     return replace(verdict, mark=mark)
 
 

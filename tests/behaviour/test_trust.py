@@ -39,13 +39,18 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
     return People(tmp_path_factory.mktemp("keys"))
 
 
-@pytest.fixture
-def world(tmp_path: Path, people: People) -> World:
-    """A host that trusts Ada, and has accepted her first commit."""
-    world = World(tmp_path, people)
+@pytest.fixture(scope="session")
+def first_world(tmp_path_factory: pytest.TempPathFactory, people: People) -> World:
+    world = World(tmp_path_factory.mktemp("first") / "world", people)
     world.repo.commit("ada", {"site.yml": "[]\n"})
     world.pull()
     return world
+
+
+@pytest.fixture
+def world(tmp_path: Path, first_world: World) -> World:
+    """A host that trusts Ada, and has accepted her first commit."""
+    return first_world.copy(tmp_path / "world")
 
 
 @contextmanager

@@ -59,12 +59,16 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Not in the output of the tests."""
+
+    @property
+    def git(self) -> Server:
+        assert isinstance(self.server, Server)
+        return self.server
 
     def do_GET(self) -> None:
         self.answer(b"")
@@ -73,15 +77,15 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
 
     def answer(self, asked: bytes) -> None:
-        self.server.seen.append({"path": self.path, **dict(self.headers.items())})
-        if self.server.redirect:
+        self.git.seen.append({"path": self.path, **dict(self.headers.items())})
+        if self.git.redirect:
             self.send_response(302)
-            self.send_header("Location", self.server.redirect + self.path)
+            self.send_header("Location", self.git.redirect + self.path)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        wanted = "Basic " + base64.b64encode(self.server.password.encode()).decode()
-        if self.server.password and self.headers.get("Authorization") != wanted:
+        wanted = "Basic " + base64.b64encode(self.git.password.encode()).decode()
+        if self.git.password and self.headers.get("Authorization") != wanted:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
             self.send_header("Content-Length", "0")
@@ -89,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         headers, body = self.backend(asked)
         # Compressed or not, the request that fetches is the one that names its wants.
-        kind, share = self.server.fault if self.path.endswith("upload-pack") else ("", 0.0)
+        kind, share = self.git.fault if self.path.endswith("upload-pack") else ("", 0.0)
         if kind and len(body) < 2000:
             kind = ""
         self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
@@ -106,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[:at])
             self.wfile.flush()
             if kind == "hang":
-                self.server.stopped.wait(30)
+                self.git.stopped.wait(30)
             # A reset, not an orderly end.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.close_connection = True
@@ -114,14 +118,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body)
         filler = b"%04x\x01" % 0xFFF0 + os.urandom(0xFFF0 - 5)
-        while kind == "endless" and not self.server.stopped.is_set():
+        while kind == "endless" and not self.git.stopped.is_set():
             self.wfile.write(filler)
 
     def backend(self, asked: bytes) -> tuple[dict[str, str], bytes]:
         path, _, query = self.path.partition("?")
         environment = {
             **git_environment(),
-            "GIT_PROJECT_ROOT": str(self.server.root),
+            "GIT_PROJECT_ROOT": str(self.git.root),
             "GIT_HTTP_EXPORT_ALL": "1",
             "PATH_INFO": path,
             "QUERY_STRING": query,

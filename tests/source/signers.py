@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
 def git_environment(**more: str) -> dict[str, str]:
-    date = f"{more.pop('date', NOW.isoformat())}"
+    date = more.pop("date", NOW.isoformat())
     return {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
@@ -66,6 +67,8 @@ class StateRepo:
 
     def __init__(self, path: Path, people: People, *init: str) -> None:
         self.path, self.people = path, people
+        if path.exists():
+            return
         path.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main", *init)
 
@@ -92,13 +95,13 @@ class StateRepo:
         by: str | None = "ada",
         files: Mapping[str, str] | None = None,
         message: str = "a change",
-        **env: str,
+        date: str = NOW.isoformat(),
     ) -> str:
         for name, text in (files or {}).items():
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             (self.path / name).write_text(text)
         self.git("add", "--all")
-        self.git(*self.signing(by), "commit", "--quiet", "--allow-empty", "-m", message, **env)
+        self.git(*self.signing(by), "commit", "--quiet", "--allow-empty", "-m", message, date=date)
         return self.head
 
     @property
@@ -120,30 +123,34 @@ class World:
 
     def __init__(self, directory: Path, people: People, *init: str) -> None:
         self.directory, self.people = directory, people
-        self.repo = StateRepo(directory / "state", people, *init)
         self.mirror = Mirror(str(directory / "host" / "mirror.git"))
         self.marks = Marks(str(directory / "host"))
-        self.marks.enrol()
         self.signers = directory / "etc" / "allowed_signers"
-        self.signers.parent.mkdir()
-        self.allow(people.line("ada"))
+        self.repo = StateRepo(directory / "state", people, *init)
+        if not self.signers.exists():
+            self.marks.enrol()
+            self.signers.parent.mkdir()
+            self.allow(people.line("ada"))
         self.policy = Policy("head", Keys(allowed_signers=str(self.signers)))
         self.ref = "main"
+
+    def copy(self, directory: Path) -> World:
+        """The same world in another place."""
+        shutil.copytree(self.directory, directory, symlinks=True)
+        return World(directory, self.people)
 
     def allow(self, *lines: str) -> None:
         self.signers.write_text("".join(lines))
 
     def fetch(self, at: datetime = NOW) -> Fetched:
-        return fetch(
-            self.mirror, [Remote(str(self.repo.path))], self.ref, clock=at.timestamp
-        )
+        return fetch(self.mirror, [Remote(str(self.repo.path))], self.ref, clock=at.timestamp)
 
     def pull(self, at: datetime = NOW) -> Verdict:
         """Fetch, judge and accept, as the agent does."""
         return accept(self.marks, self.mirror, self.fetch(at), self.policy)
 
     def change(self, **policy: object) -> None:
-        self.policy = replace(self.policy, **policy)  # type: ignore[arg-type]
+        self.policy = replace(self.policy, **policy)
 
     @property
     def trusted(self) -> str:

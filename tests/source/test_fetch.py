@@ -432,6 +432,25 @@ def test_only_what_is_new_is_fetched(repo: StateRepo, remote: Remote, mirror: Mi
     assert mirror.size() - size < 10_000
 
 
+def test_a8_a_fetch_may_not_take_all_memory(
+    repo: StateRepo, remote: Remote, mirror: Mirror
+) -> None:
+    repo.commit(None, {"noise": os.urandom(6 << 20).hex()})
+    with pytest.raises(SourceError, match="more memory than a fetch may use"):
+        fetch(mirror, [remote], "main", Limits(memory=4 << 20))
+    assert not mirror.exists
+
+
+def test_a9_a_large_file_is_fetched_without_holding_it_in_memory(
+    repo: StateRepo, remote: Remote, mirror: Mirror
+) -> None:
+    (repo.path / "large").write_bytes(os.urandom(1 << 20) * 40)
+    repo.git("-c", "core.compression=0", "add", "--all")
+    repo.commit(None)
+    fetched = fetch(mirror, [remote], "main", Limits(memory=32 << 20))
+    assert fetched.commit == repo.head
+
+
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[int], Path]]:
     if os.geteuid() != 0:

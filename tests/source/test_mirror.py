@@ -208,7 +208,7 @@ STALE = [
     "refs/remotes/origin/heads/main.lock",
     "objects/pack/tmp_pack_abc",
     "objects/pack/tmp_idx_abc",
-    "quarantine/objects/pack/tmp_pack_x",
+    "quarantine-0123/objects/pack/tmp_pack_x",
 ]
 
 
