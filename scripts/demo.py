@@ -77,6 +77,13 @@ ON_DIRECTORY = [
 ]
 
 
+#: What a Debian root has before we come.
+SKELETON = (
+    "etc/logrotate.d etc/profile.d etc/security/limits.d etc/sysctl.d etc/systemd/system"
+    " etc/nginx/sites-available etc/nginx/sites-enabled etc/nginx/snippets srv usr/local/lib"
+)
+
+
 class Stage(Protocol):
     """Where the story is told."""
 
@@ -126,7 +133,8 @@ class OnDirectory:
     damages: Sequence[Damage] = tuple(ON_DIRECTORY)
 
     def __post_init__(self) -> None:
-        (self.root / "etc").mkdir(parents=True)
+        for path in SKELETON.split():
+            (self.root / path).mkdir(parents=True)
         for name in ("passwd", "group", "os-release"):
             shutil.copy(f"/etc/{name}", self.root / "etc" / name)
 

@@ -197,7 +197,7 @@ def _look_at(
             return Step(node, _undecided(result, "change", reason, waits))
         return Step(node, failure(result, error, no_log=declaration.no_log))
     if diff:
-        return _pending(node, diff, host, result, waits)
+        return _pending(node, diff, host, result, order, waits)
     brought = diff.after is None and waits and found[waits[0]].node.resource.opaque
     if brought and not is_settled(node, known):
         # What a package brings is not known before it was there once.
@@ -206,7 +206,9 @@ def _look_at(
     return Step(node, result, diff)
 
 
-def _pending(node: Node, diff: Diff, host: Host, result: Result, waits: Sequence[str]) -> Step:
+def _pending(
+    node: Node, diff: Diff, host: Host, result: Result, order: Order, waits: Sequence[str]
+) -> Step:
     """A difference to close, if what that takes is there, or comes before it."""
     pending = replace(result, status="pending")
     if diff.after is None:
@@ -216,6 +218,8 @@ def _pending(node: Node, diff: Diff, host: Host, result: Result, waits: Sequence
     except NotYet as error:
         if not waits:
             return Step(node, failure(result, error, no_log=node.declaration.no_log))
+        if any(one in order.requires[node.id] for one in waits):
+            return Step(node, pending, diff)
         reason = f"after {', '.join(waits)}"
         return Step(node, replace(pending, reason=reason, because=tuple(waits)), diff)
     return Step(node, pending, diff)

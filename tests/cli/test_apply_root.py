@@ -481,7 +481,7 @@ def test_a_machine_that_nothing_was_applied_to_has_no_history(call: Call, root: 
 def test_the_head_of_a_long_plan_is_no_error(site: Repo, root: Path) -> None:
     site.write(
         "site.yml",
-        "- hosts: all\n  resources:\n    - copy: {dest: '/srv/{{ item }}', content: x}\n      loop: '{{ range(3000) | list }}'\n",
+        "- hosts: all\n  resources:\n    - copy: {dest: '/etc/{{ item }}', content: x}\n      loop: '{{ range(3000) | list }}'\n",
     )
     code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
     words = ["plan", "-C", str(site.path), "--root", str(root), "--detailed-exitcode"]
