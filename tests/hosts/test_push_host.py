@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -172,8 +173,6 @@ def test_a_host_certificate_is_honoured(fresh_host: BootedHost, tmp_path: Path, 
 
 
 def _sign(ca: Path, key: Path, principal: str) -> None:
-    import subprocess
-
     sign = ["ssh-keygen", "-q", "-s", str(ca), "-I", "lab", "-h", "-n", principal, str(key)]
     subprocess.run(sign, check=True)
 
@@ -304,6 +303,49 @@ def test_a_password_lets_in_where_keys_do_not(host: BootedHost, tmp_path: Path) 
     with pytest.raises(AuthFailed) as failure:
         pushing.plan(wrong, wish("never"))
     assert "barley" not in str(failure.value)
+
+
+@BOTH
+def test_a_key_of_the_agent_lets_in(
+    host: BootedHost, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        while not socket.exists():
+            time.sleep(0.02)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        subprocess.run(["ssh-add", "-q", str(host.access.key)], check=True)
+        to = _without_key(host, tmp_path, way)
+        assert pushing.plan(to, wish("agent")).differs
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+@BOTH
+def test_a_user_certificate_lets_in(host: BootedHost, tmp_path: Path, way: str) -> None:
+    ca = generate_key(tmp_path / "ca", "ca")
+    generate_key(tmp_path / "mine", "mine")
+    sign = ["ssh-keygen", "-q", "-s", str(tmp_path / "ca"), "-I", "me", "-n", "root"]
+    subprocess.run([*sign, str(tmp_path / "mine.pub")], check=True)
+    on_host(host, "/etc/ssh/user_ca.pub").write_text(ca)
+    drop_in = on_host(host, "/etc/ssh/sshd_config.d/ca.conf")
+    drop_in.write_text("TrustedUserCAKeys /etc/ssh/user_ca.pub\n")
+    host.run(["systemctl", "reload", "ssh"])
+    mine = str(tmp_path / "mine")
+    to = _without_key(host, tmp_path, way, ansible_ssh_private_key_file=mine)
+    assert pushing.plan(to, wish("user-cert")).differs
+    (tmp_path / "mine-cert.pub").unlink()
+    with pytest.raises(AuthFailed):
+        pushing.plan(to, wish("never"))
+
+
+def _without_key(host: BootedHost, directory: Path, way: str, **variables: object) -> Target:
+    config = directory / "config"
+    config.write_text(f"User root\nUserKnownHostsFile {host.access.known_hosts}\n")
+    reach = {"ansible_host": host.address, "ansible_connection": way, **variables}
+    return Target.of(host.name, reach, str(config))
 
 
 # -- jump hosts --------------------------------------------------------------------------------
