@@ -15,7 +15,7 @@ import select
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from reconciler import errors
 from reconciler.errors import (
@@ -38,7 +38,7 @@ Message = dict[str, object]
 class Wire:
     """One side of the protocol. Raises ProtocolError; EOFError when the other side is gone."""
 
-    def __init__(self, incoming: BufferedReader, outgoing: BinaryIO) -> None:
+    def __init__(self, incoming: BufferedReader[Any], outgoing: BinaryIO) -> None:
         self._in = incoming
         self._out = outgoing
         # A frame leaves this whole: a time limit or Ctrl-C in the middle of one loses nothing.
