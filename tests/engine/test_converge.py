@@ -11,7 +11,7 @@ from engine.toys import DONE, MACHINE, TROUBLE, Bench, Box, Toy, fail, handler, 
 from reconciler.engine.ledger import Ledger
 from reconciler.errors import Moved, ResourceError
 from reconciler.host import Host
-from reconciler.resource import Diff, Secret
+from reconciler.resource import Diff, Secret, State
 
 
 def test_each_is_changed_in_order_and_checked(bench: Bench) -> None:
@@ -99,7 +99,7 @@ def test_a_batch_with_a_blocked_member_converges_the_others(bench: Bench) -> Non
 def test_a_batch_that_loses_an_outcome_is_a_bug_and_no_silent_success(bench: Bench) -> None:
     class Short(Box):
         @classmethod
-        def apply_many(cls, host: Host, work: object) -> list[None]:
+        def apply_many(cls, host: Host, work: object) -> list[ResourceError | None]:
             return [None]
 
     report = bench.apply(toy("a", kind=Short), toy("b", kind=Short))
@@ -279,7 +279,7 @@ def test_events_tell_the_beginning_and_the_end_of_each_change(bench: Bench) -> N
 
 def test_an_error_in_a_look_at_its_turn_is_that_resources_own(bench: Bench) -> None:
     class Gone(Toy):
-        def actual(self, host: Host) -> dict[str, object]:
+        def actual(self, host: Host) -> State:
             if DONE:
                 raise ResourceError("gone")
             return {}
@@ -292,9 +292,9 @@ def test_the_machine_is_read_only_before_and_after_a_run(bench: Bench) -> None:
     seen: list[bool] = []
 
     class Watch(Toy):
-        def actual(self, host: Host) -> dict[str, object] | None:  # type: ignore[override]
+        def actual(self, host: Host) -> State:
             seen.append(host.readonly)
-            return super().actual(host)  # type: ignore[return-value]
+            return super().actual(host)
 
     bench.apply(toy("a", kind=Watch))
     assert seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -66,9 +67,10 @@ def test_values_that_are_shown_are_harmless() -> None:
 
 @pytest.mark.parametrize("where", ["reason", "hint", "diff"])
 def test_a_veil_hides_secrets_wherever_they_turn_up(where: str) -> None:
-    result = Result(
-        "toy:a", "failed", Mark("s"), **{where: "it said hunter2 and ---KEY--- and hun"}
-    )  # type: ignore[arg-type]
+    result = replace(
+        Result("toy:a", "failed", Mark("s")),
+        **{where: "it said hunter2 and ---KEY--- and hun"},
+    )
     veiled = Veil(["hunter2", "begin\n---KEY---\nend", "hun"]).over(result)
     assert getattr(veiled, where) == f"it said {HIDDEN} and {HIDDEN} and hun"
 

@@ -100,6 +100,7 @@ def test_the_place_of_a_bug_in_an_own_module_is_its_file() -> None:
 def test_handles_become_secrets_and_missing_ones_are_said() -> None:
     handle = {"$secret": "file:x#owner"}
     resource = Loader().build(declared("file", path="/x", owner=handle), {"file:x#owner": "s3"})
+    assert isinstance(resource, File)
     assert isinstance(resource.owner, Secret)
     assert "s3" not in repr(resource)
     with pytest.raises(ConfigError, match="needs the secret 'file:x#owner'"):

@@ -131,7 +131,7 @@ def test_an_unknown_type_names_the_declaration_and_its_place(
 
 
 def test_wrong_params_name_the_declaration_and_its_place(engine: Speaker, tmp_path: Path) -> None:
-    request = {"op": "plan", "root": str(tmp_path)}
+    request: Message = {"op": "plan", "root": str(tmp_path)}
     found = error(engine.ask(request, catalog(file("/x", colour="red"))))
     assert (found["type"], found["source"]) == ("SchemaError", ["site.yml", 7, 0])
     assert "file:/x does not fit its type" in str(found["message"])
@@ -144,7 +144,7 @@ def test_wrong_params_name_the_declaration_and_its_place(engine: Speaker, tmp_pa
 def test_secrets_are_asked_for_only_where_there_are_handles(
     engine: Speaker, tmp_path: Path
 ) -> None:
-    request = {"op": "plan", "root": str(tmp_path)}
+    request: Message = {"op": "plan", "root": str(tmp_path)}
     assert "plan" in engine.ask(request, catalog(file("/x", state="touch")))
     wish = catalog(file("/x", state="touch", owner={"$secret": "a"}))
     assert engine.ask(request, wish) == {"ask": "secrets"}
@@ -225,7 +225,7 @@ def test_programs_run_with_the_usual_umask(engine: Speaker, tmp_path: Path) -> N
         speaker = Speaker()
     finally:
         os.umask(old)
-    request = {"op": "apply", "root": str(tmp_path)}
+    request: Message = {"op": "apply", "root": str(tmp_path)}
     assert "report" in speaker.ask(request, catalog(one, modules={"mask": module}))
     assert speaker.end() == (0, "")
     for stream in (speaker.process.stdout, speaker.process.stderr):

@@ -123,7 +123,7 @@ def test_a_preview_that_fails_in_any_way_fails_no_plan(bench: Bench) -> None:
             raise self.value  # type: ignore[misc]
 
     for error in (KeyError("x"), ReconcilerError("x"), OSError(5, "x")):
-        (result,) = bench.plan(toy("a", kind=Broken, value=error)).results  # type: ignore[arg-type]
+        (result,) = bench.plan(toy("a", kind=Broken, value=error)).results
         assert (result.status, result.diff) == ("pending", "")
 
 

@@ -32,7 +32,7 @@ JSON = st.recursive(
 
 
 def reading(data: bytes) -> Wire:
-    return Wire(io.BufferedReader(io.BytesIO(data)), io.BytesIO())  # type: ignore[type-var]
+    return Wire(io.BufferedReader(io.BytesIO(data)), io.BytesIO())
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
@@ -41,7 +41,7 @@ def frame(kind: bytes, payload: bytes) -> bytes:
 
 def written(*messages: object) -> bytes:
     out = io.BytesIO()
-    wire = Wire(io.BufferedReader(io.BytesIO()), out)  # type: ignore[type-var]
+    wire = Wire(io.BufferedReader(io.BytesIO()), out)
     for message in messages:
         if isinstance(message, dict):
             wire.send(message)

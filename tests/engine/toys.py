@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from reconciler.catalog import Catalog, Declaration, Plan, Report
 from reconciler.engine.converge import Run, converge
@@ -98,21 +98,23 @@ def fail(message: str = "broken") -> Callable[[], None]:
     return trouble
 
 
-def toy(name: str, *, kind: type[Toy] = Toy, **more: object) -> Node:
+def toy(name: str, *, kind: type[Toy] = Toy, **more: Any) -> Node:
     """A node: fields of the resource and of the declaration mixed."""
-    own = {one: more.pop(one) for one in list(more) if one in kind.__dataclass_fields__}
-    declared = {
-        one: tuple(f"toy:{name}" if ":" not in name else name for name in more.pop(one))  # type: ignore[attr-defined]
+    own: dict[str, Any] = {
+        one: more.pop(one) for one in list(more) if one in kind.__dataclass_fields__
+    }
+    declared: dict[str, Any] = {
+        one: tuple(f"toy:{name}" if ":" not in name else name for name in more.pop(one))
         for one in ("requires", "notify")
         if one in more
     }
     line = more.pop("line", 1)
     mark = Mark("site.yml", int(str(line)))
-    declaration = Declaration("toy", name, {"name": name}, mark, **declared, **more)  # type: ignore[arg-type]
-    return Node(declaration, kind(name, **own))  # type: ignore[arg-type]
+    declaration = Declaration("toy", name, {"name": name}, mark, **declared, **more)
+    return Node(declaration, kind(name, **own))
 
 
-def handler(name: str, strength: int | None = 2, **more: object) -> Node:
+def handler(name: str, strength: int | None = 2, **more: Any) -> Node:
     return toy(name, strength=strength, handler=True, title=f"{name} {strength}", **more)
 
 

@@ -12,7 +12,7 @@ from reconciler.modules import _systemd
 from reconciler.modules._systemd import parse_show, unit_name
 from reconciler.modules.service import Service
 from reconciler.modules.systemd import Systemd
-from reconciler.resource import Diff, Refresh
+from reconciler.resource import Diff, Refresh, State
 from reconciler.testing.fake import FakeHost
 
 RECORDED = Path(__file__).parent / "service"
@@ -186,7 +186,7 @@ def test_changed_unit_files_are_read_before_the_start(host: FakeHost) -> None:
 def test_a_service_is_enabled_before_it_is_started_and_stopped_before_it_is_masked(
     host: FakeHost,
 ) -> None:
-    wish = {"enabled": True, "running": True}
+    wish: State = {"enabled": True, "running": True}
     Service("web").apply(host, Diff({"enabled": False, "running": False}, wish))
     assert [act.split()[2] for act in acts(host)] == ["enable", "start"]
     host.ran.clear()
