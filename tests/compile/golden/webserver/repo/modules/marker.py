@@ -1,6 +1,8 @@
 """Leave a mark.
 
     - marker: {name: here, value: x}
+
+It stands for whatever a state repo brings itself.
 """
 
 from __future__ import annotations
