@@ -56,6 +56,6 @@ class Provenance:
     origins: dict[str, Mapping[str, Origin]] = field(default_factory=dict)
     declarations: dict[str, Declaration] = field(default_factory=dict)
 
-    def params(self, id: str) -> Mapping[str, Origin]:  # noqa: A002  # it is what it is called everywhere
+    def params(self, id: str) -> Mapping[str, Origin]:
         """The parameters of a declaration; none for one that is not there."""
         return self.origins.get(id, {})

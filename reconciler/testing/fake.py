@@ -56,7 +56,7 @@ class FakeHost(Host):
     def _execute(
         self,
         argv: Sequence[str],
-        input: bytes | None,  # noqa: A002  as Host has it
+        input: bytes | None,
         check: bool,
         env: Mapping[str, str] | None,
         cwd: str | None,

@@ -93,7 +93,7 @@ class BootedHost:
         argv: Sequence[str],
         *,
         check: bool = True,
-        input: str | None = None,  # noqa: A002  the name that subprocess.run gave it
+        input: str | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program on the host, as root, over ssh."""

@@ -31,7 +31,7 @@ class Outcome:
         """The ids of what was changed."""
         return {name for name, one in self.done.items() if one["status"] in ("changed", "notified")}
 
-    def changes(self, id: str) -> dict[str, tuple[Any, Any]]:  # noqa: A002  what it is called
+    def changes(self, id: str) -> dict[str, tuple[Any, Any]]:
         """attribute -> (before, after)."""
         found = self.done[id].get("changes", [])
         return {one["attribute"]: (one["before"], one["after"]) for one in found}

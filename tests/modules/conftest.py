@@ -43,7 +43,7 @@ class Machine(FakeHost):
     def names(self, path: str) -> list[str]:
         return sorted(one.name for one in self.path(path).iterdir())
 
-    def _execute(self, argv, input, *rest):  # type: ignore[no-untyped-def]  # noqa: A002
+    def _execute(self, argv, input, *rest):  # type: ignore[no-untyped-def]
         self.told.append(input)
         return super()._execute(argv, input, *rest)
 
