@@ -10,13 +10,15 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from reconciler.errors import ReconcilerError
 from reconciler.host import Host
 from reconciler.resource import Diff, Resource
 
 
-def look(resource: Resource, host: Host) -> dict:
+def look(resource: Resource, host: Host) -> dict[str, Any]:
     """The difference, or the error that it takes to see it."""
     try:
         diff = Diff(resource.actual(host), resource.desired())
@@ -26,7 +28,7 @@ def look(resource: Resource, host: Host) -> dict:
     return {"differs": bool(diff), "changes": changes, "before": diff.before, "after": diff.after}
 
 
-def build(kind: str, params: dict) -> Resource:
+def build(kind: str, params: dict[str, Any]) -> Resource:
     module = importlib.import_module(f"reconciler.modules.{kind}")
     return getattr(module, kind.title())(**params)
 
@@ -35,7 +37,7 @@ def main(verb: str, root: str = "/") -> None:
     host = Host(root)
     resources = [build(*one) for one in json.load(sys.stdin)]
     clock = time.perf_counter()
-    answer: dict = {}
+    answer: dict[str, Any] = {}
     try:
         for kind in {type(one) for one in resources}:
             kind.actual_many([one for one in resources if type(one) is kind], host)
@@ -63,9 +65,10 @@ def main(verb: str, root: str = "/") -> None:
     json.dump(answer, sys.stdout)
 
 
-def told(act: object, *arguments: object) -> str | None:
+def told(act: Callable[[Host], None], host: Host) -> str | None:
+    """What the notification failed with; None if it did not."""
     try:
-        act(*arguments)  # type: ignore[operator]
+        act(host)
     except ReconcilerError as error:
         return str(error)
     return None

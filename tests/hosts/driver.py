@@ -24,6 +24,11 @@ class Answer:
     seconds: float
 
     @property
+    def said(self) -> list[str]:
+        """What each failed with; "" where it did not."""
+        return [outcome or "" for outcome in self.outcomes]
+
+    @property
     def clean(self) -> bool:
         """Whether everything converged, and nothing failed."""
         return not any(self.outcomes) and all(one.get("differs") is False for one in self.left)

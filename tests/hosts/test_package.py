@@ -122,8 +122,8 @@ def test_one_bad_name_keeps_no_other_package_away(driver: Driver) -> None:
     answer = driver.apply(
         package("plain"), package("plian"), package("lib=99"), package("needy"), package("app>=7")
     )
-    good, unknown, no_version, no_dependency, too_old = answer.outcomes
-    assert good is None
+    good, unknown, no_version, no_dependency, too_old = answer.said
+    assert good == ""
     assert "no package 'plian'" in unknown
     assert "plain" in unknown
     assert "lib has no 99" in no_version
@@ -135,7 +135,7 @@ def test_one_bad_name_keeps_no_other_package_away(driver: Driver) -> None:
 
 def test_a_package_whose_script_fails_keeps_no_other_package_away(driver: Driver) -> None:
     answer = driver.apply(package("breaks"), package("plain"), package("tool-a"))
-    assert "exit status 3" in answer.outcomes[0]
+    assert "exit status 3" in answer.said[0]
     assert answer.outcomes[1:] == [None, None]
     assert driver.host.testinfra().package("tool-a").is_installed
     assert answer.left[0]["changes"] == [["installed", "half-configured", True]]
@@ -217,14 +217,14 @@ def test_what_is_removed_along_is_said(driver: Driver) -> None:
 def test_nothing_is_removed_along_when_that_is_a_failure(driver: Driver) -> None:
     assert driver.apply(package("app")).clean
     answer = driver.apply(package("lib", state="absent", fail_on_autoremove=True))
-    assert "would remove app" in answer.outcomes[0]
+    assert "would remove app" in answer.said[0]
     assert driver.host.testinfra().package("app").is_installed
 
 
 def test_what_is_declared_to_be_there_is_not_removed_along(driver: Driver) -> None:
     assert driver.apply(package("app")).clean
     answer = driver.apply(package("app"), package("lib", state="absent"))
-    assert "app, which is declared to be installed" in answer.outcomes[0]
+    assert "app, which is declared to be installed" in answer.said[0]
     assert driver.host.testinfra().package("app").is_installed
 
 
@@ -317,8 +317,8 @@ def test_the_owner_of_a_lock_that_stays_is_named(driver: Driver) -> None:
     _hold(driver, "/var/lib/dpkg/lock-frontend", 20)
     answer = driver.apply(package("plain", lock_timeout=1))
     driver.host.run(["pkill", "-f", "the-lock-holder"])
-    assert "/var/lib/dpkg/lock-frontend is held by process" in answer.outcomes[0]
-    assert "the-lock-holder" in answer.outcomes[0]
+    assert "/var/lib/dpkg/lock-frontend is held by process" in answer.said[0]
+    assert "the-lock-holder" in answer.said[0]
 
 
 def test_a_package_that_asks_gets_no_answer_and_does_not_hang(driver: Driver) -> None:

@@ -73,23 +73,21 @@ def test_a_service_starts_and_stops_and_is_left_alone_when_it_is_so(driver: Driv
 
 def test_a_service_that_ends_a_second_after_its_start_is_a_failure(driver: Driver) -> None:
     answer = driver.apply(service("crash", state="started"))
-    assert "did not stay up" in answer.outcomes[0]
-    assert "exit-code 7" in answer.outcomes[0]
-    assert "out of cheese" in answer.outcomes[0]
+    assert "did not stay up" in answer.said[0]
+    assert "exit-code 7" in answer.said[0]
+    assert "out of cheese" in answer.said[0]
 
 
 def test_a_service_that_systemd_restarts_all_the_time_is_a_failure(driver: Driver) -> None:
-    assert "did not stay up" in driver.apply(service("loop", state="started")).outcomes[0]
+    assert "did not stay up" in driver.apply(service("loop", state="started")).said[0]
 
 
 def test_a_service_that_ends_well_at_once_is_not_running(driver: Driver) -> None:
-    assert (
-        "did not stay up: inactive" in driver.apply(service("brief", state="started")).outcomes[0]
-    )
+    assert "did not stay up: inactive" in driver.apply(service("brief", state="started")).said[0]
 
 
 def test_a_service_whose_condition_is_not_met_says_so(driver: Driver) -> None:
-    assert "condition" in driver.apply(service("conditional", state="started")).outcomes[0]
+    assert "condition" in driver.apply(service("conditional", state="started")).said[0]
 
 
 def test_a_failed_service_is_started_again(driver: Driver) -> None:
@@ -238,7 +236,7 @@ def test_restart_and_reload_do_what_they_say(driver: Driver) -> None:
 
 
 def test_a_restart_that_fails_shows_the_log(driver: Driver) -> None:
-    assert "out of cheese" in driver.notify(service("crash", state="restarted")).outcomes[0]
+    assert "out of cheese" in driver.notify(service("crash", state="restarted")).said[0]
 
 
 def test_a_unit_that_is_not_there_is_waited_for_or_already_stopped(driver: Driver) -> None:
