@@ -66,11 +66,10 @@ class Mark:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Mark:
         """The reverse of `to_json`. Raises ValueError, TypeError or KeyError."""
-        lists = {
-            "signers": tuple(str(one) for one in data["signers"]),
-            "resets": tuple(Reset(**one) for one in data["resets"]),
-        }
-        return cls(**{**data, **lists})
+        fields = dict(data)
+        fields["signers"] = tuple(str(one) for one in data["signers"])
+        fields["resets"] = tuple(Reset(**one) for one in data["resets"])
+        return cls(**fields)
 
 
 class Freshness(NamedTuple):
