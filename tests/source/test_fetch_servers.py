@@ -130,7 +130,7 @@ def test_a2_a_server_that_hangs_in_the_middle_of_a_pack(
 
 def test_a2_a_server_that_is_too_slow(filled: Mirror, remote: Remote, server: Server) -> None:
     server.fault = ("hang", 0.5)
-    assert "too slow" in fails(filled, remote, Limits(total=25, stall=2)).message
+    assert "too slow" in fails(filled, remote, Limits(total=25, stall=1)).message
 
 
 def test_a8_data_without_end(filled: Mirror, remote: Remote, server: Server) -> None:
