@@ -91,7 +91,7 @@ def push_host(
     """Plan for a host, or converge it. Raises ReconcilerError, with `host` set."""
     try:
         with open_engine(target, connector, options) as engine:
-            return _talk(engine, target.name, project, mode, options, on_event)
+            return talk(engine, target.name, project, mode, options, on_event)
     except ReconcilerError as error:
         error.host = error.host or target.name
         raise
@@ -124,7 +124,7 @@ def open_engine(target: Target, connector: Connector, options: Options) -> Engin
     return connector.engine(target, how, options.limits, options.durability)
 
 
-def _talk(
+def talk(
     engine: Engine,
     host: str,
     project: Project,
@@ -132,6 +132,7 @@ def _talk(
     options: Options,
     on_event: OnEvent,
 ) -> Plan | Report:
+    """The one round of talk with a running engine. Raises ReconcilerError."""
     facts = engine.facts()
     catalog = project.catalog(host, facts)
 

@@ -1,0 +1,121 @@
+"""What came of a host in a fleet run, and of all of them: states, and one exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reconciler.catalog import Plan, Report
+from reconciler.errors import (
+    ConfigError,
+    Interrupted,
+    LockBusy,
+    ReconcilerError,
+    ResourceError,
+    TransportError,
+    TrustError,
+)
+from reconciler.push.rollout import Tally
+
+State = Literal["ok", "changed", "pending", "failed", "unreachable", "interrupted", "held"]
+#: In the order in which they are shown. `pending` is a plan that differs; `held` never began.
+STATES: tuple[State, ...] = (
+    "ok", "changed", "pending", "failed", "unreachable", "interrupted", "held",
+)  # fmt: skip
+#: What a host is that needs no second run.
+GOOD: frozenset[State] = frozenset(("ok", "changed", "pending"))
+CHANGES = 2
+HELD = 7
+BOTH = 6
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One host.
+
+    document: its plan or report, of which results that are in sync may have been dropped; counts:
+    of all of them. error: why there is none. attempts: how often it was connected to.
+    """
+
+    host: str
+    state: State
+    document: Plan | Report | None = None
+    error: ReconcilerError | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    attempts: int = 1
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is left to be done or looked at."""
+        return self.state in GOOD
+
+    @property
+    def tally(self) -> Tally:
+        """Its part in what is held against the limits."""
+        return Tally(int(self.state == "failed"), int(self.state == "unreachable"))
+
+    @property
+    def exit_code(self) -> int:
+        """What a run over this host alone would end with; CHANGES where it differs or changed."""
+        if self.error is not None:
+            return self.error.exit_code
+        codes = {"failed": ResourceError.exit_code, "interrupted": Interrupted.exit_code}
+        codes.update({"changed": CHANGES, "pending": CHANGES, "held": HELD})
+        return codes.get(self.state, 0)
+
+
+def of_document(host: str, document: Plan | Report, seconds: float, attempts: int) -> Outcome:
+    """A host that answered."""
+    state: State = "ok"
+    if isinstance(document, Report) and document.interrupted:
+        state = "interrupted"
+    elif document.failed:
+        state = "failed"
+    elif isinstance(document, Plan):
+        state = "pending" if document.differs else "ok"
+    elif document.changed:
+        state = "changed"
+    return Outcome(host, state, document, None, document.counts(), seconds, attempts)
+
+
+def of_error(host: str, error: ReconcilerError, seconds: float = 0.0, attempts: int = 1) -> Outcome:
+    """A host that did not answer, or could not be asked."""
+    error.host = error.host or host
+    state: State = "failed"
+    if isinstance(error, Interrupted):
+        state = "interrupted"
+    elif error.exit_code == TransportError.exit_code:
+        state = "unreachable"
+    return Outcome(host, state, None, error, {}, seconds, attempts)
+
+
+def exit_code(
+    outcomes: Iterable[Outcome], *, stopped: bool = False, interrupted: bool = False, detailed: bool
+) -> int:
+    """One code for a run over many hosts: the gravest of what went wrong with any of them.
+
+    stopped: the rollout held hosts back, or a check failed. interrupted: it was told to stop.
+    detailed: changes count, if nothing went wrong.
+    """
+    codes = {outcome.exit_code for outcome in outcomes}
+    if stopped:
+        codes.add(HELD)
+    if interrupted:
+        codes.add(Interrupted.exit_code)
+    both = {ResourceError.exit_code, TransportError.exit_code}
+    if both <= codes:
+        codes.add(BOTH)
+    gravest = (
+        Interrupted.exit_code,
+        TrustError.exit_code,
+        ConfigError.exit_code,
+        HELD,
+        ReconcilerError.exit_code,
+        BOTH,
+        *sorted(both),
+        LockBusy.exit_code,
+    )
+    found = next((code for code in gravest if code in codes), 0)
+    return found or (CHANGES if detailed and CHANGES in codes else 0)
