@@ -169,6 +169,12 @@ def _decide(
         if policy == "restore" and ledger.first_action(id) != "create":
             return Gone(id, one, policy, "", "it was there before us, or nobody knows")
         return Gone(id, one, policy, "delete")
+    return _decide_path(id, one, policy, images, claimed)
+
+
+def _decide_path(
+    id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], claimed: set[str]
+) -> Gone:
     path = next(iter(_paths(one)), "")
     if any(claim.startswith(f"path:{path}/") for claim in claimed):
         return Gone(id, one, policy, "", "what is below it is still declared")
@@ -226,7 +232,7 @@ def _undo_path(host: Host, ledger: Ledger, gone: Gone, run: str) -> str:
 def _undo(gone: Gone, name: str, commit: str, converge: Converge) -> str:
     """Raises ResourceError."""
     kind, _, key = gone.id.partition(":")
-    first = next(iter(Loader().type(kind).__dataclass_fields__))  # type: ignore[attr-defined]  # a dataclass
+    first = next(iter(Loader().type(kind).__dataclass_fields__))
     declaration = Declaration(
         kind, key, {first: key, **UNDONE[kind]}, Mark(gone.owned.file, gone.owned.line)
     )
