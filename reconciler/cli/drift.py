@@ -22,10 +22,10 @@ from reconciler.transport.engine import Engine
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
-    parser.add_argument("resources", metavar="RESOURCE", nargs="*", help="only these: file:/etc/motd")
     parser.add_argument(
-        "--detailed-exitcode", action="store_true", help="exit 2 if anything moved"
+        "resources", metavar="RESOURCE", nargs="*", help="only these: file:/etc/motd"
     )
+    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if anything moved")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -38,7 +38,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
     }
     unknown = [id_ for id_ in args.resources if id_ not in policies]
     if unknown:
-        raise UsageError(f"the agent applies no {unknown[0]}", hint="see: reconciler agent status -v")
+        raise UsageError(
+            f"the agent applies no {unknown[0]}", hint="see: reconciler agent status -v"
+        )
     chosen = set(args.resources) or {id_ for id_, policy in policies.items() if policy != "ignore"}
     part = dataclasses.replace(
         catalog, resources=tuple(one for one in catalog.resources if one.id in chosen)

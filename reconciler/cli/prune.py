@@ -21,7 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("--dry-run", action="store_true", help="only list what would be done")
     parser.add_argument(
-        "--over-budget", action="store_true", help="also if it is more than agent.yml allows at once"
+        "--over-budget",
+        action="store_true",
+        help="also if it is more than agent.yml allows at once",
     )
 
 
@@ -71,7 +73,9 @@ def _show(found: Mapping[str, Any], out: Output, *, dry: bool) -> None:
     )
     for name, symbol, style in parts:
         for one in found.get(name, ()):
-            what = one.get("done") or (f"{one['act']}, {_when(name, dry=dry)}" if one["act"] else "kept")
+            what = one.get("done") or (
+                f"{one['act']}, {_when(name, dry=dry)}" if one["act"] else "kept"
+            )
             why = f" ({one['why']})" if one["why"] else ""
             file, line = one["source"]
             out.line(Span(f"{symbol} {one['id']}", style), f"  {what}{why}  was at {file}:{line}")
