@@ -173,6 +173,7 @@ class TransientUnit:
     def __init__(self, argv: Sequence[str], unit: str) -> None:
         run = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--unit={unit}"]
         run += ["--property=KillMode=mixed", "--property=TimeoutStopSec=20min"]
+        run += ["--property=LogLevelMax=notice", "--property=SyslogLevel=warning"]
         run += [f"--description=a run of reconciler ({unit})", "--", *argv]
         try:
             self._process = subprocess.Popen(

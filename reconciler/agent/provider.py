@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.agent.config import Config
@@ -167,15 +167,12 @@ def _judge(
     config: Config, mirror: Mirror, got: Fetched, mark: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The mark that a commit makes, if it may be used. Raises TrustError, SourceError."""
-    from reconciler.source.mark import Mark, Reset
+    from reconciler.source.mark import Mark
     from reconciler.source.signature import Keys
     from reconciler.source.trust import Policy, judge
 
-    before = dict(mark)
-    before["signers"] = tuple(before.get("signers", ()))
-    before["resets"] = tuple(Reset(**one) for one in before.get("resets", ()))
     policy = Policy(mode=config.trust, keys=Keys(allowed_signers=config.allowed_signers))  # type: ignore[arg-type]  # checked by parse
-    return asdict(judge(mirror, got, Mark(**before), policy).mark)
+    return judge(mirror, got, Mark.from_json(dict(mark)), policy).mark.to_json()
 
 
 def _subject(mirror: Mirror, commit: str) -> dict[str, str]:

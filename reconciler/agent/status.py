@@ -151,7 +151,9 @@ def _in_sync(condition: Any, state: State, live: Live, held: Suspension | None) 
 
 
 def _text(problem: Mapping[str, Any] | None) -> str:
-    return str((problem or {}).get("text") or (problem or {}).get("message") or "")
+    problem = problem or {}
+    text, hint = str(problem.get("text") or problem.get("message") or ""), str(problem.get("hint") or "")
+    return text if hint in text else f"{text}\n{hint}"
 
 
 def exit_code(document: Mapping[str, Any]) -> int:

@@ -223,6 +223,8 @@ class Supervisor:
             self._fetch_at = self._schedule.next_fetch(clock)
             if commit not in (state.trusted, state.source.get("refused")):
                 self._want.add("sync")
+            elif commit == state.trusted and state.source.get("refused"):
+                self._want.add("sync")  # what was refused is gone
             elif commit == state.trusted:
                 # The word of a remote is remembered where trust is, for the alarm of `max_age`.
                 with contextlib.suppress(OSError):
@@ -248,7 +250,7 @@ class Supervisor:
         for kind in ("sync", "boot", "retry", "sweep"):
             if kind in self._want:
                 # One whole run does what any of them would do.
-                fetch = "sync" in self._want
+                fetch = "sync" in self._want or "trust" in self._state.problems
                 self._want.clear()
                 self._start(kind, fetch=fetch)
                 return

@@ -92,6 +92,9 @@ User={user}
 ExecStart={python} -I -B -m reconciler.agent.provider /var/lib/reconciler-fetch
 StandardInput=socket
 StandardError=journal
+# Of a poll that brings nothing, nothing is said.
+LogLevelMax=notice
+SyslogLevel=warning
 RuntimeMaxSec=20min
 StateDirectory=reconciler-fetch
 StateDirectoryMode=0700

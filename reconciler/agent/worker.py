@@ -110,7 +110,7 @@ class Run:
 
     def _fetch(self) -> None:
         """Ask the remotes; a commit that may be used becomes the trusted one."""
-        from reconciler.source.mark import Mark, Marks, Reset
+        from reconciler.source.mark import Mark, Marks
 
         state, now = self._state, time.time()
         source = state.source
@@ -119,7 +119,7 @@ class Run:
         try:
             before = marks.mend()
             known = [before.commit] if before.commit else []
-            answer = self._ask().fetch(self._config.to_json(), dataclasses.asdict(before), known)
+            answer = self._ask().fetch(self._config.to_json(), before.to_json(), known)
             source.update(last_success=now, remote=answer["remote"], head=answer["commit"])
             state.problem("fetch", None, now)
             state.count("fetch_total")
@@ -131,12 +131,7 @@ class Run:
             source["refused"] = ""
             mark = before
             if "mark" in answer:
-                document = answer["mark"]
-                new = Mark(**{
-                    **document,
-                    "signers": tuple(document["signers"]),
-                    "resets": tuple(Reset(**one) for one in document["resets"]),
-                })  # fmt: skip
+                new = Mark.from_json(answer["mark"])
                 mark = marks.advance(new, before=before) if new != before else before
                 state.subject = {**answer["subject"], "signer": ", ".join(mark.signers)}
             marks.confirm(float(answer["received_at"]))

@@ -31,6 +31,7 @@ VERBS = {
     "agent": "run, watch and steer the service that keeps this host in sync",
     "drift": "show what moved on this host since it was converged",
     "prune": "list or remove what the state repo declares no more",
+    "trust": "show what this host trusts, or say it anew",
     "history": "show what runs changed on this machine",
     "why": "explain where a resource and its values come from",
     "doctor": "check that this machine is fit to run reconciler",
