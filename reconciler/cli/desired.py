@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
+import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -20,7 +22,7 @@ from reconciler.cli.places import is_state_repo
 from reconciler.compile.cache import CatalogCache, catalog_key
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
 from reconciler.source import open_tree
-from reconciler.tree import Tree
+from reconciler.tree import Entry, Tree
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled, Project
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 Facts = Mapping[str, object]
 #: What belongs to an inventory beside its own files.
 BESIDE = ("group_vars", "host_vars")
+#: An inventory source that makes groups out of variables and facts.
+CONSTRUCTED = re.compile(rb"""^[{\s]*["']?plugin["']?\s*:""", re.MULTILINE)
 
 
 class Choice(NamedTuple):
@@ -82,9 +86,13 @@ class Desired:
         """The inventory that was named. Raises UsageError if none was, InventoryError."""
         if not self._inventories:
             raise UsageError("which inventory?", hint="name it with -i INVENTORY")
+        from reconciler.compile.expressions import InventoryExpressions
         from reconciler.inventory import Inventory, Places
+        from reconciler.source.program import run_program
 
-        return Inventory.load(self._inventories, Places(self.tree), self.tree)
+        places = Places(self.tree, run_program)
+        expressions = InventoryExpressions(self._cache.facts)
+        return Inventory.load(self._inventories, places, self.tree, expressions)
 
     @property
     def warnings(self) -> list[str]:
@@ -151,7 +159,7 @@ class Desired:
                 f"no content has the digest {sha256[:12]}",
                 hint="the state repo changed during the run: run again",
             )
-        return [contents[sha256]]
+        return contents.pieces(sha256)
 
     def _source_text(self, file: str) -> str | None:
         """A file that an error points into."""
@@ -182,7 +190,7 @@ class Desired:
 
     @cached_property
     def _inventory_key(self) -> str | None:
-        """Equal for equal inventories; None for one that a program makes anew each time."""
+        """Equal for equal inventories; None for one that a program or facts make anew each time."""
         digest = hashlib.sha256()
         for source in self._inventories:
             digest.update(dumps(source))
@@ -192,7 +200,7 @@ class Desired:
                 else self.tree.entry(source)
             )
             if inside is not None:
-                if inside.executable:
+                if _is_constructed(self.tree, inside):
                     return None
                 continue  # part of the tree, whose own key says it all
             places = [
@@ -201,10 +209,20 @@ class Desired:
             ]
             for path in (file for place in places for file in _files(place)):
                 content = _content(path)
-                if content is None:
+                if content is None or CONSTRUCTED.search(content):
                     return None
                 digest.update(dumps([path, hashlib.sha256(content).hexdigest()]))
         return digest.hexdigest()
+
+
+def _is_constructed(tree: Tree, entry: Entry) -> bool:
+    if entry.kind == "directory":
+        return any(
+            _is_constructed(tree, one)
+            for one in tree.listdir(entry.path)
+            if posixpath.basename(one.path) not in BESIDE
+        )
+    return entry.kind == "file" and CONSTRUCTED.search(tree.read(entry.path)) is not None
 
 
 def _content(path: str) -> bytes | None:

@@ -13,8 +13,10 @@ from reconciler.cli.desired import Desired
 from reconciler.cli.options import Parser, add_action, inventory_options, repo_options
 from reconciler.cli.places import is_state_repo, open_cache
 from reconciler.cli.render import value_text
+from reconciler.compile.expressions import InventoryExpressions
 from reconciler.errors import Mark, UsageError
 from reconciler.inventory import Disk, Inventory, Layer
+from reconciler.source.program import run_program
 
 
 def configure(parser: Parser) -> None:
@@ -58,9 +60,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _load(args: argparse.Namespace, out: Output) -> Inventory:
     """An inventory can be looked at without a state repo; with one, its variables count too."""
-    if args.inventories and args.ref is None and not is_state_repo(args.repo):
-        return Inventory.load(args.inventories, Disk())
     with closing(open_cache(out)) as cache:
+        if args.inventories and args.ref is None and not is_state_repo(args.repo):
+            expressions = InventoryExpressions(cache.facts)
+            return Inventory.load(args.inventories, Disk(run_program), expressions=expressions)
         return Desired(args.repo, args.ref, args.inventories, cache, out).inventory
 
 
@@ -123,7 +126,7 @@ def _host(inventory: Inventory, host: str, out: Output) -> None:
 
 
 def _explain(inventory: Inventory, host: str, variable: str | None, out: Output) -> None:
-    layers = _once(inventory.layers(_known(inventory, host)))
+    layers = inventory.layers(_known(inventory, host))
     names = sorted({str(name) for layer in layers for name in layer.values})
     if variable is not None and variable not in names:
         near = difflib.get_close_matches(variable, names, 1)
@@ -151,11 +154,6 @@ def _explain(inventory: Inventory, host: str, variable: str | None, out: Output)
                 f"{value_text(layer.values[name], verbose=out.verbose)}  ",
                 Span(f"{layer.name}  {_place(layer, name)}", "dim"),
             )
-
-
-def _once(layers: Sequence[Layer]) -> list[Layer]:
-    """A file can be beside the inventory and beside site.yml; where it counts last is enough."""
-    return list({(layer.name, layer.mark): layer for layer in reversed(layers)}.values())[::-1]
 
 
 def _layer(layer: Layer, name: str) -> Json:

@@ -1,7 +1,8 @@
 """Which hosts there are, in which groups, with which variables; compatible with Ansible."""
 
+from reconciler.inventory.constructed import Expressions, Names
 from reconciler.inventory.graph import Layer
 from reconciler.inventory.inventory import Inventory
-from reconciler.inventory.reader import Disk, Places, Reader
+from reconciler.inventory.reader import Disk, Places, Reader, Run
 
-__all__ = ["Disk", "Inventory", "Layer", "Places", "Reader"]
+__all__ = ["Disk", "Expressions", "Inventory", "Layer", "Names", "Places", "Reader", "Run"]

@@ -61,6 +61,10 @@ class Group:
     priority: int = 1
     depth: int = 0
 
+    def rank(self) -> tuple[int, int, str]:
+        """Variables of a group win over those of groups with a lower rank."""
+        return self.depth, self.priority, self.name
+
 
 class Graph:
     """Everything that the sources say. errors: what could not be used, in the order met."""
@@ -71,6 +75,7 @@ class Graph:
         self.hosts: dict[str, list[Layer]] = {}
         self.errors: list[ConfigError] = []
         self.warnings: list[str] = []
+        self._ordered: list[Group] | None = None
         self.add_child("all", "ungrouped", nowhere)
 
     def warn(self, message: str) -> None:
@@ -83,6 +88,7 @@ class Graph:
         group = self.groups.get(name)
         if group is None:
             group = self.groups[check_group(name, mark)] = Group(name, mark)
+            self._ordered = None
         return group
 
     def add_child(self, parent: str, child: str, mark: Mark) -> None:
@@ -95,6 +101,7 @@ class Graph:
             )
         self.groups[parent].children[child] = None
         self.groups[child].parents[parent] = None
+        self._ordered = None
 
     def add_hosts(self, names: Sequence[str], group: str, values: Map, mark: Mark) -> None:
         """Put hosts into a known group, all with the same variables. Raises InventoryError."""
@@ -108,11 +115,17 @@ class Graph:
         if len(self.hosts) > MAX_HOSTS:
             raise InventoryError(f"the inventory has more than {MAX_HOSTS} hosts", mark=mark)
 
+    def add_host_values(self, host: str, name: str, values: Map) -> None:
+        """More variables of a known host, over those that it has. name: of the layer."""
+        if values:
+            self.hosts[host].append(Layer(name, values, values.mark))
+
     def add_group_values(self, name: str, values: Map, mark: Mark) -> None:
         """Variables of a known group. Raises InventoryError for a priority that is no number."""
         group = self.groups[name]
         if PRIORITY in values:
             group.priority = _priority(values[PRIORITY], values.place(PRIORITY))
+            self._ordered = None
             values = _without(values, PRIORITY)
         if values:
             group.layers.append(Layer(f"group {name} (inventory)", values, mark))
@@ -130,6 +143,19 @@ class Graph:
             ]
             ordered.update(dict.fromkeys(level))
         return list(ordered)
+
+    def groups_around(self, host: str) -> list[Group]:
+        """The groups that a host is in so far, in the order in which their variables apply."""
+        names = {name for name, group in self.groups.items() if host in group.hosts}
+        todo = list(names)
+        while todo:
+            above = self.groups[todo.pop()].parents.keys() - names
+            names |= above
+            todo += above
+        if self._ordered is None:
+            self._measure()
+            self._ordered = sorted(self.groups.values(), key=Group.rank)
+        return [group for group in self._ordered if group.name in names]
 
     def finish(self) -> None:
         """Complete `all` and `ungrouped`, and give every group its depth."""
@@ -153,9 +179,9 @@ class Graph:
             self.warnings.append(f"{name} is both a host and a group; patterns mean the host")
 
     def _measure(self) -> None:
-        """Depth is the longest way down from `all`: parents are always less deep."""
+        """Depth is the longest way down from the top: parents are always less deep."""
         waiting = {group.name: len(group.parents) for group in self.groups.values()}
-        ready = ["all"]
+        ready = [name for name, parents in waiting.items() if not parents]
         while ready:
             group = self.groups[ready.pop()]
             for child in group.children:

@@ -6,11 +6,12 @@ import functools
 from collections.abc import Iterable, Sequence
 
 from reconciler.errors import ConfigError, ConfigErrors, InventoryError, Mark
+from reconciler.inventory.constructed import Expressions
 from reconciler.inventory.graph import Graph, Group, Layer, Values
 from reconciler.inventory.names import check_host
 from reconciler.inventory.patterns import LOCALHOST, Patterns, split
 from reconciler.inventory.reader import Reader
-from reconciler.inventory.sources import read_source
+from reconciler.inventory.sources import Sources
 from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Tree
 
@@ -33,25 +34,29 @@ class Inventory:
         self._files = functools.cache(self._layers_of_files)
 
     @classmethod
-    def load(cls, sources: Sequence[str], reader: Reader, tree: Tree | None = None) -> Inventory:
+    def load(
+        cls,
+        sources: Sequence[str],
+        reader: Reader,
+        tree: Tree | None = None,
+        expressions: Expressions | None = None,
+    ) -> Inventory:
         """Read sources, later ones over earlier ones.
 
-        sources: paths, or lists such as `web1,web2,`. reader: where paths lead. tree: the state
-        repo, for group_vars/ and host_vars/ beside site.yml.
+        sources: paths, or lists such as `web1,web2,`. reader: where paths lead, and what runs the
+        programs among them. tree: the state repo, for group_vars/ and host_vars/ beside site.yml.
+        expressions: what evaluates `constructed` sources.
         Raises InventoryError or ConfigErrors: everything that is wrong, at once.
         """
         graph = Graph()
-        beside: dict[str, VarsFiles] = {}
+        found = Sources(reader, graph, expressions)
         for source in sources:
             try:
-                directory = read_source(source, reader, graph)
+                found.read(source)
             except ConfigError as error:
                 graph.errors.append(error)
-                continue
-            if directory is not None:
-                beside.pop(directory, None)
-                beside[directory] = VarsFiles(reader, directory, graph)
-        inventory = cls(graph, list(beside.values()), _beside_site(tree, graph))
+        beside = [files for files in found.beside.values() if not files.is_top_of(tree)]
+        inventory = cls(graph, beside, _beside_site(tree, graph))
         inventory._check_group_files()
         return inventory
 
@@ -159,7 +164,7 @@ class Inventory:
 
     @functools.cached_property
     def _groups_by_host(self) -> dict[str, list[Group]]:
-        ordered = sorted(self._graph.groups.values(), key=lambda g: (g.depth, g.priority, g.name))
+        ordered = sorted(self._graph.groups.values(), key=Group.rank)
         found: dict[str, list[Group]] = {host: [] for host in self._graph.hosts}
         for group in ordered:
             for host in self._members[group.name]:

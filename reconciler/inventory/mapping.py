@@ -16,8 +16,11 @@ LIMITS = Limits(size=16 << 20, events=2_000_000, nodes=4_000_000)
 SECTIONS = ("hosts", "vars", "children")
 
 
-def parse_yaml(data: bytes, file: str, graph: Graph) -> None:
-    """Read one file into the graph. Raises ConfigError; smaller errors go to `graph.errors`."""
+def parse_yaml(data: bytes, file: str, graph: Graph) -> Map | None:
+    """Read one file into the graph. Raises ConfigError; smaller errors go to `graph.errors`.
+
+    A file with a `plugin:` is no inventory but says how to make one: it is returned.
+    """
     document = load(data, file, LIMITS)
     if not isinstance(document, Map) or not document:
         raise InventoryError(
@@ -26,12 +29,9 @@ def parse_yaml(data: bytes, file: str, graph: Graph) -> None:
             hint="start with all: and put hosts: and children: below it",
         )
     if isinstance(document.get("plugin"), str):
-        raise InventoryError(
-            f"inventory plugin {shown(document['plugin'])} is not supported",
-            mark=document.place("plugin"),
-            hint="write the hosts down: ansible-inventory --list --yaml shows them",
-        )
+        return document
     _groups(document, None, graph)
+    return None
 
 
 def parse_toml(data: bytes, file: str, graph: Graph) -> None:

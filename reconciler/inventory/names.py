@@ -80,7 +80,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _check(name: str, kind: str, accepted: re.Pattern[str], mark: Mark | None) -> None:
     if not name:
         raise InventoryError(f"a {kind} without a name", mark=mark)
-    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         raise InventoryError(
             f"the {kind} name {shown(name)} has more than {MAX_NAME} bytes", mark=mark
         )

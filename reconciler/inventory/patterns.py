@@ -10,13 +10,20 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from reconciler.errors import InventoryError
 from reconciler.inventory.names import did_you_mean, shown
 
 #: Names of the machine itself that a pattern may use without an inventory naming them.
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
+
+#: Seconds of work that a regex may take over all names.
+REGEX_LIMIT = 2.0
 
 _RANGE = r"\[(?:[0-9]+:[0-9]+|[A-Za-z]:[A-Za-z])(?::[0-9]+)?\]"
 _HOST_PORT = re.compile(rf"(?:\[[^\[\]]+\]|(?:[\w.-]|{_RANGE})+):[0-9]+")
@@ -65,10 +72,11 @@ class Patterns:
 
     def _matches(self, part: str) -> Sequence[str]:
         match = _matcher(part)
-        groups = [name for name in self._groups if match(name)]
-        hosts = [host for name in groups for host in self._groups[name]]
-        if not groups or part[0] == "~" or _GLOB.search(part):
-            hosts += [host for host in self._hosts if match(host)]
+        with _bounded(part):
+            groups = [name for name in self._groups if match(name)]
+            hosts = [host for name in groups for host in self._groups[name]]
+            if not groups or part[0] == "~" or _GLOB.search(part):
+                hosts += [host for host in self._hosts if match(host)]
         if not hosts and part in LOCALHOST:
             return [next((name for name in reversed(list(self._hosts)) if name in LOCALHOST), part)]
         if not hosts and not groups and part != "all":
@@ -125,6 +133,31 @@ def _matcher(part: str) -> Callable[[str], object]:
             f"bad pattern {shown(part)}: {error}",
             hint="':' and ',' separate patterns, inside of a regex as well",
         ) from error
+
+
+@contextmanager
+def _bounded(part: str) -> Iterator[None]:
+    """Within this, matching may take REGEX_LIMIT: `re` looks for signals while it works.
+
+    Only the main thread can be interrupted; elsewhere there is no limit.
+    """
+    if part[0] != "~" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise InventoryError(
+            f"pattern {shown(part)} took more than {REGEX_LIMIT:g} s",
+            hint="nested repeats such as (a+)+ take exponential time; write it without them",
+        )
+
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, REGEX_LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _subscripted(hosts: Sequence[str], found: re.Match[str], part: str) -> Sequence[str]:

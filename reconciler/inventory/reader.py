@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from reconciler.errors import InventoryError
 from reconciler.tree import Entry, Tree
 
 #: Longest inventory file that is read, in bytes.
 MAX_BYTES = 64 << 20
+#: Runs a program: (path, arguments) -> what it prints. Raises ConfigError.
+Run = Callable[[str, Sequence[str]], bytes]
 
 
 class Reader(Protocol):
@@ -29,11 +32,33 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Runner(Protocol):
+    """A Reader whose programs may be run. A `Tree` is none: reading a commit never runs its code."""
+
+    def run(self, path: str, arguments: Sequence[str]) -> bytes:
+        """What the program at `path` prints. Raises ConfigError."""
+        ...
+
+
 class Disk:
     """The file system, as the operator sees it: relative to the current directory, with links.
 
     The path comes from the command line, so nothing is gained by refusing what it leads to.
+    program: runs the programs among what is found; without it they are refused.
     """
+
+    def __init__(self, program: Run | None = None) -> None:
+        self._program = program
+
+    def run(self, path: str, arguments: Sequence[str]) -> bytes:
+        """See Runner."""
+        if self._program is None:
+            raise InventoryError(
+                f"{path} is a program, and inventory programs are not run here",
+                hint="write what it prints to a file: ansible-inventory -i PROGRAM --list --yaml",
+            )
+        return self._program(path, arguments)
 
     def entry(self, path: str) -> Entry | None:
         """See Reader."""
@@ -75,24 +100,42 @@ class Disk:
 
 
 class Places:
-    """The state repo first, then the disk: `-i inventories/production` means the repo's own."""
+    """The state repo first, then the disk: `-i inventories/production` means the repo's own.
 
-    def __init__(self, tree: Tree) -> None:
+    A program is run only where its path leads to the disk: the operator has named it, while what
+    is in the repo may be somebody's pull request.
+    """
+
+    def __init__(self, tree: Tree, program: Run | None = None) -> None:
         self._tree = tree
-        self._disk = Disk()
+        self._disk = Disk(program)
 
-    def _reader(self, path: str) -> Reader:
+    def in_tree(self, path: str) -> bool:
+        """Whether `path` is a part of the state repo."""
         inside = not path.startswith(("/", "~")) and ".." not in path.split("/")
-        return self._tree if inside and self._tree.entry(path) is not None else self._disk
+        return inside and self._tree.entry(path) is not None
+
+    def reader(self, path: str) -> Reader:
+        """Where `path` is read from, and what lies beside it."""
+        return self._tree if self.in_tree(path) else self._disk
+
+    def run(self, path: str, arguments: Sequence[str]) -> bytes:
+        """See Runner."""
+        if self.in_tree(path):
+            raise InventoryError(
+                f"{path} is a program of the state repo, and reading a state repo runs none of its code",
+                hint="where it is to be trusted, name its directory from the root: -i /path/to/inventory",
+            )
+        return self._disk.run(path, arguments)
 
     def entry(self, path: str) -> Entry | None:
         """See Reader."""
-        return self._reader(path).entry(path)
+        return self.reader(path).entry(path)
 
     def listdir(self, path: str) -> list[Entry]:
         """See Reader."""
-        return self._reader(path).listdir(path)
+        return self.reader(path).listdir(path)
 
     def read(self, path: str) -> bytes:
         """See Reader."""
-        return self._reader(path).read(path)
+        return self.reader(path).read(path)

@@ -1,7 +1,7 @@
 """From what `-i` names to a graph: which format a file has, what a directory holds.
 
-A source is a literal list (`web1,web2,`), a file, or a directory of sources. A new format is
-one function and one line in `FORMATS`.
+A source is a literal list (`web1,web2,`), a file, a program, or a directory of sources. A new
+format is one function and one line in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from reconciler.errors import ConfigError, InventoryError, Mark
+from reconciler.inventory.constructed import Expressions, construct
 from reconciler.inventory.graph import Graph, Values
 from reconciler.inventory.ini import parse_ini
 from reconciler.inventory.mapping import parse_toml, parse_yaml
 from reconciler.inventory.names import expand
-from reconciler.inventory.reader import Reader
+from reconciler.inventory.program import read_program
+from reconciler.inventory.reader import Disk, Places, Reader, Runner
+from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Entry
+from reconciler.yamldoc import Map
 
-Parse = Callable[[bytes, str, Graph], None]
+#: Reads (content, name of the file, graph); what it returns is the configuration of a plugin.
+Parse = Callable[[bytes, str, Graph], Map | None]
 FORMATS: Mapping[str, Parse] = {
     ".yml": parse_yaml,
     ".yaml": parse_yaml,
@@ -40,68 +46,80 @@ _YAML_START = re.compile(
 )
 
 
-def read_source(source: str, reader: Reader, graph: Graph) -> str | None:
-    """Read one source into the graph; its errors go to `graph.errors`.
+#: How programs begin: a line that names what runs them, or machine code.
+_PROGRAMS = (b"#!", b"\x7fELF")
 
-    Returns the directory whose group_vars/ and host_vars/ belong to it; None for a list.
+
+class Sources:
+    """Reads sources into a graph, one after the other; what is wrong goes to `graph.errors`.
+
+    beside: directory -> the files of variables in it, in the order in which they apply.
     """
-    path = source.rstrip("/") or "/"
-    entry = reader.entry(path)
-    if entry is None and "," in source:
-        _literal(source, graph)
-        return None
-    if entry is None:
-        raise InventoryError(
-            f"inventory {source} is not there",
-            hint="a list of hosts needs a comma: web1, or web1,web2",
-        )
-    if entry.kind != "directory":
-        _file(entry, path, reader, graph)
-        return posixpath.dirname(path)
-    if not _directory(path, reader, graph, MAX_DEPTH):
-        raise InventoryError(f"no inventory in the directory {source}", hint="add hosts.yml")
-    return path
 
+    def __init__(self, reader: Reader, graph: Graph, expressions: Expressions | None) -> None:
+        self.beside: dict[str, VarsFiles] = {}
+        self._reader = reader
+        self._graph = graph
+        self._expressions = expressions
 
-def _literal(source: str, graph: Graph) -> None:
-    mark = Mark("-i")
-    for name in filter(None, (part.strip() for part in source.split(","))):
-        found = expand(name, mark)
-        values = Values(mark)
-        if found.port:
-            values.put("ansible_port", found.port, mark)
-        graph.add_hosts(found.hosts, "ungrouped", values, mark)
+    def read(self, source: str) -> None:
+        """One source. Raises ConfigError."""
+        path = source.rstrip("/") or "/"
+        entry = self._reader.entry(path)
+        if entry is None and "," in source:
+            self._literal(source)
+            return
+        if entry is None:
+            raise InventoryError(
+                f"inventory {source} is not there",
+                hint="a list of hosts needs a comma: web1, or web1,web2",
+            )
+        directory = path if entry.kind == "directory" else posixpath.dirname(path)
+        place = self._reader.reader(path) if isinstance(self._reader, Places) else self._reader
+        self.beside.pop(directory, None)
+        self.beside[directory] = VarsFiles(place, directory, self._graph)
+        if entry.kind != "directory":
+            self._file(entry, path)
+        elif not self._directory(path, MAX_DEPTH):
+            raise InventoryError(f"no inventory in the directory {source}", hint="add hosts.yml")
 
+    def _literal(self, source: str) -> None:
+        mark = Mark("-i")
+        for name in filter(None, (part.strip() for part in source.split(","))):
+            found = expand(name, mark)
+            values = Values(mark)
+            if found.port:
+                values.put("ansible_port", found.port, mark)
+            self._graph.add_hosts(found.hosts, "ungrouped", values, mark)
 
-def _directory(path: str, reader: Reader, graph: Graph, depth: int) -> int:
-    """How many sources were read."""
-    if not depth:
-        raise InventoryError(f"{path}: more than {MAX_DEPTH} directories below each other")
-    count = 0
-    for entry in reader.listdir(path):
-        name = posixpath.basename(entry.path)
-        if name.startswith(".") or name in IGNORED_NAMES or name.endswith(IGNORED_ENDINGS):
-            continue
-        if entry.kind == "directory":
-            count += _directory(entry.path, reader, graph, depth - 1)
-            continue
-        count += 1
-        try:
-            _file(entry, entry.path, reader, graph)
-        except ConfigError as error:
-            graph.errors.append(error)
-    return count
+    def _directory(self, path: str, depth: int) -> int:
+        """How many sources were read."""
+        if not depth:
+            raise InventoryError(f"{path}: more than {MAX_DEPTH} directories below each other")
+        count = 0
+        for entry in self._reader.listdir(path):
+            name = posixpath.basename(entry.path)
+            if name.startswith(".") or name in IGNORED_NAMES or name.endswith(IGNORED_ENDINGS):
+                continue
+            if entry.kind == "directory":
+                count += self._directory(entry.path, depth - 1)
+                continue
+            count += 1
+            try:
+                self._file(entry, entry.path)
+            except ConfigError as error:
+                self._graph.errors.append(error)
+        return count
 
-
-def _file(entry: Entry, path: str, reader: Reader, graph: Graph) -> None:
-    data = reader.read(path)
-    if data.startswith(b"#!") and entry.executable:
-        raise InventoryError(
-            f"{path} is a program, and inventory programs are not run",
-            mark=Mark(path, 1, 1),
-            hint="write what it prints to a file: ansible-inventory -i PROGRAM --list --yaml",
-        )
-    parse = FORMATS.get(posixpath.splitext(path)[1])
-    if parse is None:
-        parse = parse_yaml if _YAML_START.match(data) else parse_ini
-    parse(data, path, graph)
+    def _file(self, entry: Entry, path: str) -> None:
+        data = self._reader.read(path)
+        if entry.executable and data.startswith(_PROGRAMS):
+            runner = self._reader if isinstance(self._reader, Runner) else Disk()
+            read_program(partial(runner.run, path), path, self._graph)
+            return
+        parse = FORMATS.get(posixpath.splitext(path)[1])
+        if parse is None:
+            parse = parse_yaml if _YAML_START.match(data) else parse_ini
+        plugin = parse(data, path, self._graph)
+        if plugin is not None:
+            construct(plugin, self._graph, self._expressions, list(self.beside.values()))

@@ -14,7 +14,7 @@ from reconciler.errors import InventoryError, Mark
 from reconciler.inventory.connection import check_variables
 from reconciler.inventory.graph import Graph, Layer
 from reconciler.inventory.reader import Reader
-from reconciler.tree import Entry
+from reconciler.tree import Entry, Tree
 from reconciler.yamldoc import Map, load
 
 EXTENSIONS = ("", ".yml", ".yaml", ".json")
@@ -30,6 +30,10 @@ class VarsFiles:
         self._reader = reader
         self._graph = graph
         self._names: dict[str, dict[str, Entry]] = {}
+
+    def is_top_of(self, tree: Tree | None) -> bool:
+        """Whether these are the files beside site.yml themselves."""
+        return self._reader is tree and posixpath.normpath(self.base) == "."
 
     def layers(self, kind: str, name: str) -> list[Layer]:
         """The variables of one group or host, low to high.

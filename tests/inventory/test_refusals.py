@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,16 @@ def test_what_is_no_pattern_is_an_error(tmp_path: Path, pattern: str) -> None:
         load(tmp_path, "[web]\nh\n").select(pattern)
 
 
+def test_a_regex_that_never_ends_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.inventory.patterns.REGEX_LIMIT", 0.2)
+    inventory = load(tmp_path, f"{'a' * 60}b\n")
+    with pytest.raises(InventoryError, match=r"took more than 0\.2 s"):
+        inventory.select("~(a+)+$")
+    assert inventory.select("~a+b$") == [f"{'a' * 60}b"]
+
+
 def test_a_limit_may_name_a_file_of_patterns(tmp_path: Path) -> None:
     (tmp_path / "failed").write_text("# of the last run\nh1\n\nh3:&web\n")
     inventory = load(tmp_path, "[web]\nh[1:4]\n")
@@ -188,11 +199,6 @@ def test_a_program_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="are not run"):
         Inventory.load([str(program)], Disk())
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_plugin_configuration_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="plugin 'constructed' is not supported"):
-        load(tmp_path, "plugin: constructed\nstrict: true\n", "x.yml")
 
 
 def test_a_file_encrypted_by_vault_says_so(tmp_path: Path) -> None:
@@ -252,6 +258,9 @@ class FakeTree:
     def read(self, path: str) -> bytes:
         return self._files[path].encode()
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        yield self.read(path)
+
 
 def test_variables_beside_site_yml_win_over_those_beside_the_inventory() -> None:
     tree = FakeTree(
@@ -281,6 +290,28 @@ def test_variables_beside_site_yml_win_over_those_beside_the_inventory() -> None
         ("host_vars/h", "inventories/p/host_vars/h.yml"),
         ("host_vars/h", "host_vars/h.yml"),
     ]
+
+
+@pytest.mark.parametrize("source", ["hosts", "./hosts"])
+def test_an_inventory_beside_site_yml_has_each_file_of_variables_once(source: str) -> None:
+    tree = FakeTree(
+        {"site.yml": "", "hosts": "h\n", "./hosts": "h\n", "group_vars/all.yml": "a: 1"}
+    )
+    for reader in (tree, Places(tree)):
+        layers = Inventory.load([source], reader, tree).layers("h")
+        assert [str(layer.mark) for layer in layers] == ["group_vars/all.yml"]
+
+
+def test_an_inventory_on_disk_has_the_variables_that_lie_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/all.yml").write_text("a: disk\nb: disk\n")
+    (tmp_path / "hosts").write_text("h\n")
+    tree = FakeTree({"site.yml": "", "group_vars/all.yml": "a: site"})
+    inventory = Inventory.load(["hosts"], Places(tree), tree)
+    assert inventory.variables("h") == {"a": "site", "b": "disk"}
 
 
 def test_one_host_without_an_inventory_has_the_variables_beside_site_yml() -> None:
