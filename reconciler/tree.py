@@ -6,6 +6,7 @@ Compile reads through a `Tree` and nothing else, so it cannot see the machine th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple, Protocol
 
 from reconciler.errors import ConfigError
@@ -52,7 +53,12 @@ class Tree(Protocol):
         ...
 
     def read(self, path: str) -> bytes:
-        """The content of a file. Raises ConfigError for a link, a directory, a missing file."""
+        """The content of a file. Raises ConfigError for a link, a directory, a missing file, and
+        one that is too large to be held."""
+        ...
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The content of a file of any size, a piece at a time. Raises like `read`."""
         ...
 
 

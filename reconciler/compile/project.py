@@ -38,11 +38,11 @@ LOCALHOST = "localhost"
 class Compiled:
     """What compiling one host gives.
 
-    contents: sha256 -> bytes. secrets: handle -> value; they are nowhere else.
+    contents: sha256 -> bytes; `contents.pieces` for those of any size. secrets: handle -> value; they are nowhere else.
     """
 
     catalog: Catalog
-    contents: Mapping[str, bytes]
+    contents: Contents
     secrets: Mapping[str, str]
     provenance: Provenance
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -81,6 +82,13 @@ class Site:
     partial: bool = False
 
 
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: bytes, path: str) -> object:
+    """A file's document: parsed once for equal content, whatever the revision. Not to be changed."""
+    return load(text, path)
+
+
+
 class SiteReader:
     """Reads a tree's site.yml with the roles that it lists."""
 
@@ -127,7 +135,7 @@ class SiteReader:
             entry = self._tree.entry(path)
             # A file that is too large is not even read.
             check_size(entry.size if entry is not None else 0, path)
-            return load(self._tree.read(path), path)
+            return _parsed(self._tree.read(path), path)
         except ConfigError as error:
             error.mark = error.mark or Mark(path)
             self._wrong.append(error)

@@ -104,8 +104,11 @@ class Sources:
     def content(self, entry: Entry) -> Content:
         """The digest of a file."""
         if entry.path not in self._digests:
-            data = self.tree.read(entry.path)
-            self._digests[entry.path] = Content(hashlib.sha256(data).hexdigest(), len(data))
+            digest, size = hashlib.sha256(), 0
+            for piece in self.tree.chunks(entry.path):
+                digest.update(piece)
+                size += len(piece)
+            self._digests[entry.path] = Content(digest.hexdigest(), size)
         return self._digests[entry.path]
 
 
@@ -133,6 +136,12 @@ class Contents(Mapping[str, bytes]):
         if digest in self._made:
             return self._made[digest]
         return self._tree.read(self._files[digest])
+
+    def pieces(self, digest: str) -> Iterator[bytes]:
+        """The same, a piece at a time: files of the state repo may be of any size."""
+        if digest in self._made:
+            return iter([self._made[digest]])
+        return self._tree.chunks(self._files[digest])
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self._made, **self._files})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from reconciler.catalog import Declaration
 from reconciler.compile import Compiled, Project
@@ -65,6 +65,9 @@ class MemoryTree:
             raise ConfigError(f"{path} is not a file of the state repo")
         self.reads += 1
         return self.files[found.path]
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        yield self.read(path)
 
 
 def tree(files: Mapping[str, str | bytes]) -> MemoryTree:

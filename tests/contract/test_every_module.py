@@ -265,6 +265,9 @@ class OneFile:
     def read(self, path: str) -> bytes:
         return self._site
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        yield self._site
+
 
 def test_modules_are_found() -> None:
     assert {"file", "lineinfile", "user", "group", "cron", "command", "package", "service"} <= set(
