@@ -83,7 +83,9 @@ def parse(document: object, file: str) -> Config:
     for key, value in document.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
-            raise wrong(f"there is no setting '{key}'", key, f"did you mean '{near[0]}'?" if near else HELP)
+            raise wrong(
+                f"there is no setting '{key}'", key, f"did you mean '{near[0]}'?" if near else HELP
+            )
         if value is not None:
             try:
                 values[key] = _fit(key, value)
@@ -118,7 +120,7 @@ def _fit(key: str, value: Any) -> Any:
             raise ValueError("expected a number from 0 on")
         return value
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, found {value!r}")  # noqa: TRY004  # one kind of error
+        raise ValueError(f"expected a text, found {value!r}")
     return value
 
 
@@ -140,11 +142,16 @@ def _sink(value: Any) -> dict[str, Any]:
     kinds = {"apprise": str, "webhook": str, "command": list}
     found = [kind for kind in kinds if isinstance(value, Mapping) and kind in value]
     if len(found) != 1 or not isinstance(value[found[0]], kinds[found[0]]):
-        raise ValueError("a notification goes to one of apprise: URL, webhook: URL, command: [WORDS]")
+        raise ValueError(
+            "a notification goes to one of apprise: URL, webhook: URL, command: [WORDS]"
+        )
     extra = set(value) - {found[0], "secret_file"}
     if extra:
         raise ValueError(f"a notification has no '{min(extra)}'")
-    return {str(key): [str(w) for w in one] if isinstance(one, list) else str(one) for key, one in value.items()}
+    return {
+        str(key): [str(w) for w in one] if isinstance(one, list) else str(one)
+        for key, one in value.items()
+    }
 
 
 def _word(value: Any, words: tuple[str, ...]) -> str:

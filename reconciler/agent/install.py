@@ -74,7 +74,12 @@ class Installer:
             self._remove(os.path.join(SYSTEMD, name))
         _systemctl("daemon-reload")
         if purge:
-            for path in (self.places.mirrors, self.places.trust, "/etc/reconciler", "/run/reconciler"):
+            for path in (
+                self.places.mirrors,
+                self.places.trust,
+                "/etc/reconciler",
+                "/run/reconciler",
+            ):
                 if os.path.isdir(path):
                     shutil.rmtree(path)
                     self._said(f"removed {path}")
@@ -165,7 +170,9 @@ class Installer:
     def _put(self, path: str, content: bytes, mode: int) -> None:
         try:
             with open(path, "rb") as file:
-                same = file.read() == content and stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+                same = (
+                    file.read() == content and stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+                )
         except OSError:
             same = False
         if not same:
@@ -211,5 +218,7 @@ def _systemctl(*words: str) -> None:
 def _run(argv: Sequence[str], *, check: bool = True) -> int:
     done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
     if check and done.returncode:
-        raise ReconcilerError(f"{' '.join(argv)} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise ReconcilerError(
+            f"{' '.join(argv)} failed: {done.stderr.strip() or done.stdout.strip()}"
+        )
     return done.returncode

@@ -72,7 +72,9 @@ class Provider:
         self, config: Mapping[str, Any], mark: Mapping[str, Any], known: Sequence[str]
     ) -> dict[str, Any]:
         """What the remotes offer, fetched; judged if it is not `known`."""
-        return self._ask({"op": "fetch", "config": config, "mark": mark, "known": list(known)}, "fetched")
+        return self._ask(
+            {"op": "fetch", "config": config, "mark": mark, "known": list(known)}, "fetched"
+        )
 
     def look(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """What the remotes offer, fetched and not judged: for a poll that mostly brings nothing."""
@@ -116,7 +118,9 @@ class Provider:
         try:
             yield
         except TimeoutError as error:
-            raise SourceError(f"fetching or compiling did not end within {PATIENCE:.0f} s") from error
+            raise SourceError(
+                f"fetching or compiling did not end within {PATIENCE:.0f} s"
+            ) from error
         except (EOFError, OSError) as error:
             raise SourceError(
                 "the part that fetches and compiles has ended before it had answered",

@@ -52,7 +52,16 @@ def main() -> int:
             wire.send({"error": error_to_json(error)})
         except Exception as error:  # noqa: BLE001  # said as what it is, and the next request may do
             said = f"{type(error).__name__}: {error}"
-            wire.send({"error": error_to_json(ReconcilerError(f"fetching or compiling failed: {said}", hint="this is a bug in reconciler"))})
+            wire.send(
+                {
+                    "error": error_to_json(
+                        ReconcilerError(
+                            f"fetching or compiling failed: {said}",
+                            hint="this is a bug in reconciler",
+                        )
+                    )
+                }
+            )
 
 
 class Provider:
@@ -68,7 +77,12 @@ class Provider:
         operation = request.get("op")
         if operation == "fetch":
             known = [str(one) for one in request.get("known", [])]
-            self._fetch(Config.from_json(request["config"]), request.get("mark") or {}, known, bool(request.get("look")))
+            self._fetch(
+                Config.from_json(request["config"]),
+                request.get("mark") or {},
+                known,
+                bool(request.get("look")),
+            )
         elif operation == "compile":
             self._compile(Config.from_json(request["config"]), request["commit"], request["facts"])
         elif request.get("ask") == "content":
@@ -84,9 +98,7 @@ class Provider:
 
         return Mirror(mirror_path(self._directory, config.remotes[0]["url"], config.branch))
 
-    def _fetch(
-        self, config: Config, mark: Mapping[str, Any], known: list[str], look: bool
-    ) -> None:
+    def _fetch(self, config: Config, mark: Mapping[str, Any], known: list[str], look: bool) -> None:
         """known: commits that were judged before. look: nothing is to be judged."""
         from reconciler.source.fetch import fetch
 
@@ -163,9 +175,7 @@ def _own_copy(credential: str) -> str:
     return path
 
 
-def _judge(
-    config: Config, mirror: Mirror, got: Fetched, mark: Mapping[str, Any]
-) -> dict[str, Any]:
+def _judge(config: Config, mirror: Mirror, got: Fetched, mark: Mapping[str, Any]) -> dict[str, Any]:
     """The mark that a commit makes, if it may be used. Raises TrustError, SourceError."""
     from reconciler.source.mark import Mark
     from reconciler.source.signature import Keys
@@ -176,7 +186,9 @@ def _judge(
 
 
 def _subject(mirror: Mirror, commit: str) -> dict[str, str]:
-    said = mirror.git.run("log", "-1", "--no-show-signature", "--format=%an%x00%aI%x00%s", commit, "--")
+    said = mirror.git.run(
+        "log", "-1", "--no-show-signature", "--format=%an%x00%aI%x00%s", commit, "--"
+    )
     author, date, subject = said.decode("utf-8", "replace").strip("\n").split("\0", 2)
     return {"author": author[:200], "date": date, "subject": subject[:200]}
 

@@ -114,7 +114,9 @@ def suspension(places: Places, now: float | None = None) -> Suspension | None:
 def suspend(places: Places, reason: str, seconds: float, by: str) -> Suspension:
     """Suspend until then. Raises UsageError, OSError."""
     if not reason.strip():
-        raise UsageError("why? a suspension needs a reason", hint="--reason 'TICKET-7: testing by hand'")
+        raise UsageError(
+            "why? a suspension needs a reason", hint="--reason 'TICKET-7: testing by hand'"
+        )
     if not 0 < seconds <= SUSPEND_MAX:
         raise UsageError("a suspension lasts 7 days at most", hint="--for 2h")
     now = time.time()

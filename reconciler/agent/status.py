@@ -72,12 +72,17 @@ def compose(
             "drifted": len(state.drifted),
             "failed": len(state.failed),
             "contended": len(live.contended),
-            "pending_prune": len(state.prune.get("waiting", ())) + len(state.prune.get("ready", ())),
+            "pending_prune": len(state.prune.get("waiting", ()))
+            + len(state.prune.get("ready", ())),
         },
         "drifted": state.drifted,
         "failed": state.failed,
         "contended": live.contended,
-        "prune": {key: state.prune.get(key) for key in ("held", "kept", "waiting", "ready") if state.prune.get(key)},
+        "prune": {
+            key: state.prune.get(key)
+            for key in ("held", "kept", "waiting", "ready")
+            if state.prune.get(key)
+        },
         "conditions": state.conditions,
         "last_run": state.last_run,
         "suspensions": [{"scope": "all", **asdict(held)}] if held else [],
@@ -116,13 +121,19 @@ def _conditions(
     if trust:
         yield condition("Trusted", False, str(trust.get("type", "Refused")), _text(trust))
     else:
-        yield condition("Trusted", True if state.trusted else None, "Verified" if state.trusted else "NothingYet")
+        yield condition(
+            "Trusted",
+            True if state.trusted else None,
+            "Verified" if state.trusted else "NothingYet",
+        )
     if wrong:
         yield condition("Ready", False, "CompileFailed", _text(wrong))
     elif "run" in problems:
         yield condition("Ready", False, "RunFailed", _text(problems["run"]))
     else:
-        yield condition("Ready", True if state.applied else None, "Ready" if state.applied else "NothingYet")
+        yield condition(
+            "Ready", True if state.applied else None, "Ready" if state.applied else "NothingYet"
+        )
     yield _in_sync(condition, state, live, held)
     if held:
         yield condition("Suspended", True, "Suspended", f"{held.reason} (by {held.by})")
@@ -146,13 +157,18 @@ def _in_sync(condition: Any, state: State, live: Live, held: Suspension | None) 
     if state.drifted:
         return condition("InSync", False, "Drifted", ", ".join(state.drifted[:5]))
     if state.trusted != state.applied or state.good != state.applied:
-        return condition("InSync", False, "NewCommit", f"{state.trusted[:12]} is not applied whole yet")
+        return condition(
+            "InSync", False, "NewCommit", f"{state.trusted[:12]} is not applied whole yet"
+        )
     return condition("InSync", True, "Converged")
 
 
 def _text(problem: Mapping[str, Any] | None) -> str:
     problem = problem or {}
-    text, hint = str(problem.get("text") or problem.get("message") or ""), str(problem.get("hint") or "")
+    text, hint = (
+        str(problem.get("text") or problem.get("message") or ""),
+        str(problem.get("hint") or ""),
+    )
     return text if hint in text else f"{text}\n{hint}"
 
 
@@ -183,7 +199,9 @@ def metrics(document: Mapping[str, Any], totals: Mapping[str, float]) -> str:
 
     def gauge(name: str, value: float, **labels: str) -> None:
         shown = ",".join(f'{key}="{text}"' for key, text in labels.items())
-        lines.append(f"reconciler_{name}{{{shown}}} {value:g}" if shown else f"reconciler_{name} {value:.3f}")
+        lines.append(
+            f"reconciler_{name}{{{shown}}} {value:g}" if shown else f"reconciler_{name} {value:.3f}"
+        )
 
     gauge("build_info", 1, version=document["agent"]["version"])
     gauge("state", 1, state=document["state"])

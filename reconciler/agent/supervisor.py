@@ -90,12 +90,21 @@ class Supervisor:
 
     def run(self) -> int:
         """Until it is told to stop. Raises nothing that is expected."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+            signal.SIGHUP,
+            signal.SIGUSR1,
+            signal.SIGUSR2,
+            signal.SIGCHLD,
+        ):
             signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         self._set_watches()
         journal.notify("READY=1")
-        journal.log("info", f"following {self._config.remotes[0]['url']}, branch {self._config.branch}")
+        journal.log(
+            "info", f"following {self._config.remotes[0]['url']}, branch {self._config.branch}"
+        )
         while not (self._stopping and self._running is None):
             self._wait()
             self._heed_signals()
@@ -121,7 +130,12 @@ class Supervisor:
         now = time.monotonic()
         due = [self._publish_at, self._fed_at + (journal.watchdog() or FRESH)]
         if self._running is None and not self._stopping:
-            due += [self._fetch_at if self._poll is None else NEVER, self._sweep_at, self._retry_at, self._heal_at]
+            due += [
+                self._fetch_at if self._poll is None else NEVER,
+                self._sweep_at,
+                self._retry_at,
+                self._heal_at,
+            ]
             due.append(now if self._want else NEVER)
         elif self._running is not None:
             due.append(self._running.since + self._config.run_limit)
@@ -259,7 +273,9 @@ class Supervisor:
             self._touched -= set(due)
             self._start("heal", ids=due)
         elif self._touched:
-            self._heal_at = min(self._heal_at, *(self._fights.due(one, now) for one in self._touched))
+            self._heal_at = min(
+                self._heal_at, *(self._fights.due(one, now) for one in self._touched)
+            )
 
     def _take_events(self, now: float) -> None:
         self._heal_at = NEVER
@@ -285,7 +301,8 @@ class Supervisor:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        assert process.stdin and process.stdout  # noqa: S101  # asked for above
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("the worker was started without pipes")
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(job).encode())
             process.stdin.close()
@@ -296,11 +313,16 @@ class Supervisor:
             self._retry_at = NEVER
             self._touched.clear()
             self._heal_at = NEVER
-        self._enter({"heal": "healing", "sweep": "sweeping", "boot": "recovering"}.get(kind, "applying"))
+        self._enter(
+            {"heal": "healing", "sweep": "sweeping", "boot": "recovering"}.get(kind, "applying")
+        )
 
     def _heed_limits(self, running: Running, now: float) -> None:
         if now >= running.since + self._config.run_limit and running.told == NEVER:
-            journal.log("err", f"the run took longer than {self._config.run_limit:.0f} s and is told to stop")
+            journal.log(
+                "err",
+                f"the run took longer than {self._config.run_limit:.0f} s and is told to stop",
+            )
             self._tell_to_stop(running)
         elif now >= running.told + GRACE:
             with contextlib.suppress(ProcessLookupError):
@@ -347,9 +369,15 @@ class Supervisor:
             state.source.update(polled)
         self._state = state
         for message in outcome["messages"]:
-            journal.log(message.pop("priority"), message.pop("message"), commit=state.applied, **message)
+            journal.log(
+                message.pop("priority"), message.pop("message"), commit=state.applied, **message
+            )
         for id_ in self._fights.corrected(outcome["corrected"], now):
-            journal.log("err", f"{id_} was corrected again and again: somebody else keeps changing it", resource=id_)
+            journal.log(
+                "err",
+                f"{id_} was corrected again and again: somebody else keeps changing it",
+                resource=id_,
+            )
         unfinished = outcome["failed"] or bool(state.trusted and state.trusted != state.applied)
         if unfinished and running.kind != "heal":
             self._retry_at = self._schedule.retry(now)
@@ -393,7 +421,9 @@ class Supervisor:
     def _tell_people(self) -> None:
         """Notices of conditions that changed, sent by a child that nobody waits for."""
         now = time.time()
-        document = compose(self._state, self._live, self._held, max_age=self._config.max_age, now=now)
+        document = compose(
+            self._state, self._live, self._held, max_age=self._config.max_age, now=now
+        )
         due = self._notices.due(document["conditions"], time.monotonic())
         if not due or not self._config.notify:
             return
@@ -407,7 +437,10 @@ class Supervisor:
         if every and now < self._fed_at + every:
             return
         polling = self._poll is not None and now - self._poll_since > 1200.0
-        overdue = self._running is not None and now - self._running.since > self._config.run_limit + 2 * GRACE
+        overdue = (
+            self._running is not None
+            and now - self._running.since > self._config.run_limit + 2 * GRACE
+        )
         if self._watcher.alive and not polling and not overdue:
             journal.notify("WATCHDOG=1")
         self._fed_at = now
@@ -416,7 +449,10 @@ class Supervisor:
 def load(places: Places) -> Config:
     """The settings, read by a child that has YAML. Raises ReconcilerError."""
     done = subprocess.run(
-        python("reconciler.agent.config", places.config), check=False, capture_output=True, timeout=60
+        python("reconciler.agent.config", places.config),
+        check=False,
+        capture_output=True,
+        timeout=60,
     )
     if done.returncode:
         from reconciler.errors import ConfigError

@@ -1,6 +1,6 @@
 """Send notices on their way: apprise, a webhook, a command. A short-lived process does it.
 
-    python -m reconciler.agent.tell     reads {"sinks": [...], "notices": [...], "host": ...}
+python -m reconciler.agent.tell     reads {"sinks": [...], "notices": [...], "host": ...}
 """
 
 from __future__ import annotations

@@ -160,7 +160,9 @@ def units(*, timer: bool, interval: float, deploy_key: bool) -> Mapping[str, str
         PROVIDER: PROVIDER_UNIT.format(
             user=USER,
             python=python,
-            credentials="LoadCredential=deploy_key:/etc/reconciler/deploy_key\n" if deploy_key else "",
+            credentials="LoadCredential=deploy_key:/etc/reconciler/deploy_key\n"
+            if deploy_key
+            else "",
             home="tmpfs" if binds else "yes",
             binds="".join(f"BindReadOnlyPaths={path}\n" for path in binds),
         ),

@@ -68,7 +68,9 @@ class Watcher:
         with self._lock:
             self._paths = paths
         for fresh in directories - self._watches.keys():
-            with contextlib.suppress(OSError):  # not there: whatever makes it is not seen, but swept
+            with contextlib.suppress(
+                OSError
+            ):  # not there: whatever makes it is not seen, but swept
                 wd = int(self._inotify.add_callback(fresh, MASK, self, OURS))
                 self._watches[fresh] = wd
                 self._names[wd] = os.fsdecode(fresh)

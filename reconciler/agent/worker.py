@@ -235,7 +235,9 @@ class Run:
         if looked.resources:
             plan = engine.plan(dumps(looked.to_json()), **offered)
             results += plan.results
-            drifted = [one.id for one in plan.results if one.status in ("pending", "unknown", "owed")]
+            drifted = [
+                one.id for one in plan.results if one.status in ("pending", "unknown", "owed")
+            ]
         self._take(results, drifted)
         if held is None and self._outcome.report is not None and not self._job.ids:
             self._finish(engine, catalog, self._outcome.report)
@@ -288,7 +290,9 @@ class Run:
             if one.status in ("changed", "notified"):
                 outcome.changed.append(one.id)
                 corrective = one.cause == "corrective"
-                state.count("changes_corrective_total" if corrective else "changes_intentional_total")
+                state.count(
+                    "changes_corrective_total" if corrective else "changes_intentional_total"
+                )
                 if corrective:
                     outcome.corrected.append(one.id)
                 what = ", ".join(change.attribute for change in one.changes[:8])
@@ -324,7 +328,12 @@ class Run:
         )
         for one in state.prune.get("pruned", ()):
             state.count("changes_prune_total")
-            self._say("notice", f"{one['id']} is declared no more: {one['done']}", resource=one["id"], cause="prune")
+            self._say(
+                "notice",
+                f"{one['id']} is declared no more: {one['done']}",
+                resource=one["id"],
+                cause="prune",
+            )
 
     def _watch(self, catalog: Catalog) -> None:
         """Tell the supervisor what to watch, as the machine is now."""
@@ -384,7 +393,9 @@ def main() -> int:
     places = Places(job.get("root", "/"))
     state = State.from_json(job.get("state")) if job.get("state") else State.load(places)
     config = Config.from_json(job["config"])
-    run = Run(Job(job["kind"], config, bool(job.get("fetch")), tuple(job.get("ids", ()))), state, places)
+    run = Run(
+        Job(job["kind"], config, bool(job.get("fetch")), tuple(job.get("ids", ()))), state, places
+    )
     signal.signal(signal.SIGTERM, lambda *_: run.stop())
     outcome = run.carry_out()
     sys.stdout.write(json.dumps({
@@ -395,7 +406,6 @@ def main() -> int:
         "messages": outcome.messages[:500],
     }))  # fmt: skip
     return 0
-
 
 
 if __name__ == "__main__":

@@ -30,7 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--watch", action="store_true", help="go on showing it, until Ctrl-C")
     add_action(actions, "sync", "make the running agent fetch and converge now")
     held = add_action(actions, "suspend", "change nothing on this host for a while")
-    held.add_argument("--for", dest="span", metavar="TIME", default=f"{SUSPEND:.0f}", help="30m, 2h, 1d (default: 4h)")
+    held.add_argument(
+        "--for",
+        dest="span",
+        metavar="TIME",
+        default=f"{SUSPEND:.0f}",
+        help="30m, 2h, 1d (default: 4h)",
+    )
     held.add_argument("--reason", required=True, help="why, for those who wonder")
     add_action(actions, "resume", "end a suspension")
     _install_options(add_action(actions, "install", "set the agent up on this host and start it"))
@@ -39,17 +45,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _install_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repo", metavar="URL", help="https://..., ssh://..., or a path on this host")
+    parser.add_argument(
+        "--repo", metavar="URL", help="https://..., ssh://..., or a path on this host"
+    )
     parser.add_argument("--branch", default="main", help="branch to follow (default: main)")
-    parser.add_argument("--host", metavar="NAME", default="", help="the name of this host in the inventory")
-    parser.add_argument("--inventory", metavar="PATH", default="", help="inventory, relative to the state repo")
-    parser.add_argument("--trust", choices=("none", "head", "every"), help="which commits must be signed (default: none)")
-    parser.add_argument("--allowed-signers", metavar="FILE", default="", help="who may sign, as ssh-keygen reads it")
-    parser.add_argument("--deploy-key", metavar="FILE", default="", help="private key for an ssh address")
-    parser.add_argument("--known-hosts", metavar="FILE", default="", help="host key of the Git server")
-    parser.add_argument("--ca-file", metavar="FILE", default="", help="certificates to trust for an https address")
-    parser.add_argument("--interval", metavar="TIME", default="60s", help="how often to fetch (default: 60s)")
-    parser.add_argument("--timer", action="store_true", help="a timer instead of a resident process")
+    parser.add_argument(
+        "--host", metavar="NAME", default="", help="the name of this host in the inventory"
+    )
+    parser.add_argument(
+        "--inventory", metavar="PATH", default="", help="inventory, relative to the state repo"
+    )
+    parser.add_argument(
+        "--trust",
+        choices=("none", "head", "every"),
+        help="which commits must be signed (default: none)",
+    )
+    parser.add_argument(
+        "--allowed-signers", metavar="FILE", default="", help="who may sign, as ssh-keygen reads it"
+    )
+    parser.add_argument(
+        "--deploy-key", metavar="FILE", default="", help="private key for an ssh address"
+    )
+    parser.add_argument(
+        "--known-hosts", metavar="FILE", default="", help="host key of the Git server"
+    )
+    parser.add_argument(
+        "--ca-file", metavar="FILE", default="", help="certificates to trust for an https address"
+    )
+    parser.add_argument(
+        "--interval", metavar="TIME", default="60s", help="how often to fetch (default: 60s)"
+    )
+    parser.add_argument(
+        "--timer", action="store_true", help="a timer instead of a resident process"
+    )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -138,16 +166,28 @@ def _show(document: Mapping[str, Any], out: Output, *, short: bool) -> None:
         out.line(f"  fetched    {_ago(source['last_success'], now)} ago from {source['remote']}")
     last = document["last_run"]
     if last:
-        out.line(f"  last run   {last['kind']}, {last['outcome']}, {_ago(last['started'], now)} ago, {last['duration_s']} s")
+        out.line(
+            f"  last run   {last['kind']}, {last['outcome']}, {_ago(last['started'], now)} ago, {last['duration_s']} s"
+        )
     for one in document["conditions"]:
         good = one["status"] == WANTED.get(one["type"], "True")
         style = "green" if good else "yellow" if one["status"] == "Unknown" else "bold red"
         words = one["message"].splitlines() or [""]
-        out.line("  ", Span(f"{one['type']:<12}{one['status']:<8}", style), f"{one['reason']}  {words[0]}")
+        out.line(
+            "  ",
+            Span(f"{one['type']:<12}{one['status']:<8}", style),
+            f"{one['reason']}  {words[0]}",
+        )
         for more in words[1:]:
             out.line(f"      {more}")
+    _show_what_is_left(document, out)
+
+
+def _show_what_is_left(document: Mapping[str, Any], out: Output) -> None:
     for held in document["suspensions"]:
-        out.line(f"  suspended until {time.strftime('%Y-%m-%d %H:%M', time.localtime(held['until']))}: {held['reason']} ({held['by']}); reconciler agent resume ends it")
+        out.line(
+            f"  suspended until {time.strftime('%Y-%m-%d %H:%M', time.localtime(held['until']))}: {held['reason']} ({held['by']}); reconciler agent resume ends it"
+        )
     for id_ in document["drifted"]:
         out.line(f"  drifted    {id_}")
     for id_, reason in document["failed"].items():
@@ -174,14 +214,21 @@ def _sync(args: argparse.Namespace, out: Output) -> int:
     while time.monotonic() < end:
         document = _read()
         last = document["last_run"]
-        if last and last["kind"] == "sync" and last["started"] >= asked and document["written"] > last["started"]:
+        if (
+            last
+            and last["kind"] == "sync"
+            and last["started"] >= asked
+            and document["written"] > last["started"]
+        ):
             if out.as_json:
                 out.document(document)
             else:
                 out.line(oneline(document))
             return exit_code(document)
         time.sleep(0.1)
-    raise ReconcilerError(f"the run did not end within {PATIENCE:.0f} s", hint="journalctl -u reconciler-agent")
+    raise ReconcilerError(
+        f"the run did not end within {PATIENCE:.0f} s", hint="journalctl -u reconciler-agent"
+    )
 
 
 def _agent_pid() -> int:
@@ -193,7 +240,9 @@ def _agent_pid() -> int:
                 return int(pid)
     except OSError:
         pass
-    raise UsageError("the agent does not run", hint=f"systemctl start {UNIT}, or: reconciler agent once")
+    raise UsageError(
+        "the agent does not run", hint=f"systemctl start {UNIT}, or: reconciler agent once"
+    )
 
 
 def _suspend(args: argparse.Namespace, out: Output) -> int:
@@ -205,7 +254,9 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(str(error)) from error
     held = suspend(Places(), args.reason, seconds, _who())
     _nudge()
-    out.line(f"suspended until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(held.until))}: {held.reason}")
+    out.line(
+        f"suspended until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(held.until))}: {held.reason}"
+    )
     return 0
 
 
@@ -233,7 +284,11 @@ def _install(args: argparse.Namespace, out: Output) -> int:
 
     settings: dict[str, Any] | None = None
     if args.repo:
-        settings = {"remotes": [{"url": args.repo}], "branch": args.branch, "interval": args.interval}
+        settings = {
+            "remotes": [{"url": args.repo}],
+            "branch": args.branch,
+            "interval": args.interval,
+        }
         if args.deploy_key:
             settings["remotes"][0]["deploy_key"] = Places().deploy_key
         if args.ca_file:
@@ -243,7 +298,7 @@ def _install(args: argparse.Namespace, out: Output) -> int:
                 settings[name] = getattr(args, name)
         settings["trust"] = args.trust or ("head" if args.allowed_signers else "none")
     wish = Wish(settings, args.timer, args.allowed_signers, args.deploy_key, args.known_hosts)
-    changed = Installer(lambda text: out.line(text)).install(wish)
+    changed = Installer(out.line).install(wish)
     out.line("the agent is installed; see: reconciler agent status" if changed else "0 changes")
     return 0
 
@@ -251,8 +306,6 @@ def _install(args: argparse.Namespace, out: Output) -> int:
 def _uninstall(args: argparse.Namespace, out: Output) -> int:
     from reconciler.agent.install import Installer
 
-    changed = Installer(lambda text: out.line(text)).uninstall(purge=args.purge)
+    changed = Installer(out.line).uninstall(purge=args.purge)
     out.line("the agent is gone; what it managed stays as it is" if changed else "0 changes")
     return 0
-
-

@@ -56,12 +56,18 @@ def _show(document: dict[str, object], out: Output) -> None:
             out.line(f"           {row}")
         return
     signers = document["signers"]
-    out.line(f"commit     {document['commit'] or 'none yet: the first that is offered will be the first'}")
-    out.line(f"signed by  {', '.join(signers) if isinstance(signers, list) and signers else 'not verified'}")
+    out.line(
+        f"commit     {document['commit'] or 'none yet: the first that is offered will be the first'}"
+    )
+    out.line(
+        f"signed by  {', '.join(signers) if isinstance(signers, list) and signers else 'not verified'}"
+    )
     out.line(f"confirmed  {float(str(document['age'])):.0f} s ago")
     if document["stale"]:
         out.line(Span(f"stale      {document['stale']}", "bold red"))
     resets = document["resets"]
     for one in resets if isinstance(resets, list) else []:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["at"]))
-        out.line(f"reset      {when} by {one['by']}, from {one['before'][:12] or 'nothing'} to {one['to'][:12]}: {one['reason']}")
+        out.line(
+            f"reset      {when} by {one['by']}, from {one['before'][:12] or 'nothing'} to {one['to'][:12]}: {one['reason']}"
+        )

@@ -55,4 +55,11 @@ def test_what_is_wrong_is_said(document: object, said: str) -> None:
 
 
 def test_durations() -> None:
-    assert [duration(text) for text in ("90", 90, "90s", "5m", "2h", "1d")] == [90, 90, 90, 300, 7200, 86400]
+    assert [duration(text) for text in ("90", 90, "90s", "5m", "2h", "1d")] == [
+        90,
+        90,
+        90,
+        300,
+        7200,
+        86400,
+    ]

@@ -11,7 +11,7 @@ from reconciler.agent.schedule import FETCH_CAP, Schedule, share
 
 
 def schedule(name: str, interval: float = 60.0) -> Schedule:
-    return Schedule(name, interval, 1800.0, random.Random(name))
+    return Schedule(name, interval, 1800.0, random.Random(name))  # noqa: S311  # a test repeats itself
 
 
 def test_the_share_of_a_host_is_its_own_and_stays() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.agent.notices import Notices
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend, suspension
 from reconciler.agent.status import Live, compose, exit_code, metrics, oneline
-from reconciler.agent.notices import Notices
 from reconciler.errors import UsageError
 
 GOOD = "a" * 40
@@ -19,7 +19,11 @@ GOOD = "a" * 40
 
 def settled() -> State:
     return State(
-        trusted=GOOD, applied=GOOD, good=GOOD, resources={"total": 3}, source={"last_success": 100.0}
+        trusted=GOOD,
+        applied=GOOD,
+        good=GOOD,
+        resources={"total": 3},
+        source={"last_success": 100.0},
     )
 
 
@@ -36,7 +40,9 @@ def test_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert State.load(places) == state
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"trusted": 7, "problems": []}', b"\x00" * 100])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"trusted": 7, "problems": []}', b"\x00" * 100]
+)
 def test_damaged_state_starts_anew(tmp_path: Path, damage: bytes) -> None:
     places = Places(str(tmp_path))
     settled().save(places)
@@ -83,9 +89,16 @@ def test_a_host_that_is_as_it_should_be_is_green_and_no_other() -> None:
 
 @pytest.mark.parametrize(
     "kind, condition, code",
-    [("trust", "Trusted", 10), ("fetch", "SourceFresh", 5), ("compile", "Ready", 3), ("run", "Ready", 3)],
+    [
+        ("trust", "Trusted", 10),
+        ("fetch", "SourceFresh", 5),
+        ("compile", "Ready", 3),
+        ("run", "Ready", 3),
+    ],
 )
-def test_each_problem_has_its_condition_and_its_exit_code(kind: str, condition: str, code: int) -> None:
+def test_each_problem_has_its_condition_and_its_exit_code(
+    kind: str, condition: str, code: int
+) -> None:
     state = settled()
     state.problem(kind, {"message": "no", "type": "TrustError"}, 1.0)
     document = compose(state, Live(), None, now=110.0)

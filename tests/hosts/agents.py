@@ -36,7 +36,9 @@ class StateRepo:
         server.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", "/srv/state.git"])
         server.run(["chown", "-R", "git:", "/srv/state.git"])
         server.run(["install", "-d", "-o", "git", "-m", "700", "/home/git/.ssh"])
-        server.run(["install", "-o", "git", "-m", "600", "/root/.ssh/authorized_keys", "/home/git/.ssh/"])
+        server.run(
+            ["install", "-o", "git", "-m", "600", "/root/.ssh/authorized_keys", "/home/git/.ssh/"]
+        )
         self.host_key = lab.access.known_hosts.read_text()
         self.git("init", "--quiet", "--initial-branch=main")
         self.git("remote", "add", "origin", f"git@{server.name}:/srv/state.git")
@@ -56,7 +58,9 @@ class StateRepo:
         )
         return done.stdout.strip()
 
-    def commit(self, files: Mapping[str, str], *, sign: Path | None = None, push: bool = True) -> str:
+    def commit(
+        self, files: Mapping[str, str], *, sign: Path | None = None, push: bool = True
+    ) -> str:
         """Write files, commit and push; the commit's id."""
         for name, text in files.items():
             path = self.directory / name
@@ -65,7 +69,9 @@ class StateRepo:
         self.git("add", "--all")
         signing = ["-c", "gpg.format=ssh", "-c", f"user.signingKey={sign}"] if sign else []
         extra = ["-S"] if sign else ["--no-gpg-sign"]
-        self.git(*signing, "commit", "--quiet", "--allow-empty", *extra, "-m", f"change {sorted(files)}")
+        self.git(
+            *signing, "commit", "--quiet", "--allow-empty", *extra, "-m", f"change {sorted(files)}"
+        )
         if push:
             self.push()
         return self.git("rev-parse", "HEAD")
@@ -97,16 +103,22 @@ def conditions(host: BootedHost) -> dict[str, str]:
     return {one["type"]: one["status"] for one in status(host)["conditions"]}
 
 
-def wait_for(happened: Callable[[], bool], what: str, host: BootedHost, seconds: float = 40) -> float:
+def wait_for(
+    happened: Callable[[], bool], what: str, host: BootedHost, seconds: float = 40
+) -> float:
     """Wait; how long it took. On failure, with what the agent said."""
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         if happened():
             return time.monotonic() - start
         time.sleep(0.05)
-    said = host.run(["journalctl", "--no-pager", "-n", "60", "-o", "cat", "-u", "reconciler*"], check=False)
+    said = host.run(
+        ["journalctl", "--no-pager", "-n", "60", "-o", "cat", "-u", "reconciler*"], check=False
+    )
     now = host.run([f"{sys.prefix}/bin/reconciler", "agent", "status"], check=False)
-    raise AssertionError(f"{host.name}: {what} did not happen within {seconds} s\n{now.stdout}{now.stderr}\n{said.stdout}")
+    raise AssertionError(
+        f"{host.name}: {what} did not happen within {seconds} s\n{now.stdout}{now.stderr}\n{said.stdout}"
+    )
 
 
 def in_sync_at(host: BootedHost, commit: str) -> Callable[[], bool]:
@@ -116,6 +128,9 @@ def in_sync_at(host: BootedHost, commit: str) -> Callable[[], bool]:
         done = host.run(["cat", "/run/reconciler/status.json"], check=False)
         found = json.loads(done.stdout) if done.returncode == 0 and done.stdout else {}
         good = {one["type"]: one["status"] for one in found.get("conditions", ())}
-        return found.get("source", {}).get("good", {}).get("commit") == commit and good.get("InSync") == "True"
+        return (
+            found.get("source", {}).get("good", {}).get("commit") == commit
+            and good.get("InSync") == "True"
+        )
 
     return look

@@ -85,7 +85,9 @@ def test_installing_again_changes_nothing(repo: StateRepo, one: BootedHost) -> N
 
 def test_the_exposure_of_both_units_stays_low(one: BootedHost) -> None:
     for unit, most in (("reconciler-provider@x.service", 1.5), ("reconciler-agent.service", 6.5)):
-        said = one.run(["systemd-analyze", "security", "--no-pager", "--json=short", unit], check=False)
+        said = one.run(
+            ["systemd-analyze", "security", "--no-pager", "--json=short", unit], check=False
+        )
         found = one.run(["systemd-analyze", "security", "--no-pager", unit]).stdout
         assert said.returncode in (0, 1)
         assert float(found.rsplit(": ", 1)[1].split()[0]) <= most
@@ -94,13 +96,25 @@ def test_the_exposure_of_both_units_stays_low(one: BootedHost) -> None:
 def test_what_is_edited_by_hand_is_put_back_by_the_event(one: BootedHost) -> None:
     good = text(one, "/etc/motd")
     took: list[float] = []
-    for change in ("echo x > /etc/motd", "rm /etc/motd", "chmod 0600 /etc/motd", "chmod 0777 /srv/app"):
+    for change in (
+        "echo x > /etc/motd",
+        "rm /etc/motd",
+        "chmod 0600 /etc/motd",
+        "chmod 0777 /srv/app",
+    ):
         time.sleep(8)  # or the corrections of one file are taken for a fight, and slowed down
         one.run(["sh", "-c", change])
         look = "stat -c %a /srv/app" if "app" in change else "cat /etc/motd; stat -c %a /etc/motd"
         wanted = "750\n" if "app" in change else f"{good}644\n"
         took.append(
-            wait_for(lambda l=look, w=wanted: one.run(["sh", "-c", l], check=False).stdout == w, change, one, 20)
+            wait_for(
+                lambda command=look, w=wanted: (
+                    one.run(["sh", "-c", command], check=False).stdout == w
+                ),
+                change,
+                one,
+                20,
+            )
         )
     assert min(took) < 2
 
@@ -132,7 +146,11 @@ def test_a_suspended_agent_changes_nothing_and_is_never_green(
     assert conditions(one)["Suspended"] == "True"
     assert text(one, "/etc/motd") == "mine\n"
     one.reconciler("agent", "resume")
-    wait_for(lambda: "hello" not in text(one, "/etc/motd") and "from one" in text(one, "/etc/motd"), "healing", one)
+    wait_for(
+        lambda: "hello" not in text(one, "/etc/motd") and "from one" in text(one, "/etc/motd"),
+        "healing",
+        one,
+    )
 
 
 def test_a_commit_that_does_not_compile_stops_no_healing(repo: StateRepo, one: BootedHost) -> None:
@@ -164,8 +182,12 @@ def test_a_host_heals_at_boot_though_the_server_is_gone(repo: StateRepo, one: Bo
         one.run(["systemctl", "stop", "reconciler-agent"])
         one.run(["rm", "/etc/motd"])
         one.reboot()
-        wait_for(lambda: text(one, "/etc/motd") == "hello from one\n", "healing without a server", one)
-        wait_for(lambda: conditions(one)["SourceFresh"] == "False", "saying that it is cut off", one)
+        wait_for(
+            lambda: text(one, "/etc/motd") == "hello from one\n", "healing without a server", one
+        )
+        wait_for(
+            lambda: conditions(one)["SourceFresh"] == "False", "saying that it is cut off", one
+        )
     finally:
         repo.server.reboot()
     wait_for(lambda: conditions(one)["SourceFresh"] == "True", "fetching again", one, 90)
@@ -187,7 +209,14 @@ def test_what_left_git_is_restored_in_the_second_step(repo: StateRepo, one: Boot
 
 def test_a_killed_agent_comes_back_and_goes_on(one: BootedHost) -> None:
     one.run(["systemctl", "kill", "-s", "KILL", "reconciler-agent"])
-    wait_for(lambda: one.run(["systemctl", "is-active", "reconciler-agent"], check=False).stdout == "active\n", "restart", one)
+    wait_for(
+        lambda: (
+            one.run(["systemctl", "is-active", "reconciler-agent"], check=False).stdout
+            == "active\n"
+        ),
+        "restart",
+        one,
+    )
     one.run(["sh", "-c", "echo x > /etc/motd"])
     wait_for(lambda: text(one, "/etc/motd") == "hello from one\n", "healing", one)
 

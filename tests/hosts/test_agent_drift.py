@@ -125,4 +125,9 @@ def test_a_stopped_unit_a_lost_user_and_a_mask_are_healed_by_their_events(
     }
     for change, look in tries.items():
         drifter.run(["sh", "-c", change], check=False)
-        wait_for(lambda l=look: drifter.run(["sh", "-c", l], check=False).returncode == 0, change, drifter, 20)
+        wait_for(
+            lambda command=look: drifter.run(["sh", "-c", command], check=False).returncode == 0,
+            change,
+            drifter,
+            20,
+        )

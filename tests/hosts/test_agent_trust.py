@@ -14,13 +14,15 @@ from hosts.lab import Lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SITE = "- hosts: all\n  resources:\n    - copy: {dest: /etc/signed, content: \"v%s\\n\"}\n"
+SITE = '- hosts: all\n  resources:\n    - copy: {dest: /etc/signed, content: "v%s\\n"}\n'
 HOSTS = "all: {hosts: {signed: {}}}\n"
 
 
 def key(directory: Path, name: str) -> Path:
     path = directory / name
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path], check=True)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path], check=True
+    )
     return path
 
 
@@ -93,6 +95,12 @@ def test_lost_trust_state_fails_closed(
     repo: StateRepo, signed: BootedHost, keys: dict[str, Path]
 ) -> None:
     good = repo.git("rev-parse", "HEAD")
-    signed.run(["sh", "-c", "echo garbage > /var/lib/reconciler/trust.json; rm /var/lib/reconciler/trust.json.bak"])
+    signed.run(
+        [
+            "sh",
+            "-c",
+            "echo garbage > /var/lib/reconciler/trust.json; rm /var/lib/reconciler/trust.json.bak",
+        ]
+    )
     repo.commit({"site.yml": SITE % 5}, sign=keys["alice"])
     refused(signed, good)
