@@ -11,6 +11,7 @@ from reconciler.cli.options import seconds
 from reconciler.cli.plan import CHANGES
 from reconciler.cli.reach import is_remote, reach_options
 from reconciler.cli.render import show
+from reconciler.cli.rollout import fleet_options
 from reconciler.errors import Interrupted, ResourceError, UsageError
 
 
@@ -18,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     run_options(parser)
     reach_options(parser)
+    fleet_options(parser, rollout=True)
     parser.add_argument(
         "--durability",
         choices=DURABILITY,
@@ -36,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Converge, and show the report. 4 if something failed, 130 if it was told to stop."""
     if is_remote(args):
-        from reconciler.cli.remote import push
+        from reconciler.cli.fleet import push
 
         code = push(args, out, "apply")
         if code is not None:
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if os.geteuid() != 0 and os.path.abspath(args.root) == "/":
         raise UsageError("apply needs root", hint="run it with sudo; plan works without")
     with (
-        on_this_machine(args, out, durability=args.durability) as here,
+        on_this_machine(args, out, durability=args.durability, remember=True) as here,
         out.progress("apply") as on_event,
     ):
         report = here.engine.apply(

@@ -63,9 +63,12 @@ def run_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def on_this_machine(
-    args: argparse.Namespace, out: Output, *, durability: str = "batch"
+    args: argparse.Namespace, out: Output, *, durability: str = "batch", remember: bool = False
 ) -> Iterator[LocalRun]:
-    """Start the engine, learn the facts, compile, and hand over. Raises ReconcilerError."""
+    """Start the engine, learn the facts, compile, and hand over. Raises ReconcilerError.
+
+    remember: keep the facts for `check`; a plan does not, for it must not write.
+    """
     root = directory_root(args.root)
     local = args.local or args.host is not None or root != "/"
     if not local and not args.inventories:
@@ -99,7 +102,8 @@ def on_this_machine(
             raise UsageError(
                 f"nothing is selected for host {host}", hint="give --allow-empty if that is meant"
             )
-        cache.keep_facts(host, facts)
+        if remember:
+            cache.keep_facts(host, facts)
         for warning in desired.warnings:
             out.note(Span("warning", "bold yellow"), f": {warning}")
         yield LocalRun(engine, desired, host, facts, catalog)

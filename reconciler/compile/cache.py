@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import reconciler
 from reconciler.catalog import dumps
@@ -120,6 +121,14 @@ def cache_home(environment: Mapping[str, str] = os.environ) -> str:
     return os.path.join(base, "reconciler")
 
 
+def catalogs_home(environment: Mapping[str, str] = os.environ) -> str:
+    """Where catalogs are kept: for root in `/run`, so that a plan of this very machine leaves its
+    disk as it is; for others, and where `$XDG_CACHE_HOME` says so, in the cache."""
+    if os.geteuid() == 0 and not environment.get("XDG_CACHE_HOME") and os.access("/run", os.W_OK):
+        return "/run/reconciler/cache"
+    return cache_home(environment)
+
+
 def private_directory(name: str, home: str | None = None) -> PrivateDirectory | None:
     """A part of the cache; None where the cache cannot be trusted or written."""
     top = PrivateDirectory.open(cache_home() if home is None else home)
@@ -172,19 +181,24 @@ class CatalogCache:
     """The catalogs and facts that are kept below `home`, or nothing where that is not safe."""
 
     def __init__(self, home: str | None = None) -> None:
-        self._catalogs = private_directory("catalogs", home)
-        self._facts = private_directory("facts", home)
+        self._home = home
+        self._catalogs = private_directory("catalogs", home or catalogs_home())
+
+    @cached_property
+    def _facts(self) -> PrivateDirectory | None:
+        """Made when it is first needed: a plan that needs no facts must not make it."""
+        return private_directory("facts", self._home)
 
     def close(self) -> None:
         """Let go of the directories."""
-        for directory in (self._catalogs, self._facts):
+        for directory in (self._catalogs, self.__dict__.get("_facts")):
             if directory is not None:
                 directory.close()
 
     @property
     def usable(self) -> bool:
         """False: nothing is kept, because others could write there, or nobody can."""
-        return self._catalogs is not None and self._facts is not None
+        return self._catalogs is not None
 
     def catalog(self, key: str) -> bytes | None:
         """The catalog's bytes; None if it is not there or is damaged."""

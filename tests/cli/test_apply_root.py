@@ -404,7 +404,7 @@ def test_check_says_where_the_facts_are_from(
 ) -> None:
     where = ["-C", site.path, "-i", "hosts"]
     site.write("hosts", "web1\nweb2\n")
-    call("plan", *here)
+    call("apply", *here)
     checked = call("check", *where, "--json").json()
     assert {one["host"]: one["facts"] for one in checked["hosts"]} == {
         "web1": "last contact",
