@@ -108,10 +108,20 @@ class Output:
         """Text of our own, as it is, on stdout: help and generated documents."""
         self._write_text(self._stdout, text)
 
+    @property
+    def terminal(self) -> TextIO:
+        """Where what moves is drawn; only if `on_terminal`."""
+        return self._stderr
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person watches, on a terminal that can draw."""
+        return self._stderr.isatty() and self._environment.get("TERM") != "dumb"
+
     @contextlib.contextmanager
     def progress(self, verb: str) -> Iterator[Callable[[Mapping[str, object]], None]]:
         """Show the engine's events while they come, on a terminal, once it takes a while."""
-        if not self._stderr.isatty() or self._environment.get("TERM") == "dumb":
+        if not self.on_terminal:
             yield lambda event: None
             return
         waiting = _Waiting(verb, self._stderr)

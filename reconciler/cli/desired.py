@@ -133,6 +133,10 @@ class Desired:
             self._compiled[host] = self.project(host).compile(host, facts)
         return self._compiled[host]
 
+    def forget(self, host: str) -> None:
+        """Let go of what was compiled for a host: a fleet has many."""
+        self._compiled.pop(host, None)
+
     def has_play(self, host: str) -> bool:
         """Whether site.yml is about this host at all. Raises ConfigErrors."""
         project = self.project(host)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from reconciler.cli.console import Line, Output, Span, line
 from reconciler.errors import ConfigErrors, Mark, ReconcilerError
@@ -64,6 +64,15 @@ def show_errors(out: Output, error: ReconcilerError) -> None:
             }
         )
         return
+    _say(out, found)
+
+
+def show_all(out: Output, errors: Iterable[ReconcilerError]) -> None:
+    """Say on stderr what went wrong with several hosts: each error once."""
+    _say(out, failures(errors))
+
+
+def _say(out: Output, found: Sequence[Failure]) -> None:
     shown = [one for failure in found for one in _lines(failure, out.read_source)]
     if len(found) > 1:
         shown.append(line(Span(f"{len(found)} errors", "bold red")))

@@ -8,6 +8,7 @@ from reconciler.cli.console import Output
 from reconciler.cli.local import on_this_machine, run_options
 from reconciler.cli.reach import is_remote, reach_options
 from reconciler.cli.render import show
+from reconciler.cli.rollout import fleet_options
 from reconciler.errors import ResourceError
 
 CHANGES = 2
@@ -17,12 +18,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     run_options(parser)
     reach_options(parser)
+    fleet_options(parser, rollout=False)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Show the plan. 4 if something could not be looked at; with --detailed-exitcode, 2 if it differs."""
     if is_remote(args):
-        from reconciler.cli.remote import push
+        from reconciler.cli.fleet import push
 
         code = push(args, out, "plan")
         if code is not None:

@@ -17,7 +17,7 @@ def reach_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-cache", action="store_true", help="leave no engine on the hosts")
     wait = functools.partial(group.add_argument, metavar="SECONDS", type=seconds)
     wait("--start-timeout", default=30.0, help="from the login until the engine runs (default: 30)")
-    wait("--host-timeout", default=3600.0, help="for the whole run of one host (default: 3600)")
+    wait("--host-timeout", help="for the whole run of one host (default: 3600)")
 
 
 def is_remote(args: argparse.Namespace) -> bool:

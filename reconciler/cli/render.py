@@ -53,7 +53,16 @@ SHA256 = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 def show(document: Plan | Report, *, diff: bool = True, verbose: bool = False) -> list[Line]:
     """All lines of a plan or a report. verbose: also what is in sync, and values whole."""
-    shown = [_head(document)]
+    shown = [_head(document), *body(document, diff=diff, verbose=verbose)]
+    if len(shown) > 1:
+        shown.append(line())
+    shown.append(summary(document))
+    return shown
+
+
+def body(document: Plan | Report, *, diff: bool = True, verbose: bool = False) -> list[Line]:
+    """The results that `show` shows, and the warnings."""
+    shown: list[Line] = []
     for result in document.results:
         if result.status != "ok" or verbose:
             shown += _result(result, diff=diff, verbose=verbose)
@@ -61,9 +70,6 @@ def show(document: Plan | Report, *, diff: bool = True, verbose: bool = False) -
         line(Span("warning", "bold yellow"), f": {first}", *rest)
         for first, *rest in map(_split, document.warnings)
     ]
-    if len(shown) > 1:
-        shown.append(line())
-    shown.append(summary(document))
     return shown
 
 

@@ -36,13 +36,13 @@ MOST_RETRIES = 10
 class Settings:
     """How fleet runs of a state repo go, where flags do not say otherwise.
 
-    host_timeout: seconds for one host. retries: further attempts to connect.
+    host_timeout: seconds for one host. connect_retries: attempts after the first.
     """
 
     rollout: Rollout = field(default_factory=Rollout)
     parallel: int = PARALLEL
-    host_timeout: float | None = None
-    retries: int = 2
+    host_timeout: float = 3600.0
+    connect_retries: int = 2
     verify: tuple[Check, ...] = ()
 
 
@@ -82,6 +82,15 @@ def parse_batches(text: str) -> tuple[Size, ...]:
     return tuple(_batch(part.strip()) for part in text.split(","))
 
 
+def parse_number(value: object, least: int, most: int) -> int:
+    """A whole number from `least` to `most`, also as text. Raises ValueError."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:12])
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"expected a number from {least} to {most}, found {_shown(value)}")
+    return int(value)
+
+
 def _batch(value: object) -> Size:
     size = Size.parse(value)
     if not size.amount:
@@ -113,13 +122,13 @@ class _Reader:
             "canary": _pattern,
             "max_failed": Size.parse,
             "max_unreachable": Size.parse,
-            "order": _order,
-            "seed": lambda value: _number(value, 0, 1 << 32),
+            "order": parse_order,
+            "seed": lambda value: parse_number(value, 0, 1 << 32),
             "pause": parse_time,
             "on_failure": _on_failure,
-            "parallel": lambda value: _number(value, 1, MOST_PARALLEL),
+            "parallel": lambda value: parse_number(value, 1, MOST_PARALLEL),
             "host_timeout": parse_time,
-            "connect_retries": lambda value: _number(value, 0, MOST_RETRIES),
+            "connect_retries": lambda value: parse_number(value, 0, MOST_RETRIES),
         }
         found: dict[str, Any] = {}
         for key, value in self._node.items():
@@ -164,8 +173,8 @@ def _made(found: Mapping[str, Any]) -> Settings:
             pause=found.get("pause", 0.0),
         ),
         parallel=found.get("parallel", defaults.parallel),
-        host_timeout=found.get("host_timeout"),
-        retries=found.get("connect_retries", defaults.retries),
+        host_timeout=found.get("host_timeout", defaults.host_timeout),
+        connect_retries=found.get("connect_retries", defaults.connect_retries),
         verify=found.get("verify", ()),
     )
 
@@ -183,7 +192,8 @@ def _pattern(value: object) -> str:
     return value
 
 
-def _order(value: object) -> str:
+def parse_order(value: object) -> str:
+    """One of `ORDERS`. Raises ValueError."""
     if value not in ORDERS:
         close = nearest(str(value), ORDERS)
         raise ValueError(
@@ -197,12 +207,6 @@ def _on_failure(value: object) -> str:
     if value != "stop":
         raise ValueError(f"expected stop, found {_shown(value)}; max_failed: 100% never stops")
     return "stop"
-
-
-def _number(value: object, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"expected a number from {least} to {most}, found {_shown(value)}")
-    return int(value)
 
 
 def _shown(value: object) -> str:

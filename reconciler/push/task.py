@@ -41,21 +41,21 @@ class OneAtATime:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def catalog(self, host: str, facts: Mapping[str, Any]) -> bytes:
         """As `Project`."""
-        with self._lock:
+        with self.lock:
             return self._project.catalog(host, facts)
 
     def content(self, host: str, facts: Mapping[str, Any], sha256: str) -> Iterable[bytes]:
         """As `Project`."""
-        with self._lock:
+        with self.lock:
             return list(self._project.content(host, facts, sha256))
 
     def secrets(self, host: str, facts: Mapping[str, Any]) -> Mapping[str, str]:
         """As `Project`."""
-        with self._lock:
+        with self.lock:
             return self._project.secrets(host, facts)
 
 
@@ -119,7 +119,8 @@ class HostWork:
             threading.Thread(target=_unheard, args=(engine.close,), daemon=True).start()
 
     def _reached(self, host: str, attempts: _Attempts, begun: float) -> Plan | Report:
-        target = self._target(host)
+        with self._project.lock:
+            target = self._target(host)
         while True:
             attempts.made += 1
             try:
