@@ -57,7 +57,9 @@ def _check_value(key: str, value: object, mark: Mark) -> None:
     if isinstance(value, str) and "{{" in value:
         return  # checked again once it is known
     if key in _ADDRESSES and value is not None:
-        check_host(str(value), mark)
+        # A directory is the address of a `chroot`; every other connection refuses it.
+        if not str(value).startswith("/"):
+            check_host(str(value), mark)
     elif key in _USERS and value is not None and not _USER.fullmatch(str(value)):
         raise InventoryError(f"{key}: {str(value)[:60]!r} is not a user name", mark=mark)
     elif key in _PORTS and not (str(value).isdecimal() and 1 <= int(str(value)[:9]) <= 65535):
