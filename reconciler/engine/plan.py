@@ -50,24 +50,8 @@ def plan(
     """The plan of a whole catalog: every resource, then the handlers that will be notified."""
     started = time.monotonic()
     steps = look(order, host, ledger, diff=diff)
-    owed = recovered(order, ledger, steps)[0]
-    for step in steps:
-        if step.pending:
-            if step.diff is not None and step.node.resource.absorbs(step.diff):
-                absorb(order, owed, step.node)
-            add_owed(owed, step.node)
     results = [step.result for step in steps]
-    results += [
-        Result(
-            call.node.id,
-            "owed",
-            call.node.declaration.mark,
-            call.node.declaration.title,
-            "notify",
-            because=call.because,
-        )
-        for call in calls(order, owed)
-    ]
+    results += _foreseen(order, steps, recovered(order, ledger, steps)[0])
     return Plan(
         host=catalog.host,
         results=tuple(results),
@@ -285,6 +269,40 @@ class Call:
     node: Node
     because: tuple[str, ...]
     covers: tuple[str, ...] = ()
+
+
+def _foreseen(order: Order, steps: Sequence[Step], owed: Owed) -> list[Result]:
+    """The handlers that will act, and those that may: a service that a package brings is perhaps
+    started by that package, before what it is notified of, or only later by us."""
+    unsure: Owed = {}
+    starter: dict[str, str] = {}
+    for step in steps:
+        if not step.pending:
+            continue
+        if step.diff is not None and step.node.resource.absorbs(step.diff):
+            before = dict(owed)
+            for handler in absorb(order, owed, step.node):
+                if step.result.because:
+                    unsure[handler] = before[handler]
+                    starter[handler] = step.node.id
+        add_owed(owed, step.node)
+    results = [_call(call, "owed") for call in calls(order, owed)]
+    for call in calls(order, {one: unsure[one] for one in unsure if one not in owed}):
+        reason = f"unless {starter[call.node.id]} is started only by this run"
+        results.append(replace(_call(call, "unknown"), reason=reason))
+    return results
+
+
+def _call(call: Call, status: str) -> Result:
+    declaration = call.node.declaration
+    return Result(
+        call.node.id,
+        status,
+        declaration.mark,
+        declaration.title,
+        "notify",
+        because=call.because,
+    )
 
 
 def add_owed(owed: Owed, node: Node) -> None:
