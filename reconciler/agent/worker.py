@@ -21,9 +21,9 @@ from typing import Any
 
 import reconciler
 from reconciler.agent.config import Config
-from reconciler.agent.hints import watch_list
+from reconciler.agent.hints import Signature, signature, watch_list
 from reconciler.agent.link import Provider, TransientUnit
-from reconciler.agent.places import Places, write
+from reconciler.agent.places import Places, read_json, write
 from reconciler.agent.policy import drift_policy
 from reconciler.agent.state import State, suspension
 from reconciler.catalog import Catalog, Declaration, Report, Result, dumps
@@ -81,6 +81,8 @@ class Run:
         self._facts: dict[str, Any] = {}
         self._closing = contextlib.ExitStack()
         self._engine: Engine | None = None
+        self._before: dict[str, tuple[Signature, Signature]] = {}
+        self._looked: set[str] = set()
 
     def stop(self) -> None:
         """End at the next boundary."""
@@ -212,6 +214,7 @@ class Run:
         return True
 
     def _converge(self, engine: Engine, catalog: Catalog) -> None:
+        self._before = self._signatures()
         watched, left = self._split(catalog)
         offered: dict[str, Any] = {
             "content": lambda sha256: self._whole().content(sha256),
@@ -280,7 +283,7 @@ class Run:
         partial = bool(self._job.ids)
         if not partial:
             state.failed, state.drifted, state.resources = {}, [], {}
-        looked: set[str] = set()
+        looked = self._looked
         for one in results:
             looked.add(one.id)
             state.failed.pop(one.id, None)
@@ -345,8 +348,22 @@ class Run:
         with Ledger.open_readonly(self._places.root) as ledger:
             claims = ledger.claims() if ledger is not None else {}
         wanted = {id_: claimed for id_, claimed in claims.items() if id_ in observed}
-        document = json.dumps(watch_list(wanted, self._places.root), separators=(",", ":"))
+        paths = watch_list(wanted, self._places.root)
+        for path, entry in paths.items():
+            ids = set(entry[1])
+            if path not in self._before or ids & set(self._outcome.changed):
+                continue  # as we left it
+            stored, at_start = self._before[path]
+            # What was not looked at in this run stays suspect if it was; what was looked at may
+            # have been changed since, so its signature is the one from before the look.
+            entry[0] = at_start if self._looked.issuperset(ids) else stored
+        document = json.dumps(paths, separators=(",", ":"))
         write(self._places.watches, document.encode(), durable=False)
+
+    def _signatures(self) -> dict[str, tuple[Signature, Signature]]:
+        """Path -> its signature as the last run left it, and now."""
+        stored = read_json(self._places.watches) or {}
+        return {path: (entry[0], signature(path)) for path, entry in stored.items()}
 
     # -- what is said --------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ SITE = (
       copy: {dest: /lib/systemd/system/masked.service, content: "UNIT"}
     - name: services
       loop: [stopped, disabled, masked, altered]
-      service: {name: "{{ item }}", state: started, enabled: true}
+      service: {name: "{{ item }}", state: started, enabled: true, masked: false}
 """
 ).replace("UNIT", UNIT)
 
