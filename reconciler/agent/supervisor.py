@@ -255,12 +255,7 @@ class Supervisor:
         if self._running is not None:
             self._heed_limits(self._running, now)
             return
-        if now >= self._sweep_at:
-            self._want.add("sweep")
-        if now >= self._retry_at:
-            self._want.add("retry")
-        if now >= self._heal_at:
-            self._take_events(now)
+        self._note_what_is_due(now)
         for kind in ("sync", "boot", "retry", "sweep"):
             if kind in self._want:
                 # One whole run does what any of them would do.
@@ -268,14 +263,26 @@ class Supervisor:
                 self._want.clear()
                 self._start(kind, fetch=fetch)
                 return
+        self._start_healing(now)
+
+    def _note_what_is_due(self, now: float) -> None:
+        if now >= self._sweep_at:
+            self._want.add("sweep")
+        if now >= self._retry_at:
+            self._want.add("retry")
+        if now >= self._heal_at:
+            self._take_events(now)
+
+    def _start_healing(self, now: float) -> None:
+        if "run" in self._state.problems:
+            return  # it would break off like the last one; the retry, a whole run, is waited for
         due = sorted(one for one in self._touched if self._fights.due(one, now) <= now)
         if due:
             self._touched -= set(due)
             self._start("heal", ids=due)
         elif self._touched:
-            self._heal_at = min(
-                self._heal_at, *(self._fights.due(one, now) for one in self._touched)
-            )
+            later = (self._fights.due(one, now) for one in self._touched)
+            self._heal_at = min(self._heal_at, *later)
 
     def _take_events(self, now: float) -> None:
         self._heal_at = NEVER
@@ -378,10 +385,11 @@ class Supervisor:
                 f"{id_} was corrected again and again: somebody else keeps changing it",
                 resource=id_,
             )
-        unfinished = outcome["failed"] or bool(state.trusted and state.trusted != state.applied)
-        if unfinished and running.kind != "heal":
-            self._retry_at = self._schedule.retry(now)
-        elif not unfinished:
+        behind = state.trusted != state.applied and self._held is None
+        unfinished = outcome["failed"] or bool(state.trusted and behind)
+        if unfinished:
+            self._retry_at = min(self._retry_at, self._schedule.retry(now))
+        else:
             self._schedule.succeeded()
             self._retry_at = NEVER
         if running.kind == "sync":

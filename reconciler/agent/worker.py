@@ -156,7 +156,8 @@ class Run:
             self._catalog = stored
             return
         commit = state.trusted or state.applied
-        if not commit:
+        held = stored is not None and suspension(self._places) is not None
+        if not commit or held:
             self._catalog = stored
             return
         try:

@@ -141,16 +141,16 @@ def test_a_suspended_agent_changes_nothing_and_is_never_green(
     wait_for(lambda: "file:/etc/motd" in status(one)["drifted"], "seeing the drift", one)
     assert text(one, "/etc/motd") == "mine\n"
     assert one.reconciler("agent", "status", check=False).returncode == 7
+    commit = repo.commit({"site.yml": SITE.replace("hello", "good evening")})
+    wait_for(lambda: status(one)["source"]["trusted"]["commit"] == commit, "seeing the commit", one)
+    assert status(one)["source"]["applied"]["commit"] != commit
     one.reboot()
-    wait_for(lambda: "Suspended" in (conditions(one) or {}), "starting after the reboot", one)
+    wait_for(lambda: "Suspended" in conditions(one), "starting after the reboot", one)
     assert conditions(one)["Suspended"] == "True"
     assert text(one, "/etc/motd") == "mine\n"
     one.reconciler("agent", "resume")
-    wait_for(
-        lambda: "hello" not in text(one, "/etc/motd") and "from one" in text(one, "/etc/motd"),
-        "healing",
-        one,
-    )
+    wait_for(in_sync_at(one, commit), "going on", one)
+    assert text(one, "/etc/motd") == "good evening from one\n"
 
 
 def test_a_commit_that_does_not_compile_stops_no_healing(repo: StateRepo, one: BootedHost) -> None:
