@@ -13,14 +13,14 @@ from typing import Any
 from reconciler.agent.places import UNIT, Places, read_json
 from reconciler.agent.state import SUSPEND, resume, suspend
 from reconciler.cli.console import Output, Span
-from reconciler.cli.options import add_action
+from reconciler.cli.options import Parser, add_action
 from reconciler.errors import ReconcilerError, UsageError
 
 #: Seconds that `sync` waits for the run that it asked for.
 PATIENCE = 300.0
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """The options of this verb."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_action(actions, "run", "follow the state repo until stopped: what the service runs")

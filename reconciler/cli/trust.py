@@ -9,14 +9,14 @@ import time
 from reconciler.agent.config import load
 from reconciler.agent.places import Places
 from reconciler.cli.console import Output, Span
-from reconciler.cli.options import add_action
+from reconciler.cli.options import Parser, add_action
 from reconciler.errors import TrustError, UsageError
 from reconciler.source.mark import Marks
 from reconciler.source.signature import Keys
 from reconciler.source.trust import Policy, show
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """The options of this verb."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_action(actions, "show", "show the last trusted commit, and how it came to be that")

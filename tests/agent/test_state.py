@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,9 @@ def test_an_old_word_of_the_remote_is_an_alarm() -> None:
 def test_drift_failures_and_fights_are_out_of_sync() -> None:
     for state, live in (
         (settled(), Live(contended=["file:/a"])),
-        (State(**{**vars(settled()), "drifted": ["file:/a"]}), Live()),
-        (State(**{**vars(settled()), "failed": {"file:/a": "no"}}), Live()),
-        (State(**{**vars(settled()), "good": "b" * 40}), Live()),
+        (replace(settled(), drifted=["file:/a"]), Live()),
+        (replace(settled(), failed={"file:/a": "no"}), Live()),
+        (replace(settled(), good="b" * 40), Live()),
     ):
         document = compose(state, live, None, now=110.0)
         assert exit_code(document) == 4
