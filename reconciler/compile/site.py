@@ -88,7 +88,6 @@ def _parsed(text: bytes, path: str) -> object:
     return load(text, path)
 
 
-
 class SiteReader:
     """Reads a tree's site.yml with the roles that it lists."""
 
