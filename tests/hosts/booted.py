@@ -158,8 +158,12 @@ class BootedHost:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us; we end our hosts ourselves
             )
-        self._wait("does not answer on port 22", self._answers)
+        self.wait_for_ssh()
         self._wait("did not finish booting", self._settled, timeout=60)
+
+    def wait_for_ssh(self) -> None:
+        """Until sshd answers: a reload leaves a moment in which it does not."""
+        self._wait("does not answer on port 22", self._answers)
 
     def poweroff(self) -> None:
         """Shut the host down in order; its disk stays, `start` boots it again."""

@@ -333,6 +333,7 @@ def test_a_user_certificate_lets_in(host: BootedHost, tmp_path: Path, way: str) 
     drop_in = on_host(host, "/etc/ssh/sshd_config.d/ca.conf")
     drop_in.write_text("TrustedUserCAKeys /etc/ssh/user_ca.pub\n")
     host.run(["systemctl", "reload", "ssh"])
+    host.wait_for_ssh()
     mine = str(tmp_path / "mine")
     to = _without_key(host, tmp_path, way, ansible_ssh_private_key_file=mine)
     assert pushing.plan(to, wish("user-cert")).differs
