@@ -131,7 +131,9 @@ class Provider:
 @contextlib.contextmanager
 def _child(places: Places) -> Iterator[subprocess.Popen[bytes]]:
     """The provider as a child: root's becomes the user `reconciler`, anybody else's stays."""
-    who: dict[str, Any] = {}
+    user: int | None = None
+    group: int | None = None
+    groups: list[int] | None = None
     if os.geteuid() == 0 and places.root == "/":
         try:
             found = pwd.getpwnam(USER)
@@ -140,7 +142,7 @@ def _child(places: Places) -> Iterator[subprocess.Popen[bytes]]:
                 f"there is no user {USER}, as whom the state repo is fetched",
                 hint="reconciler agent install makes it",
             ) from None
-        who = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+        user, group, groups = found.pw_uid, found.pw_gid, []
     process = subprocess.Popen(
         python("reconciler.agent.provider", places.mirrors),
         stdin=subprocess.PIPE,
@@ -149,7 +151,9 @@ def _child(places: Places) -> Iterator[subprocess.Popen[bytes]]:
         env={**ENVIRONMENT, **_checkout()},
         start_new_session=True,
         umask=0o077,
-        **who,
+        user=user,
+        group=group,
+        extra_groups=groups,
     )
     try:
         yield process

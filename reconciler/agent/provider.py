@@ -13,6 +13,7 @@ or {"error": {...}}. What needs YAML or Jinja2 is imported by the requests that 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ NAMES = ("nodename", "fqdn", "hostname")
 
 def main() -> int:
     """Serve one conversation; 0, whatever came of it."""
-    incoming = os.fdopen(os.dup(0), "rb", buffering=PIECE)
+    incoming = io.BufferedReader(io.FileIO(os.dup(0)), PIECE)
     outgoing = os.fdopen(os.dup(1), "wb", buffering=PIECE)
     os.dup2(2, 1)
     wire = Wire(incoming, outgoing)
