@@ -40,6 +40,11 @@ class Places:
         return self.at("var/lib/reconciler/applied.json")
 
     @property
+    def contents(self) -> str:
+        """Contents that the catalog names, by digest: healing needs nobody for these."""
+        return self.at("var/lib/reconciler/contents")
+
+    @property
     def suspension(self) -> str:
         return self.at("var/lib/reconciler/suspension.json")
 

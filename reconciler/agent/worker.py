@@ -21,6 +21,7 @@ from typing import Any
 
 import reconciler
 from reconciler.agent.config import Config
+from reconciler.agent.contents import Contents
 from reconciler.agent.hints import Signature, signature, watch_list
 from reconciler.agent.link import Provider, TransientUnit
 from reconciler.agent.places import Places, read_json, write
@@ -217,8 +218,9 @@ class Run:
     def _converge(self, engine: Engine, catalog: Catalog) -> None:
         self._before = self._signatures()
         watched, left = self._split(catalog)
+        contents = Contents(self._places.contents, _digests(catalog, secret=True))
         offered: dict[str, Any] = {
-            "content": lambda sha256: self._whole().content(sha256),
+            "content": lambda sha256: contents.get(sha256, lambda one: self._whole().content(one)),
             "secrets": lambda: self._whole().secrets(),
             "diff": False,
         }
@@ -245,6 +247,7 @@ class Run:
         self._take(results, drifted)
         if held is None and self._outcome.report is not None and not self._job.ids:
             self._finish(engine, catalog, self._outcome.report)
+            contents.keep_only(_digests(catalog))
         self._watch(catalog)
 
     def _split(self, catalog: Catalog) -> tuple[Catalog, Catalog]:
@@ -403,6 +406,17 @@ class Run:
             "duration_s": round(seconds, 3),
         }
         state.count(f"runs_{self._job.kind}_{result}_total")
+
+
+def _digests(catalog: Catalog, *, secret: bool = False) -> set[str]:
+    """The contents that a catalog names; secret: only those that must be in no other place."""
+    return {
+        str(value["$content"][0])
+        for one in catalog.resources
+        if one.no_log or not secret
+        for value in one.params.values()
+        if isinstance(value, dict) and "$content" in value
+    }
 
 
 def main() -> int:
