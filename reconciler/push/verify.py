@@ -7,12 +7,8 @@ batch, else once.
 
 from __future__ import annotations
 
-import http.client
 import socket
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,7 +82,7 @@ class Verifier:
                 wrong = self._once(check, host, max(0.1, min(ATTEMPT, end - time.monotonic())))
             except ReconcilerError as error:
                 wrong = error.message
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, ValueError) as error:
                 wrong = str(error) or type(error).__name__
             if not wrong or time.monotonic() + AGAIN >= end:
                 return wrong
@@ -116,24 +112,29 @@ class Verifier:
 
 
 def _http(url: str, status: int, seconds: float) -> str:
+    # Imported when a check is made: a run that makes none does not pay for them.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        """A redirect is an answer: whoever wants what it leads to names that."""
+
+        def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+            """Do not follow it."""
+
     request = urllib.request.Request(url, headers={"User-Agent": "reconciler"})  # noqa: S310  checked when it was read
-    # A redirect is an answer: whoever wants what it leads to names that.
-    opener = urllib.request.build_opener(
-        _NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
     try:
-        with opener.open(request, timeout=seconds) as answer:
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=seconds) as answer:
             found = answer.status
     except urllib.error.HTTPError as error:
         found = error.code
+        error.close()
     except urllib.error.URLError as error:
         return str(error.reason)
+    except http.client.HTTPException as error:
+        return f"{type(error).__name__}: {error}"
     return "" if found == status else f"status {found}, expected {status}"
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Do not follow it."""
 
 
 def _ended(program: Any, seconds: float) -> str:

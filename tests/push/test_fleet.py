@@ -125,9 +125,7 @@ def test_a_batch_begins_when_the_one_before_has_ended() -> None:
     listener = Quiet()
     run(Hosts(), [["a", "b"], ["c"]], listener=listener)
     order = [told[:2] for told in listener.told]
-    assert order.index(("batch", 2)) > max(
-        order.index(("ended", "a")), order.index(("ended", "b"))
-    )
+    assert order.index(("batch", 2)) > max(order.index(("ended", "a")), order.index(("ended", "b")))
 
 
 def test_no_more_hosts_than_allowed_are_at_work_at_a_time() -> None:
