@@ -20,7 +20,7 @@ from reconciler.catalog import dumps
 from reconciler.cli.console import Output
 from reconciler.cli.places import is_state_repo
 from reconciler.compile.cache import CatalogCache, catalog_key
-from reconciler.errors import ConfigError, ReconcilerError, UsageError
+from reconciler.errors import ConfigError, ConfigErrors, ReconcilerError, UsageError
 from reconciler.source import open_tree
 from reconciler.tree import Entry, Tree
 
@@ -138,10 +138,13 @@ class Desired:
         self._compiled.pop(host, None)
 
     def has_play(self, host: str) -> bool:
-        """Whether site.yml is about this host at all. Raises ConfigErrors."""
+        """Whether site.yml is about this host at all; of one with errors, compile says them all."""
         project = self.project(host)
         if project not in self._plays:
-            self._plays[project] = frozenset(project.hosts())
+            try:
+                self._plays[project] = frozenset(project.hosts())
+            except ConfigErrors:
+                return True
         return host in self._plays[project]
 
     def project(self, host: str) -> Project:

@@ -140,9 +140,7 @@ class Project:
                 partial=self._site.partial or bool(evaluator.errors),
             )
             declarations = linker.link()
-            errors = [*evaluator.errors, *linker.errors]
-            if not errors:
-                errors = self._check(declarations)
+            errors = [*evaluator.errors, *linker.errors, *self._check(declarations)]
         except ConfigErrors as error:
             errors = list(error.errors)
         except ConfigError as error:
