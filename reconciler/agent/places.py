@@ -40,6 +40,11 @@ class Places:
         return self.at("var/lib/reconciler/applied.json")
 
     @property
+    def facts(self) -> str:
+        """The facts that the catalog was compiled with."""
+        return self.at("var/lib/reconciler/facts.json")
+
+    @property
     def contents(self) -> str:
         """Contents that the catalog names, by digest: healing needs nobody for these."""
         return self.at("var/lib/reconciler/contents")

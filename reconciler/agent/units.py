@@ -15,7 +15,6 @@ TIMER = "reconciler-agent.timer"
 AGENT = """\
 [Unit]
 Description=keep this host as its state repo says
-Documentation=man:reconciler(1)
 # Not network-online.target: healing needs no network.
 After=local-fs.target network.target {socket}
 Wants={socket}

@@ -96,7 +96,9 @@ class Run:
         with self._closing:
             try:
                 self._engine = self._closing.enter_context(self._start_engine())
-                self._facts = self._engine.facts()
+                # A heal goes by what was compiled: it need not wait for the engine's own look.
+                kept = read_json(self._places.facts) if self._job.ids else None
+                self._facts = kept or self._engine.facts()
                 if self._job.fetch:
                     self._fetch()
                 self._choose_catalog()
@@ -170,6 +172,7 @@ class Run:
             self._trouble(kind, error, commit=commit)
             self._catalog = stored
             return
+        write(self._places.facts, dumps(self._facts))
         write(self._places.catalog, dumps(self._catalog.to_json()))
         if state.applied != commit:
             state.applied, state.applied_since = commit, time.time()
