@@ -25,6 +25,7 @@ VERBS = {
     "check": "compile for every selected host, without touching one",
     "plan": "show what apply would do",
     "apply": "make the machine match the state repo",
+    "diff": "show which hosts and resources a change of the state repo touches",
     "facts": "show what the machine says about itself",
     "inventory": "list hosts and groups, explain variables",
     "modules": "list resource types, show their documentation",
@@ -38,7 +39,8 @@ VERBS = {
 }
 EPILOG = """\
 exit codes: 0 done, 2 changes (with --detailed-exitcode), 3 bad configuration or usage,
-4 some resources failed, 5 unreachable, 9 another run holds the lock, 130 interrupted, 1 a bug
+4 some resources failed, 5 unreachable, 6 both, 7 rollout stopped, 9 another run holds the lock,
+130 interrupted, 1 a bug
 """
 BUG = 1
 
