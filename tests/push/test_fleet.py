@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def run(
 ) -> Course:
     cut_ = [Batch(tuple(hosts), canary and not n) for n, hosts in enumerate(batches)]
     total = sum(map(len, batches))
-    how = Terms(total, **{"limits": Limits(), "host_timeout": 30.0, **terms})
+    how = replace(Terms(total, Limits(), host_timeout=30.0), **terms)
     return Fleet(work, how, listener or Quiet(), executor or Threads(), check).run(cut_)
 
 
@@ -178,6 +179,9 @@ def test_a_canary_that_is_not_well_stops_the_run_whatever_the_limits() -> None:
     assert course.stopped == "canary unreachable: a"
 
 
+FATES: list[State] = ["ok", "failed", "unreachable"]
+
+
 class Chance(Executor):
     """Tasks end in the order that hypothesis likes, one for each that is waited for."""
 
@@ -201,7 +205,7 @@ class Chance(Executor):
 
 @settings(deadline=None)
 @given(
-    fates=st.lists(st.sampled_from(["ok", "failed", "unreachable"]), max_size=40),
+    fates=st.lists(st.sampled_from(FATES), max_size=40),
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=3),
     failed=st.integers(0, 6),
     unreachable=st.integers(0, 6),
@@ -216,7 +220,7 @@ def test_never_more_failures_than_the_limits_allow_plus_what_was_in_flight(
     parallel: int,
     chance: Any,
 ) -> None:
-    fate = {f"h{number}": state for number, state in enumerate(fates)}
+    fate: dict[str, State] = {f"h{number}": state for number, state in enumerate(fates)}
     batches = cut(list(fate), Rollout(tuple(map(Size, sizes))))
     executor = Chance(chance.randrange)
     work = Hosts(**{host: ends(host, state) for host, state in fate.items()})
@@ -228,7 +232,7 @@ def test_never_more_failures_than_the_limits_allow_plus_what_was_in_flight(
         executor.end_one()
         turn(until)
 
-    fleet._turn = one_more  # type: ignore[method-assign]
+    fleet._turn = one_more
     course = fleet.run(batches)
     found = [outcome.state for outcome in course.outcomes]
     assert len(found) == len(fates)
@@ -311,7 +315,7 @@ def _interrupt() -> None:
 def test_the_first_signal_stops_hosts_at_a_boundary_and_waits_for_them() -> None:
     reached = threading.Event()
     work = Hosts()
-    work.stop = lambda host: (work.stopped.append(host), reached.set())[0]  # type: ignore[assignment]
+    work.stop = lambda host: (work.stopped.append(host), reached.set())[0]
     work.acts["a"] = lambda: (
         _interrupt(),
         reached.wait(20),

@@ -139,6 +139,9 @@ class OneFile:
     def read(self, path: str) -> bytes:
         return self._text
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        yield self._text
+
 
 def settings(text: str) -> Settings:
     return read_settings(OneFile(text))
