@@ -364,6 +364,10 @@ class Run:
             # What was not looked at in this run stays suspect if it was; what was looked at may
             # have been changed since, so its signature is the one from before the look.
             entry[0] = at_start if self._looked.issuperset(ids) else stored
+        # A link that is gone is found by no search; whom it was about must be looked at first.
+        for path, entry in (read_json(self._places.watches) or {}).items():
+            if path not in paths and wanted.keys() & set(entry[1]) - self._looked:
+                paths[path] = entry
         document = json.dumps(paths, separators=(",", ":"))
         write(self._places.watches, document.encode(), durable=False)
 
