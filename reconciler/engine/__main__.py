@@ -182,8 +182,7 @@ def _arrange(catalog: Catalog, wire: Wire) -> Order:
     )
     secrets: dict[str, str] = {}
     if handles:
-        wire.send({"ask": "secrets"})
-        answer = wire.receive().get("secrets")
+        answer = wire.ask("secrets").get("secrets")
         secrets = {str(k): str(v) for k, v in answer.items()} if isinstance(answer, dict) else {}
     loader = Loader(catalog.modules)
     nodes: list[Node] = [Node(one, loader.build(one, secrets)) for one in catalog.resources]

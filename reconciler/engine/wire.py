@@ -44,6 +44,7 @@ class Wire:
         # A frame leaves this whole: a time limit or Ctrl-C in the middle of one loses nothing.
         self._buffer = bytearray()
         self._in_content = False
+        self._told = False
 
     def send(self, message: Mapping[str, object]) -> None:
         """Send a JSON object."""
@@ -70,6 +71,8 @@ class Wire:
 
     def waiting(self) -> bool:
         """Whether the other side has said something that nobody has read, or is gone."""
+        if self._told:
+            return True
         if self._in_content:
             return False  # the rest of what was asked for
         return bool(self._buffer) or bool(select.select([self._in], [], [], 0)[0])
@@ -83,6 +86,14 @@ class Wire:
             raise ProtocolError("expected a message, got content")
         return parse(payload)
 
+    def ask(self, what: str) -> Message:
+        """Ask for something, and the answer to that."""
+        self.send({"ask": what})
+        while True:
+            answer = self.receive()
+            if not self._is_stop(answer):
+                return answer
+
     def ask_content(self, sha256: str, size: int) -> Iterator[bytes]:
         """The pieces of content up to its end; what is not read of them is passed over later."""
         for _ in self._pieces():
@@ -95,11 +106,21 @@ class Wire:
     def _pieces(self) -> Iterator[bytes]:
         while self._in_content:
             kind, payload = self._frame()
+            message = parse(payload) if kind == b"J" else {}
+            if self._is_stop(message):
+                continue
             self._in_content = kind == b"B" and bool(payload)
             if kind == b"J":
-                raise error_from_json(parse(payload).get("error"))
+                raise error_from_json(message.get("error"))
             if payload:
                 yield payload
+
+    def _is_stop(self, message: Message) -> bool:
+        """Being told to stop may overtake an answer, or come in the middle of one: it is kept for
+        the next boundary."""
+        told = message.get("op") == "stop"
+        self._told = self._told or told
+        return told
 
     def _frame(self) -> tuple[bytes, bytes]:
         self._fill(_HEAD.size)

@@ -107,7 +107,8 @@ class HostWork:
             engine = self._engines.get(host)
         self._wake.set()
         if engine is not None:
-            _unheard(engine.stop)
+            # It may have to wait its turn to speak; the coordinator must not.
+            threading.Thread(target=_unheard, args=(engine.stop,), daemon=True).start()
 
     def abandon(self, host: str) -> None:
         """Hang up at once."""

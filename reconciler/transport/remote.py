@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class RemoteLink:
         self._end = time.monotonic() + limits.seconds
         self._left = limits.received
         self._head = head
+        self._speaking = threading.Lock()
         incoming = io.BufferedReader(_Incoming(self._receive), PIECE)
         self.incoming = cast("io.BufferedReader", incoming)
         self.outgoing = cast("BinaryIO", _Outgoing(self._send))
@@ -94,7 +96,9 @@ class RemoteLink:
                 return piece
 
     def _send(self, data: bytes) -> None:
-        self._channel.send(data, max(1.0, self._end - time.monotonic()))
+        # Whoever says stop may be another thread, and a frame must not be cut by that.
+        with self._speaking:
+            self._channel.send(data, max(1.0, self._end - time.monotonic()))
 
 
 class _Incoming(io.RawIOBase):

@@ -183,3 +183,18 @@ def test_errors_within_errors_without_end_are_no_recursion() -> None:
     for _ in range(5000):
         document = {"type": "ConfigErrors", "errors": [document]}
     assert isinstance(error_from_json(document), ConfigErrors)
+
+
+def test_a_stop_in_the_middle_of_content_is_kept_for_the_boundary_and_nothing_is_lost() -> None:
+    content = written([b"one", b"two"])
+    stop = written({"op": "stop"})
+    for cut in (0, len(frame(b"B", b"one")), len(content) - len(frame(b"B", b""))):
+        wire = reading(content[:cut] + stop + content[cut:])
+        assert b"".join(wire.ask_content("0" * 64, 6)) == b"onetwo"
+        assert wire.waiting()
+
+
+def test_a_stop_that_overtakes_an_answer_is_not_the_answer() -> None:
+    wire = reading(written({"op": "stop"}, {"secrets": {"a": "b"}}))
+    assert wire.ask("secrets") == {"secrets": {"a": "b"}}
+    assert wire.waiting()
