@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -247,3 +249,41 @@ def test_what_does_not_compile_is_said_once_for_all_hosts(world: World) -> None:
     assert done.stderr.count("error: site.yml:4:") == 1
     assert "for h1, h2, h3, h4, h5 and 1 more" in done.stderr
     assert not (world.path / "h1/srv/site").exists()
+
+
+def test_a_terminal_gets_a_table_that_goes_away_and_then_the_groups(world: World) -> None:
+    import pty
+
+    code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "apply", "-C", "repo", "-i", "hosts.yml", "--parallel", "1"],
+        cwd=world.path,
+        env={
+            **os.environ,
+            "XDG_CACHE_HOME": str(world.path / "cache"),
+            "XDG_STATE_HOME": str(world.path / "state"),
+            "TERM": "xterm",
+            "COLUMNS": "120",
+        },
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        stdin=terminal,
+        text=True,
+    )
+    os.close(terminal)
+    drawn = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody is there any more
+        while piece := os.read(controller, 65536):
+            drawn += piece
+    out, _ = process.communicate(timeout=60)
+    os.close(controller)
+    assert process.returncode == 0
+    seen = drawn.decode()
+    assert "1 at work" in seen
+    assert re.search(r"[1-5] changed", seen)
+    assert "hosts/s" in seen
+    assert re.search(r"h[1-6].{1,16}connecting", seen)
+    assert "\x1b" not in out
+    assert "in sync in" not in out, "no line for each host as well"
+    assert "6 hosts: " in out
