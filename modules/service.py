@@ -170,11 +170,9 @@ class Service(Resource):
                 f"{unit.id} cannot be loaded: {unit.LoadError or unit.LoadState}",
                 hint=f"`systemd-analyze verify {unit.id}` says more",
             )
-        if (
-            unit.LoadState == "masked"
-            and self.masked is None
-            and (self.state == "started" or self.enabled)
-        ):
+        # What the files say now: systemd may not have read yet that a mask is gone.
+        masked = _masked(unit.UnitFileState or unit.LoadState)
+        if masked and self.masked is None and (self.state == "started" or self.enabled):
             raise ResourceError(f"{unit.id} is masked", hint="declare masked: false, or let it be")
         if self.masked and unit.LoadState != "masked":
             path = _systemd.masking_obstacle(host, unit.name)

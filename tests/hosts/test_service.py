@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hosts.booted import BootedHost
+from hosts.declared import Declared
 from hosts.driver import Driver
 
 INSTALL = "[Install]\nWantedBy=multi-user.target\n"
@@ -311,3 +312,15 @@ def test_the_oldest_and_the_newest_systemd_are_managed_the_same_way(
     assert "out of cheese" in crash
     assert brief is not None
     assert "did not stay up" in brief
+
+
+def test_a_unit_file_takes_the_place_of_a_mask(host: BootedHost) -> None:
+    path = "/etc/systemd/system/guard.service"
+    host.run(["ln", "-s", "/dev/null", path])
+    host.run(["systemctl", "daemon-reload"])
+    unit = f"[Service]\nExecStart=/bin/sleep infinity\n{INSTALL}"
+    Declared(host).converge(
+        {"copy": {"dest": path, "content": unit}},
+        {"service": {"name": "guard", "state": "started", "enabled": True}},
+    )
+    assert host.testinfra().service("guard").is_running
