@@ -72,6 +72,9 @@ def _measure(
         **os.environ,
         "XDG_CACHE_HOME": str(directory / "cache"),
         "XDG_STATE_HOME": str(directory / "runs"),
+        # What is installed is compiled.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(directory / "compiled"),
     }
     samples = [_timed("first apply", len(hosts), ["apply", *call], environment)]
     one = ["--limit", hosts[0].name]
