@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from cli.test_json_documents import documented
+
 SITE = """\
 - hosts: all
   resources:
@@ -287,3 +289,17 @@ def test_a_terminal_gets_a_table_that_goes_away_and_then_the_groups(world: World
     assert "\x1b" not in out
     assert "in sync in" not in out, "no line for each host as well"
     assert "6 hosts: " in out
+
+
+def test_every_field_of_documents_and_events_is_documented(world: World) -> None:
+    known = documented("fleet")
+    world.add("h9", **NOWHERE)
+    document = json.loads(world.call("apply", "--json", "--connect-retries", "0").stdout)
+    names = {*document, *document["states"]["h1"], *document["batches"][0]}
+    world.write("site.yml", SITE.replace("hello", "goodbye"))
+    world.write("reconciler.yml", "rollout: {batches: [3], pause: 0.1s}\n")
+    events = world.call("apply", "--jsonl", "--connect-retries", "0", "--max-unreachable", "1")
+    told = [json.loads(line) for line in events.stdout.splitlines()]
+    names |= {name for event in told for name in event}
+    assert names - known == set()
+    assert {event["event"] for event in told} - known == set()
