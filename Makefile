@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 ARGS ?=
 
-.PHONY: help demo test test-fast test-slow check fix dev bench clean
+.PHONY: help demo test test-fast test-slow test-fleet check fix dev bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -24,6 +24,11 @@ test-fast: ## the tests that boot no host and take no time
 test-slow: ## only the slow tests
 	@scripts/setup debian everything wheel images
 	@scripts/test -m slow $(ARGS)
+
+test-fleet: ## runs over 16 and over 50 booted hosts, and what they cost
+	@scripts/setup debian everything wheel images
+	@scripts/test -m slow tests/hosts/test_fleet.py $(ARGS)
+	@.venv/bin/python -P benchmarks/fleet.py
 
 check: ## lint, format, types, import contracts
 	@scripts/setup debian everything
