@@ -135,10 +135,11 @@ TIMER_UNIT = """\
 Description=run the agent of reconciler now and then
 
 [Timer]
-OnBootSec=30s
+OnActiveSec=1s
 OnUnitInactiveSec={interval:.0f}s
 RandomizedDelaySec={spread:.0f}s
 FixedRandomDelay=yes
+AccuracySec=1s
 
 [Install]
 WantedBy=timers.target
