@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 ARGS ?=
 
-.PHONY: help demo test test-fast test-slow test-fleet check fix dev bench clean
+.PHONY: help demo test test-fast test-slow test-fleet test-compat check fix dev bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -29,6 +29,10 @@ test-fleet: ## runs over 16 and over 50 booted hosts, and what they cost
 	@scripts/setup debian everything wheel images
 	@scripts/test -m slow tests/hosts/test_fleet.py $(ARGS)
 	@.venv/bin/python -P benchmarks/fleet.py
+
+test-compat: ## compare our inventories with Ansible's, in a virtual environment of their own
+	@scripts/setup debian compat
+	@.venv-compat/bin/pytest -o pythonpath="tests ." tests/compat $(ARGS)
 
 check: ## lint, format, types, import contracts
 	@scripts/setup debian everything

@@ -117,11 +117,11 @@ def _branch(document: Json, name: str, depth: int) -> Iterator[Line]:
 
 
 def _host(inventory: Inventory, host: str, out: Output) -> None:
-    variables = inventory.variables(_known(inventory, host))
+    known = _known(inventory, host)
     if out.as_json:
-        out.document(variables)
+        out.document(inventory.to_host_json(known))
     else:
-        for name, value in sorted(variables.items()):
+        for name, value in sorted(inventory.variables(known).items()):
             out.line(Span(name, "bold"), f": {value_text(value, verbose=True)}")
 
 

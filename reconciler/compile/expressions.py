@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from reconciler.compile.scope import Scope, Tracker
 from reconciler.errors import Mark, TemplateError
-from reconciler.inventory import Layer
+from reconciler.inventory import Layer, short_name
 
 if TYPE_CHECKING:
     from reconciler.compile.template import Renderer
@@ -31,7 +31,7 @@ class InventoryExpressions:
         said = {_with_prefix(name): value for name, value in facts.items()}
         magic = {
             "inventory_hostname": host,
-            "inventory_hostname_short": host.partition(".")[0],
+            "inventory_hostname_short": short_name(host),
             "group_names": list(groups),
             "facts": facts,
             "ansible_facts": facts,
@@ -55,11 +55,27 @@ class HostNames:
 
     def value(self, expression: str, mark: Mark) -> object:
         """The value of an expression without braces. Raises TemplateError."""
-        return self._renderer.expression(expression, mark, self._scope)
+        value = self._renderer.expression(expression, mark, self._scope)
+        _check_defined(value, mark)
+        return value
 
     def text(self, template: str, mark: Mark) -> object:
         """A text with `{{ }}` in it, rendered. Raises TemplateError."""
         return self._renderer.value(template, mark, self._scope)
+
+
+def _check_defined(value: object, mark: Mark) -> None:
+    """Raises TemplateError for what is undefined inside of a list or a mapping."""
+    from reconciler.compile.sandbox import Missing
+
+    if isinstance(value, Missing):
+        raise TemplateError(f"'{value.name}' is undefined", mark=mark)
+    if isinstance(value, Mapping):
+        for one in value.values():
+            _check_defined(one, mark)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            _check_defined(one, mark)
 
 
 def _with_prefix(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from reconciler.compile.scope import ABSENT, Scope, Tracker
-from reconciler.inventory import Inventory
+from reconciler.inventory import Inventory, short_name
 
 if TYPE_CHECKING:
     from reconciler.compile.template import Renderer
@@ -31,7 +31,7 @@ class Magic:
         return {
             **own,
             "inventory_hostname": host,
-            "inventory_hostname_short": host.partition(".")[0],
+            "inventory_hostname_short": short_name(host),
             "group_names": sorted(
                 name for name in self._inventory.groups_of(host) if name != "all"
             ),

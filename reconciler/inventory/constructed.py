@@ -168,24 +168,26 @@ class _Maker:
                     f"key {entry.get('key')!r} is empty for host {self._host}", mark=mark
                 )
             return
+        try:
+            parent = self._parent(entry, names)
+        except ConfigError as error:
+            self._failed(error, "the parent group", entry.place("parent_group"))
+            return
         prefix = str(entry.get("prefix") or "")
         separator = str(entry.get("separator", "_"))
         bare = list(_bare_names(key, entry, separator))
         if not prefix and not self._plan.leading_separator:
             separator = ""
-        parent = entry.get("parent_group")
-        if isinstance(parent, str):
-            try:
-                parent = names.text(parent, entry.place("parent_group"))
-            except ConfigError as error:
-                self._failed(error, "the parent group", entry.place("parent_group"))
-                return
         for one in bare:
             name = _safe(f"{prefix}{separator}{one}")
             self._join(name, mark)
             if parent:
-                above = self._graph.add_group(_safe(str(parent)), mark)
+                above = self._graph.add_group(_safe(_text(parent, entry)), mark)
                 self._graph.add_child(above.name, name, mark)
+
+    def _parent(self, entry: Map, names: Names) -> object:
+        parent = entry.get("parent_group")
+        return names.text(parent, entry.place("parent_group")) if isinstance(parent, str) else None
 
     def _join(self, group: str, mark: Mark) -> None:
         self._graph.add_group(group, mark).hosts[self._host] = None
@@ -233,6 +235,14 @@ def _bare_names(key: object, entry: Map, separator: str) -> Iterable[str]:
             mark=entry.place("key"),
             hint="add `| string` to the expression",
         )
+
+
+def _text(parent: object, entry: Map) -> str:
+    if not isinstance(parent, str):
+        raise InventoryError(
+            f"the parent group is {parent!r}, which is no name", mark=entry.place("parent_group")
+        )
+    return parent
 
 
 def _value(names: Names, expression: object, mark: Mark) -> object:

@@ -103,13 +103,22 @@ class Graph:
         self.groups[child].parents[parent] = None
         self._ordered = None
 
-    def add_hosts(self, names: Sequence[str], group: str, values: Map, mark: Mark) -> None:
-        """Put hosts into a known group, all with the same variables. Raises InventoryError."""
+    def add_hosts(
+        self, names: Sequence[str], group: str, values: Map, mark: Mark, port: int = 0
+    ) -> None:
+        """Put hosts into a known group, all with the same variables. Raises InventoryError.
+
+        port: as in `web1:2222`, 0 for none. It counts where a host is first named, and only there.
+        """
         members = self.groups[group].hosts
         layer = Layer("inventory host line", values, mark) if values else None
         for name in names:
             members[name] = None
-            layers = self.hosts.setdefault(name, [])
+            layers = self.hosts.get(name)
+            if layers is None:
+                layers = self.hosts[name] = [_port(port, mark)] if port else []
+            elif port:
+                self.warn(f"{mark}: port {port} is ignored, as host {name} is named before")
             if layer is not None:
                 layers.append(layer)
         if len(self.hosts) > MAX_HOSTS:
@@ -190,6 +199,12 @@ class Graph:
                 waiting[child] -= 1
                 if not waiting[child]:
                     ready.append(child)
+
+
+def _port(port: int, mark: Mark) -> Layer:
+    values = Values(mark)
+    values.put("ansible_port", port, mark)
+    return Layer("inventory host line", values, mark)
 
 
 def _without(values: Map, key: str) -> Map:

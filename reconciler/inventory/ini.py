@@ -14,7 +14,7 @@ from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.connection import check_variables
 from reconciler.inventory.graph import Graph, Values
 from reconciler.inventory.literals import ini_value
-from reconciler.inventory.names import Expanded, check_group, did_you_mean, expand, shown
+from reconciler.inventory.names import check_group, did_you_mean, expand, shown
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _CHILD = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
@@ -111,14 +111,12 @@ class _Reading:
         if not words:
             return
         found = expand(words[0], mark)
-        values = self._host_values(found, words[1:], raw, mark)
+        values = self._host_values(words[1:], raw, mark)
         check_variables(values, self._graph)
-        self._graph.add_hosts(found.hosts, self._group, values, mark)
+        self._graph.add_hosts(found.hosts, self._group, values, mark, found.port)
 
-    def _host_values(self, found: Expanded, words: list[str], raw: str, mark: Mark) -> Values:
+    def _host_values(self, words: list[str], raw: str, mark: Mark) -> Values:
         values = Values(mark)
-        if found.port:
-            values.put("ansible_port", found.port, mark)
         column = 0
         for word in words:
             key, equals, value = word.partition("=")

@@ -10,10 +10,12 @@ from reconciler.inventory.constructed import Expressions
 from reconciler.inventory.graph import Graph, Group, Layer, Values
 from reconciler.inventory.names import check_host
 from reconciler.inventory.patterns import LOCALHOST, Patterns, split
+from reconciler.inventory.program import UNSAFE
 from reconciler.inventory.reader import Reader
 from reconciler.inventory.sources import Sources
 from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Tree
+from reconciler.yamldoc import Unsafe
 
 
 class Inventory:
@@ -129,23 +131,28 @@ class Inventory:
             merged.update(layer.values)
         return merged
 
+    def to_host_json(self, host: str) -> dict[str, object]:
+        """The variables of a host in the shape of `ansible-inventory --host`. Raises as `layers`."""
+        return {key: _sealed(value) for key, value in self.variables(host).items()}
+
     def to_list_json(self) -> dict[str, object]:
         """The inventory in the shape of `ansible-inventory --list`."""
         document: dict[str, object] = {
             "_meta": {
                 "hostvars": {
-                    host: values for host in self._graph.hosts if (values := self.variables(host))
-                }
+                    host: values
+                    for host in self._graph.hosts
+                    if (values := self.to_host_json(host))
+                },
+                "profile": "inventory_legacy",
             }
         }
         for name in self._graph.below("all"):
             group = self._graph.groups[name]
-            children = [
-                child
-                for child in group.children
-                if child != "ungrouped" or self._graph.groups[child].hosts
-            ]
-            shape = {"hosts": [] if name == "all" else list(group.hosts), "children": children}
+            shape = {
+                "hosts": [] if name == "all" else list(group.hosts),
+                "children": list(group.children),
+            }
             if any(shape.values()):
                 document[name] = {key: names for key, names in shape.items() if names}
         return document
@@ -240,6 +247,15 @@ class Inventory:
         text = files.read(part[1:]).decode("utf-8", "replace")
         lines = (line.strip() for line in text.splitlines())
         return [one for line in lines if line and line[0] != "#" for one in split(line)]
+
+
+def _sealed(value: object) -> object:
+    """Text that looks like a template and is none is marked, so that no reader renders it."""
+    if isinstance(value, Unsafe) and "{" in value:
+        return {UNSAFE: str(value)}
+    if isinstance(value, dict):
+        return {key: _sealed(one) for key, one in value.items()}
+    return [_sealed(one) for one in value] if isinstance(value, list) else value
 
 
 def _local(mark: Mark) -> Values:

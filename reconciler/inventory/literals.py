@@ -11,7 +11,7 @@ import re
 import warnings
 
 #: Text that starts like a word is no literal, except for these three.
-_WORD = re.compile(r"[A-Za-z_/.~][\w./~:@+-]*")
+_WORD = re.compile(r"[A-Za-z_/~][\w./~:@+-]*")
 _CONSTANTS: dict[str, object] = {"True": True, "False": False, "None": None}
 
 

@@ -100,13 +100,9 @@ def _hosts(hosts: Map, group: str, graph: Graph) -> None:
                     f"the variables of host {shown(str(key))} must be a mapping, not {_kind(values)}",
                     mark=hosts.place(key),
                 )
-            if found.port:
-                port = Values(mark)
-                port.put("ansible_port", found.port, mark)
-                graph.add_hosts(found.hosts, group, port, mark)
             variables = Map(mark=mark) if values is None else values
             check_variables(variables, graph)
-            graph.add_hosts(found.hosts, group, variables, mark)
+            graph.add_hosts(found.hosts, group, variables, mark, found.port)
         except ConfigError as error:
             graph.errors.append(error)
 

@@ -7,6 +7,7 @@ refused where it is read, before anything can use it.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import string
 from collections.abc import Iterable, Sequence
@@ -58,6 +59,15 @@ def check_group(name: str, mark: Mark | None = None) -> str:
     """`name` itself. Raises InventoryError for what can be no group name."""
     _check(name, "group", _GROUP, mark)
     return name
+
+
+def short_name(host: str) -> str:
+    """The name before the first dot; all of an address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.partition(".")[0]
+    return host
 
 
 def shown(name: str) -> str:

@@ -28,7 +28,9 @@ REGEX_LIMIT = 2.0
 _RANGE = r"\[(?:[0-9]+:[0-9]+|[A-Za-z]:[A-Za-z])(?::[0-9]+)?\]"
 _HOST_PORT = re.compile(rf"(?:\[[^\[\]]+\]|(?:[\w.-]|{_RANGE})+):[0-9]+")
 _PART = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
-_SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]{1,9})|([0-9]{1,9}):([0-9]{0,9}))\]")
+_SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]{1,9})|([0-9]{1,9})[:-]([0-9]{0,9}))\]")
+#: How an IPv6 address begins that ends like one of IPv4; otherwise a `:` before it separates.
+_MIXED = re.compile(r"(?:(?:0:){6}|::(?:ffff:)?|(?:0:){5}ffff:)[^:]*$", re.IGNORECASE)
 _GLOB = re.compile(r"[.?*\[]")
 
 
@@ -44,6 +46,7 @@ class Patterns:
         self._groups = groups
         self._hosts = hosts
         self._warn = warn
+        self._localhost = next((name for name in hosts if name in LOCALHOST), "")
 
     def select(self, parts: Sequence[str]) -> list[str]:
         """The hosts that the parts of a pattern leave, each once. Raises InventoryError."""
@@ -78,7 +81,9 @@ class Patterns:
             if not groups or part[0] == "~" or _GLOB.search(part):
                 hosts += [host for host in self._hosts if match(host)]
         if not hosts and part in LOCALHOST:
-            return [next((name for name in reversed(list(self._hosts)) if name in LOCALHOST), part)]
+            # This machine is one host, by the first name that anybody gives it.
+            self._localhost = self._localhost or part
+            return [self._localhost]
         if not hosts and not groups and part != "all":
             hint = "" if _GLOB.search(part) else did_you_mean(part, [*self._groups, *self._hosts])
             self._warn(
@@ -112,6 +117,8 @@ def _brackets_hold(parts: Sequence[str], pattern: str) -> bool:
 
 
 def _is_address(text: str) -> bool:
+    if ":" in text and "." in text and not _MIXED.match(text):
+        return False
     try:
         ipaddress.ip_address(re.sub(_RANGE, "1", text))
     except ValueError:

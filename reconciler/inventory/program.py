@@ -15,7 +15,7 @@ from reconciler.yamldoc import Map, Unsafe
 #: Calls the program with arguments; what it prints. Raises ConfigError.
 Call = Callable[[Sequence[str]], bytes]
 #: How Ansible prints text that is no template.
-_UNSAFE = "__ansible_unsafe"
+UNSAFE = "__ansible_unsafe"
 
 
 def read_program(call: Call, path: str, graph: Graph) -> None:
@@ -104,7 +104,7 @@ def _json(data: bytes, mark: Mark) -> dict[str, object]:
 
 
 def _unsafe(found: dict[str, object]) -> object:
-    text = found.get(_UNSAFE)
+    text = found.get(UNSAFE)
     return Unsafe(text) if len(found) == 1 and isinstance(text, str) else found
 
 

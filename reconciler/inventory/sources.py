@@ -13,7 +13,7 @@ from functools import partial
 
 from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.constructed import Expressions, construct
-from reconciler.inventory.graph import Graph, Values
+from reconciler.inventory.graph import Graph
 from reconciler.inventory.ini import parse_ini
 from reconciler.inventory.mapping import parse_toml, parse_yaml
 from reconciler.inventory.names import expand
@@ -61,6 +61,8 @@ class Sources:
         self._reader = reader
         self._graph = graph
         self._expressions = expressions
+        # What a `constructed` source can see of files: those beside the sources before it.
+        self._so_far: dict[str, VarsFiles] = {}
 
     def read(self, source: str) -> None:
         """One source. Raises ConfigError."""
@@ -75,9 +77,8 @@ class Sources:
                 hint="a list of hosts needs a comma: web1, or web1,web2",
             )
         directory = path if entry.kind == "directory" else posixpath.dirname(path)
-        place = self._reader.reader(path) if isinstance(self._reader, Places) else self._reader
         self.beside.pop(directory, None)
-        self.beside[directory] = VarsFiles(place, directory, self._graph)
+        self.beside[directory] = self._files(directory, path)
         if entry.kind != "directory":
             self._file(entry, path)
         elif not self._directory(path, MAX_DEPTH):
@@ -87,10 +88,8 @@ class Sources:
         mark = Mark("-i")
         for name in filter(None, (part.strip() for part in source.split(","))):
             found = expand(name, mark)
-            values = Values(mark)
-            if found.port:
-                values.put("ansible_port", found.port, mark)
-            self._graph.add_hosts(found.hosts, "ungrouped", values, mark)
+            new = [host for host in found.hosts if host not in self._graph.hosts]
+            self._graph.add_hosts(new, "ungrouped", Map(mark=mark), mark, found.port)
 
     def _directory(self, path: str, depth: int) -> int:
         """How many sources were read."""
@@ -111,7 +110,18 @@ class Sources:
                 self._graph.errors.append(error)
         return count
 
+    def _files(self, directory: str, source: str) -> VarsFiles:
+        """The files of variables in a directory, from where the source is read as well."""
+        place = self._reader.reader(source) if isinstance(self._reader, Places) else self._reader
+        return VarsFiles(place, directory, self._graph)
+
     def _file(self, entry: Entry, path: str) -> None:
+        self._take(entry, path)
+        directory = posixpath.dirname(path)
+        self._so_far.pop(directory, None)
+        self._so_far[directory] = self._files(directory, path)
+
+    def _take(self, entry: Entry, path: str) -> None:
         data = self._reader.read(path)
         if entry.executable and data.startswith(_PROGRAMS):
             runner = self._reader if isinstance(self._reader, Runner) else Disk()
@@ -122,4 +132,4 @@ class Sources:
             parse = parse_yaml if _YAML_START.match(data) else parse_ini
         plugin = parse(data, path, self._graph)
         if plugin is not None:
-            construct(plugin, self._graph, self._expressions, list(self.beside.values()))
+            construct(plugin, self._graph, self._expressions, list(self._so_far.values()))

@@ -58,6 +58,7 @@ def test_graph_draws_the_tree(call: Call, where: list[str]) -> None:
         call("inventory", "graph", *where).out
         == """\
 @all:
+  |--@ungrouped:
   |--@production:
   |  |--@web:
   |  |  |--web1

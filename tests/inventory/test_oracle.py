@@ -292,7 +292,7 @@ def test_files_that_are_no_sources_are_skipped_in_a_directory(tmp_path: Path) ->
 def test_the_json_has_the_shape_of_ansible_inventory_list(tmp_path: Path) -> None:
     text = "lone\n[web]\nw1 a=1\n[prod:children]\nweb\n[empty]\n"
     assert load(tmp_path, {"hosts": text}, "hosts").to_list_json() == {
-        "_meta": {"hostvars": {"w1": {"a": 1}}},
+        "_meta": {"hostvars": {"w1": {"a": 1}}, "profile": "inventory_legacy"},
         "all": {"children": ["ungrouped", "prod", "empty"]},
         "ungrouped": {"hosts": ["lone"]},
         "prod": {"children": ["web"]},
