@@ -251,8 +251,11 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The differences between a catalog and a machine, in the order in which they would go."""
+class Results:
+    """What plans and reports have in common: results of one catalog on one host, in order.
+
+    seconds: how long it took.
+    """
 
     host: str
     results: tuple[Result, ...]
@@ -261,16 +264,11 @@ class Plan:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
-    schema = "reconciler/plan"
-
-    @property
-    def differs(self) -> bool:
-        """Whether a run would do anything."""
-        return any(result.status in ("pending", "unknown", "owed") for result in self.results)
+    schema = ""
 
     @property
     def failed(self) -> bool:
-        """Whether something could not even be looked at, or would be blocked by that."""
+        """Whether something could not be looked at, did not converge, or waits for such."""
         return any(result.status in ("failed", "blocked") for result in self.results)
 
     def counts(self) -> dict[str, int]:
@@ -290,6 +288,18 @@ class Plan:
             "results": [result.to_json() for result in self.results],
         }
 
+
+@dataclass(frozen=True)
+class Plan(Results):
+    """The differences between a catalog and a machine, in the order in which they would go."""
+
+    schema = "reconciler/plan"
+
+    @property
+    def differs(self) -> bool:
+        """Whether a run would do anything."""
+        return any(result.status in ("pending", "unknown", "owed") for result in self.results)
+
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> Plan:
         """The inverse of `to_json`. Raises ProtocolError for anything else."""
@@ -298,19 +308,13 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Results):
     """What a run did. One schema for every mode.
 
     run: a unique id. started: seconds since the epoch, UTC. interrupted: it stopped at a
     boundary, because it was told to.
     """
 
-    host: str
-    results: tuple[Result, ...]
-    commit: str = ""
-    dirty: bool = False
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
     run: str = ""
     mode: str = "local"
     started: float = 0.0
@@ -323,30 +327,14 @@ class Report:
         """Whether anything on the machine was changed."""
         return any(result.status in ("changed", "notified") for result in self.results)
 
-    @property
-    def failed(self) -> bool:
-        """Whether anything did not converge."""
-        return any(result.status in ("failed", "blocked") for result in self.results)
-
-    def counts(self) -> dict[str, int]:
-        """How many results have each status."""
-        return count(self.results)
-
     def to_json(self) -> Json:
         """The document that `--json` prints."""
         return {
-            "schema": [self.schema, 1],
+            **super().to_json(),
             "run": self.run,
             "mode": self.mode,
-            "host": self.host,
-            "commit": self.commit,
-            "dirty": self.dirty,
             "started": round(self.started, 3),
-            "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
-            "summary": self.counts(),
-            "warnings": list(self.warnings),
-            "results": [result.to_json() for result in self.results],
         }
 
     @classmethod
