@@ -53,6 +53,8 @@ class _Reading:
         self._values = Values(Mark(file))
         self._declared: set[str] = set()
         self._references: list[_Reference] = []
+        # child -> its parents so far, and where they say so: it joins them when it is declared.
+        self._waiting: dict[str, list[tuple[str, Mark]]] = {}
 
     def run(self, text: str) -> None:
         for number, raw in enumerate(_LINE.split(text), 1):
@@ -97,6 +99,9 @@ class _Reading:
         elif kind != "vars":
             self._declared.add(group)
         self._graph.add_group(group, mark)
+        if kind != "vars":
+            for parent, place in self._waiting.pop(group, ()):
+                self._graph.add_child(parent, group, place)
         return True
 
     def _close(self) -> None:
@@ -145,10 +150,11 @@ class _Reading:
                 hint="hosts go into the section without :children",
             )
         name = check_group(found[1], mark)
-        if name not in self._graph.groups:
+        if name in self._graph.groups:
+            self._graph.add_child(self._group, name, mark)
+        else:
             self._references.append(_Reference(name, f"[{self._group}:children]", mark))
-        self._graph.add_group(name, mark)
-        self._graph.add_child(self._group, name, mark)
+            self._waiting.setdefault(name, []).append((self._group, mark))
 
     def _check_references(self) -> None:
         for reference in self._references:
