@@ -163,9 +163,9 @@ def laughs(levels: int) -> bytes:
 
 def test_a_billion_laughs_are_refused_at_once() -> None:
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     error = refused(laughs(10))
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "aliases" in error.message

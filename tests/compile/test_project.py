@@ -129,10 +129,10 @@ def test_a_thousand_files_written_in_place_compile_in_well_under_a_second() -> N
             for n in range(1000)
         )
     )
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(compiled(files).catalog.resources) == 1000
     # A fifth of that on an idle machine; what must not happen is that it grows with the square.
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_hundred_hosts_share_what_is_parsed_and_compiled() -> None:
@@ -147,11 +147,11 @@ def test_a_hundred_hosts_share_what_is_parsed_and_compiled() -> None:
     }
     inventory = "all: {hosts: {" + ", ".join(f"h{n}: " for n in range(100)) + "}}"
     whole = project(files, inventory)
-    started = time.perf_counter()
+    started = time.process_time()
     assert (
         sum(
             len(one.catalog.resources) for one in whole.compile_many(whole.hosts(), lambda _: FACTS)
         )
         == 5000
     )
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15

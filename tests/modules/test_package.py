@@ -91,10 +91,10 @@ def test_five_hundred_packages_are_read_in_ten_milliseconds() -> None:
 
 
 def _seconds(text: bytes) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     records = Database(text)
     assert all(records.get(f"libc6{number}") for number in range(0, 500, 17))
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def test_each_architecture_is_a_package_of_its_own(host: FakeHost) -> None:
