@@ -27,7 +27,7 @@ test-slow: ## only the slow tests
 
 test-fleet: ## runs over 16 and over 50 booted hosts, and what they cost
 	@scripts/setup debian everything wheel images
-	@scripts/test -m slow tests/hosts/test_fleet.py $(ARGS)
+	@FLEET=1 scripts/test -m slow tests/hosts/test_fleet.py $(ARGS)
 	@.venv/bin/python -P benchmarks/fleet.py
 
 test-compat: ## compare our inventories with Ansible's, in a virtual environment of their own
