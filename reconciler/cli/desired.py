@@ -60,6 +60,7 @@ class Desired:
 
     repo, ref: where the state repo is; a commit of it, or None for the files as they are.
     inventories: files and directories; none: one host alone, in group `all`.
+    allow_empty: an inventory that is not there is no error.
     """
 
     def __init__(
@@ -69,9 +70,12 @@ class Desired:
         inventories: Sequence[str],
         cache: CatalogCache,
         out: Output,
+        *,
+        allow_empty: bool = False,
     ) -> None:
         self.tree = open_repo(repo, ref)
         self._inventories = list(inventories)
+        self._allow_empty = allow_empty
         self.has_inventory = bool(inventories)
         self._cache = cache
         self._projects: dict[str, Project] = {}
@@ -92,7 +96,13 @@ class Desired:
 
         places = Places(self.tree, run_program)
         expressions = InventoryExpressions(self._cache.facts)
-        return Inventory.load(self._inventories, places, self.tree, expressions)
+        return Inventory.load(
+            self._inventories,
+            places,
+            self.tree,
+            expressions,
+            allow_missing=self._allow_empty,
+        )
 
     @property
     def warnings(self) -> list[str]:

@@ -41,7 +41,9 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
     """
     begun = time.monotonic()
     with closing(open_cache(out)) as cache, Connector() as connector:
-        desired = Desired(args.repo, args.ref, args.inventories, cache, out)
+        desired = Desired(
+            args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
+        )
         names = desired.select(args.limit)
         if not names and not args.allow_empty:
             raise UsageError(

@@ -63,8 +63,15 @@ def _load(args: argparse.Namespace, out: Output) -> Inventory:
     with closing(open_cache(out)) as cache:
         if args.inventories and args.ref is None and not is_state_repo(args.repo):
             expressions = InventoryExpressions(cache.facts)
-            return Inventory.load(args.inventories, Disk(run_program), expressions=expressions)
-        return Desired(args.repo, args.ref, args.inventories, cache, out).inventory
+            return Inventory.load(
+                args.inventories,
+                Disk(run_program),
+                expressions=expressions,
+                allow_missing=args.allow_empty,
+            )
+        return Desired(
+            args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
+        ).inventory
 
 
 def _list(inventory: Inventory, selected: Sequence[str], out: Output) -> None:

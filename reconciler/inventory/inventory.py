@@ -11,7 +11,7 @@ from reconciler.inventory.graph import Graph, Group, Layer, Values
 from reconciler.inventory.names import check_host
 from reconciler.inventory.patterns import LOCALHOST, Patterns, split
 from reconciler.inventory.program import UNSAFE
-from reconciler.inventory.reader import Reader
+from reconciler.inventory.reader import NoSource, Reader
 from reconciler.inventory.sources import Sources
 from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Tree
@@ -42,12 +42,15 @@ class Inventory:
         reader: Reader,
         tree: Tree | None = None,
         expressions: Expressions | None = None,
+        *,
+        allow_missing: bool = False,
     ) -> Inventory:
         """Read sources, later ones over earlier ones.
 
         sources: paths, or lists such as `web1,web2,`. reader: where paths lead, and what runs the
         programs among them. tree: the state repo, for group_vars/ and host_vars/ beside site.yml.
-        expressions: what evaluates `constructed` sources.
+        expressions: what evaluates `constructed` sources. allow_missing: a source that is not there
+        or may not be read is a warning.
         Raises InventoryError or ConfigErrors: everything that is wrong, at once.
         """
         graph = Graph()
@@ -55,6 +58,11 @@ class Inventory:
         for source in sources:
             try:
                 found.read(source)
+            except NoSource as error:
+                if allow_missing:
+                    graph.warn(error.message)
+                else:
+                    graph.errors.append(error)
             except ConfigError as error:
                 graph.errors.append(error)
         beside = [files for files in found.beside.values() if not files.is_top_of(tree)]

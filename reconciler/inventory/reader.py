@@ -32,6 +32,10 @@ class Reader(Protocol):
         ...
 
 
+class NoSource(InventoryError):
+    """A source that is not there, or that may not be read."""
+
+
 @runtime_checkable
 class Runner(Protocol):
     """A Reader whose programs may be run. A `Tree` is none: reading a commit never runs its code."""
@@ -80,7 +84,7 @@ class Disk:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise InventoryError(f"cannot read {path}: {error.strerror}") from error
+            raise NoSource(f"cannot read {path}: {error.strerror}") from error
         found = (self.entry(os.path.join(path, name)) for name in names)
         return [entry for entry in found if entry is not None]
 
@@ -93,7 +97,7 @@ class Disk:
                     raise InventoryError(f"{path} is not a file")
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise InventoryError(f"cannot read {path}: {error.strerror}") from error
+            raise NoSource(f"cannot read {path}: {error.strerror}") from error
         if len(data) > MAX_BYTES:
             raise InventoryError(f"{path} has more than {MAX_BYTES} bytes")
         return data

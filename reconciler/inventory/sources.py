@@ -18,7 +18,7 @@ from reconciler.inventory.ini import parse_ini
 from reconciler.inventory.mapping import parse_toml, parse_yaml
 from reconciler.inventory.names import expand
 from reconciler.inventory.program import read_program
-from reconciler.inventory.reader import Disk, Places, Reader, Runner
+from reconciler.inventory.reader import Disk, NoSource, Places, Reader, Runner
 from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Entry
 from reconciler.yamldoc import Map
@@ -72,7 +72,7 @@ class Sources:
             self._literal(source)
             return
         if entry is None:
-            raise InventoryError(
+            raise NoSource(
                 f"inventory {source} is not there",
                 hint="a list of hosts needs a comma: web1, or web1,web2",
             )
@@ -82,7 +82,7 @@ class Sources:
         if entry.kind != "directory":
             self._file(entry, path)
         elif not self._directory(path, MAX_DEPTH):
-            raise InventoryError(f"no inventory in the directory {source}", hint="add hosts.yml")
+            raise NoSource(f"no inventory in the directory {source}", hint="add hosts.yml")
 
     def _literal(self, source: str) -> None:
         mark = Mark("-i")

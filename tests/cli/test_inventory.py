@@ -128,3 +128,43 @@ def test_an_inventory_can_be_looked_at_without_a_state_repo(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hosts").write_text(HOSTS)
     assert call("inventory", "list", "-i", "hosts", "--limit", "db").out == "db1  production, db\n"
+
+
+def test_a_program_and_constructed_groups_work_from_the_command_line(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "inv/10-cloud"
+    program.parent.mkdir()
+    program.write_text("""#!/bin/sh
+echo '{"_meta": {"hostvars": {"h1": {"zone": "eu"}}}, "web": {"hosts": ["h1", "h2"]}}'
+""")
+    program.chmod(0o755)
+    (tmp_path / "inv/20-made.yml").write_text(
+        "plugin: constructed\ncompose: {place: zone}\nkeyed_groups: [{key: zone, prefix: in}]\n"
+    )
+    assert call("inventory", "list", "-i", "inv", "--limit", "in_eu").out == "h1  in_eu, web\n"
+    text = call("inventory", "explain", "h1", "place", "-i", "inv").out
+    assert "wins  eu  compose  inv/20-made.yml:2:18" in text
+
+
+def test_facts_of_the_last_contact_count_in_constructed_groups(
+    call: Call, repo: Repo, cache: Path
+) -> None:
+    from reconciler.compile.cache import CatalogCache
+
+    repo.write("site.yml", "[]")
+    repo.write("inv/hosts", "h1\nh2\n")
+    repo.write("inv/made.yml", "plugin: constructed\nkeyed_groups: [{key: facts.os_family}]\n")
+    words = ["-C", str(repo.path), "-i", "inv"]
+    assert "os" not in call("inventory", "list", *words, "--json").json()
+    store = CatalogCache()
+    store.keep_facts("h1", {"os_family": "Debian"})
+    store.close()
+    assert call("inventory", "list", *words, "--json").json()["_Debian"] == {"hosts": ["h1"]}
+
+
+def test_an_inventory_that_is_not_there_can_be_allowed(call: Call, tmp_path: Path) -> None:
+    done = call("inventory", "list", "-i", str(tmp_path / "nowhere"), "--allow-empty")
+    assert done.code == 0
+    assert "is not there" in done.err

@@ -116,6 +116,44 @@ def test_groups_see_what_was_composed_but_composed_variables_not_each_other(tmp_
     assert made(load(tmp_path, config)) == {"has_one": ["web1"]}
 
 
+def test_what_is_undefined_inside_of_a_value_makes_nothing(tmp_path: Path) -> None:
+    config = (
+        "compose: {all_of_it: \"{'a': nosuch, 'b': [nosuch]}\"}\nkeyed_groups: [{key: '[nosuch]'}]"
+    )
+    inventory = load(tmp_path, config)
+    assert made(inventory) == {}
+    assert "all_of_it" not in inventory.variables("web1")
+
+
+def test_the_parent_is_asked_for_before_the_key_is_looked_at(tmp_path: Path) -> None:
+    entry = "{key: size, prefix: s, parent_group: '{{ nosuch }}'}"
+    assert made(load(tmp_path, f"keyed_groups: [{entry}]")) == {}
+
+
+def test_the_short_name_of_an_address_is_the_address(tmp_path: Path) -> None:
+    config = "compose: {short: inventory_hostname_short}"
+    inventory = load(tmp_path, config, "192.0.2.1\n2001:db8::1\nweb1.example.org\n")
+    shorts = [inventory.variables(host)["short"] for host in inventory.hosts()]
+    assert shorts == ["192.0.2.1", "2001:db8::1", "web1"]
+
+
+def test_only_files_beside_the_sources_before_it_are_seen(tmp_path: Path) -> None:
+    for name, text in {
+        "a/hosts": "[web]\nh\n",
+        "a/group_vars/web.yml": "before: 1",
+        "b/made.yml": "plugin: constructed\nuse_vars_plugins: true\n"
+        "groups: {before: before is defined, beside: beside is defined}",
+        "b/group_vars/web.yml": "beside: 1",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    sources = [str(tmp_path / "a/hosts"), str(tmp_path / "b/made.yml")]
+    expressions = InventoryExpressions(lambda host: None)
+    inventory = Inventory.load(sources, Disk(), expressions=expressions)
+    assert made(inventory) == {"before": ["h"]}
+    assert inventory.variables("h") == {"before": 1, "beside": 1}
+
+
 def test_facts_of_the_last_contact_make_groups(tmp_path: Path) -> None:
     facts = {"web1": {"distribution": "Debian", "os_family": "Debian"}, "db1": {"region": "mars"}}
     config = """
@@ -161,6 +199,7 @@ def test_files_of_variables_count_only_if_asked_for(tmp_path: Path) -> None:
         ("strict: true\nkeyed_groups: [{key: region, prefix: r}]", "is empty for host web2"),
         ("strict: true\nkeyed_groups: [{prefix: r}]", "is not an expression"),
         ("keyed_groups: [{key: size}]", "neither text nor a list"),
+        ("keyed_groups: [{key: region, parent_group: '{{ size }}'}]", "which is no name"),
         ("keyed_groups: {key: size}", "must be a list"),
         ("groups: [a]", "must be a mapping"),
         ("strict: maybe", "must be true or false"),

@@ -64,6 +64,8 @@ def eighteen(tmp_path: Path) -> Inventory:
         ("0x1f", 31),
         ("1_000", 1000),
         ("1e3", 1000.0),
+        (".5", 0.5),
+        ("./x", "./x"),
         ("-1", -1),
         (" 5", 5),
         ("'  5'", "  5"),
@@ -162,6 +164,8 @@ def test_what_ansible_refuses_as_a_host_is_refused(text: str) -> None:
         ("2001:db8::1,db1", 2),
         ("web[0:2]", 3),
         ("web[1:]", 11),
+        ("web[1-2]", 2),
+        ("127.0.0.1,localhost", 1),
         ("web[0:0]", 1),
         ("all:22", 0),
         ("nosuch[0]", 0),
@@ -193,6 +197,40 @@ def test_localhost_is_there_even_if_no_source_names_it(tmp_path: Path) -> None:
     assert inventory.select("localhost") == ["localhost"]
     assert inventory.hosts() == ["web1"]
     assert inventory.variables("localhost") == {"v": 1, "ansible_connection": "local"}
+
+
+def test_this_machine_is_one_host_by_the_first_name_that_a_pattern_gives_it(tmp_path: Path) -> None:
+    inventory = load(tmp_path, {"hosts": "web1\n"}, "hosts")
+    assert inventory.select("127.0.0.1,web1,localhost") == ["127.0.0.1", "web1"]
+    assert inventory.select("localhost:!127.0.0.1") == []
+    assert inventory.select("::1") == ["::1"]
+
+
+def test_an_address_in_two_notations_is_one_only_where_ansible_knows_it(tmp_path: Path) -> None:
+    inventory = load(tmp_path, {"hosts": "::ffff:10.0.0.1\n1.2.3.4\n"}, "hosts")
+    assert inventory.select("::ffff:10.0.0.1") == ["::ffff:10.0.0.1"]
+    assert inventory.select("2001:db8::1:1.2.3.4") == ["1.2.3.4"]
+
+
+def test_a_port_counts_where_a_host_is_first_named(tmp_path: Path) -> None:
+    inventory = load(tmp_path, {"hosts": "[a]\nh1\nh2:22\n[b]\nh1:2222\nh2:2222\n"}, "hosts")
+    assert inventory.variables("h1") == {}
+    assert inventory.variables("h2") == {"ansible_port": 22}
+    assert "port 2222 is ignored, as host h1 is named before" in inventory.warnings[0]
+
+
+def test_a_list_of_hosts_leaves_known_hosts_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {h1: }}")
+    inventory = Inventory.load([str(tmp_path / "hosts.yml"), "h1:22,h9:22,"], Disk())
+    assert inventory.groups()["ungrouped"] == ["h9", "h1"]
+    assert inventory.variables("h1") == {}
+
+
+def test_a_group_joins_its_parents_where_it_is_declared(tmp_path: Path) -> None:
+    text = "[prod]\np\n[db:children]\nstage\nprod\n[stage]\ns\n"
+    inventory = load(tmp_path, {"hosts": text}, "hosts")
+    assert inventory.select("db") == ["p", "s"]
+    assert inventory.to_list_json()["db"] == {"children": ["prod", "stage"]}
 
 
 def test_exclusion_comes_last_wherever_it_is_written(eighteen: Inventory) -> None:
@@ -297,6 +335,16 @@ def test_the_json_has_the_shape_of_ansible_inventory_list(tmp_path: Path) -> Non
         "ungrouped": {"hosts": ["lone"]},
         "prod": {"children": ["web"]},
         "web": {"hosts": ["w1"]},
+    }
+
+
+def test_text_that_only_looks_like_a_template_is_marked_in_the_json(tmp_path: Path) -> None:
+    text = "all: {hosts: {h: {a: !unsafe '{{ x }}', b: !unsafe plain, c: '{{ x }}'}}}"
+    inventory = load(tmp_path, {"hosts.yml": text}, "hosts.yml")
+    assert inventory.to_host_json("h") == {
+        "a": {"__ansible_unsafe": "{{ x }}"},
+        "b": "plain",
+        "c": "{{ x }}",
     }
 
 

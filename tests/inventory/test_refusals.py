@@ -186,6 +186,22 @@ def test_a_missing_source_is_an_error_even_beside_a_good_one(tmp_path: Path) -> 
         Inventory.load(["h1,", str(tmp_path / "nosuch")], Disk())
 
 
+def test_a_missing_source_can_be_allowed_and_is_a_warning_then(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    sources = ["h1,", str(tmp_path / "nosuch"), str(tmp_path / "empty")]
+    inventory = Inventory.load(sources, Disk(), allow_missing=True)
+    assert inventory.hosts() == ["h1"]
+    missing, empty = inventory.warnings
+    assert "is not there" in missing
+    assert "no inventory in the directory" in empty
+
+
+def test_a_source_with_an_error_is_never_allowed(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: [")
+    with pytest.raises(ConfigError):
+        Inventory.load([str(tmp_path / "hosts.yml")], Disk(), allow_missing=True)
+
+
 def test_a_directory_without_a_source_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(InventoryError, match="no inventory in the directory"):
