@@ -19,15 +19,15 @@ test: ## everything: lint, types, import contracts, all tests on the built wheel
 
 test-fast: ## the tests that boot no host and take no time
 	@scripts/setup debian everything wheel
-	@scripts/test -m "not host and not slow" $(ARGS)
+	@scripts/test -m "not host and not slow and not soak" $(ARGS)
 
-test-slow: ## only the slow tests
+test-slow: ## the slow tests, and those that take too long for make test
 	@scripts/setup debian everything wheel images
-	@scripts/test -m slow $(ARGS)
+	@scripts/test -m "slow or soak" $(ARGS)
 
 test-fleet: ## runs over 16 and over 50 booted hosts, and what they cost
 	@scripts/setup debian everything wheel images
-	@FLEET=1 scripts/test -m slow tests/hosts/test_fleet.py $(ARGS)
+	@scripts/test -m "slow or soak" tests/hosts/test_fleet.py $(ARGS)
 	@.venv/bin/python -P benchmarks/fleet.py
 
 test-compat: ## compare our inventories with Ansible's, in a virtual environment of their own

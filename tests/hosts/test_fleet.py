@@ -35,8 +35,8 @@ SITE = """\
       command: touch /srv/notified
 """
 
-#: Fifty hosts need a machine to themselves: `make test-fleet` asks for them.
-SIZES = [16, 50] if "FLEET" in os.environ else [16]
+#: Fifty hosts need a machine to themselves.
+SIZES = [16, pytest.param(50, marks=pytest.mark.soak)]
 
 
 class Fleet:
