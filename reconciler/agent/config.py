@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ConfigError, Mark, ReconcilerError
+
+if TYPE_CHECKING:
+    from reconciler.source.trust import Policy as TrustPolicy
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 TRUST = ("none", "head", "every")
 DRIFT = ("heal", "warn", "ignore")
 PRUNE = ("keep", "restore", "delete")
 REMOTE = ("url", "name", "deploy_key", "known_hosts", "credentials", "ca_file", "proxy")
+#: Of a remote, what nobody but root may read.
+SECRETS = ("deploy_key", "credentials")
 HELP = "docs/guide/agent.md has all of them"
 
 Policy = dict[str, str]
@@ -31,7 +36,9 @@ class Config:
 
     remotes: what `source.Remote` takes; tried in this order. host: the name in the inventory,
     "" to go by the host name. inventory: a path in the state repo or on this machine, "" for a
-    host that stands alone. max_age: how old the last word of a remote may be, 0 for any age.
+    host that stands alone. trust, allowed_signers, revoked, keyring, fingerprints, repository,
+    protected, approvals: what `source.trust.Policy` and its keys are made of. max_age: how old the
+    last word of a remote may be, max_quiet: how old the newest commit may be; 0 for any age.
     drift, prune: a word for `default`, for tags (`drift`) or types (`prune`).
     prune_max, prune_percent: more than the larger of both is held back.
     notify: where changes of a condition are sent.
@@ -43,7 +50,14 @@ class Config:
     inventory: str = ""
     trust: str = "none"
     allowed_signers: str = "/etc/reconciler/allowed_signers"
+    revoked: str = ""
+    keyring: str = ""
+    fingerprints: tuple[str, ...] = ()
+    repository: str = ""
+    protected: tuple[str, ...] = ()
+    approvals: int = 2
     max_age: float = 0.0
+    max_quiet: float = 0.0
     interval: float = 60.0
     sweep: float = 1800.0
     run_limit: float = 1800.0
@@ -61,9 +75,29 @@ class Config:
     def from_json(cls, document: Mapping[str, Any]) -> Config:
         """The inverse of `to_json`."""
         values = dict(document)
-        for name in ("remotes", "notify"):
+        for name in ("remotes", "notify", "fingerprints", "protected"):
             values[name] = tuple(values[name])
         return cls(**values)
+
+    def policy(self) -> TrustPolicy:
+        """What this host asks of a commit."""
+        from reconciler.source.signature import Keys
+        from reconciler.source.trust import Policy
+
+        return Policy(
+            mode=self.trust,  # type: ignore[arg-type]  # checked by parse
+            keys=Keys(self.allowed_signers, self.revoked, self.keyring, self.fingerprints),
+            repository=self.repository,
+            max_age=self.max_age,
+            max_quiet=self.max_quiet,
+            protected=self.protected,
+            approvals=self.approvals,
+        )
+
+    def secret_files(self) -> list[str]:
+        """The keys and passwords that the remotes name: files that only root can read."""
+        named = (one.get(name, "") for one in self.remotes for name in SECRETS)
+        return list(dict.fromkeys(path for path in named if path))
 
 
 def parse(document: object, file: str) -> Config:
@@ -102,23 +136,30 @@ def parse(document: object, file: str) -> Config:
 
 def _fit(key: str, value: Any) -> Any:
     """A value as `Config` holds it. Raises ValueError with what was expected."""
-    if key == "remotes":
-        return tuple(_remote(one) for one in _list(value))
-    if key == "notify":
-        return tuple(_sink(one) for one in _list(value))
-    if key in ("interval", "sweep", "run_limit", "max_age"):
-        return duration(value, 0 if key == "max_age" else 5)
-    if key == "trust":
-        return _word(value, TRUST)
-    if key in ("drift", "prune"):
-        words = DRIFT if key == "drift" else PRUNE
-        if isinstance(value, Mapping):
-            return {str(name): _word(word, words) for name, word in value.items()}
-        return {"default": _word(value, words)}
-    if key in ("prune_max", "prune_percent"):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError("expected a number from 0 on")
-        return value
+    return _FITS.get(key, _text)(value)
+
+
+def _remotes(value: Any) -> tuple[dict[str, str], ...]:
+    """The remotes, each under a name of its own."""
+    found = [_remote(one) for one in _list(value)]
+    for number, one in enumerate(found[1:], start=2):
+        one.setdefault("name", f"origin-{number}")
+    return tuple(found)
+
+
+def _policy(value: Any, words: tuple[str, ...]) -> Policy:
+    if isinstance(value, Mapping):
+        return {str(name): _word(word, words) for name, word in value.items()}
+    return {"default": _word(value, words)}
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("expected a number from 0 on")
+    return value
+
+
+def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"expected a text, found {value!r}")
     return value
@@ -169,6 +210,19 @@ def duration(value: object, least: float = 0) -> float:
     if seconds < least:
         raise ValueError(f"{value!r} is less than {least:g} s")
     return seconds
+
+
+_FITS: Mapping[str, Callable[[Any], Any]] = {
+    "remotes": _remotes,
+    "notify": lambda value: tuple(_sink(one) for one in _list(value)),
+    "trust": lambda value: _word(value, TRUST),
+    "drift": lambda value: _policy(value, DRIFT),
+    "prune": lambda value: _policy(value, PRUNE),
+    **dict.fromkeys(("fingerprints", "protected"), lambda value: tuple(map(_text, _list(value)))),
+    **dict.fromkeys(("prune_max", "prune_percent", "approvals"), _number),
+    **dict.fromkeys(("interval", "sweep", "run_limit"), lambda value: duration(value, 5)),
+    **dict.fromkeys(("max_age", "max_quiet"), duration),
+}
 
 
 def load(path: str) -> Config:

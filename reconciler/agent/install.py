@@ -27,7 +27,7 @@ HEAD = "# What the agent of reconciler follows on this host; `reconciler agent i
 class Wish:
     """What `agent install` was asked for. settings: of agent.yml; None: leave it as it is.
 
-    Files are copied: allowed_signers, deploy_key, known_hosts; "" for none.
+    Files are copied: allowed_signers, deploy_key, known_hosts, credentials, ca_file; "" for none.
     """
 
     settings: Mapping[str, Any] | None
@@ -35,6 +35,8 @@ class Wish:
     allowed_signers: str = ""
     deploy_key: str = ""
     known_hosts: str = ""
+    credentials: str = ""
+    ca_file: str = ""
     start: bool = True
 
 
@@ -57,6 +59,8 @@ class Installer:
         self._copy(wish.allowed_signers, "/etc/reconciler/allowed_signers", 0o644)
         self._copy(wish.deploy_key, self.places.deploy_key, 0o600)
         self._copy(wish.known_hosts, "/etc/reconciler/known_hosts", 0o644)
+        self._copy(wish.credentials, self.places.credentials, 0o600)
+        self._copy(wish.ca_file, self.places.ca_file, 0o644)
         self._trust()
         if wish.settings is not None:
             text = HEAD + yamldoc.dump(dict(wish.settings), sort_keys=False)
@@ -143,8 +147,8 @@ class Installer:
             self._said("nothing is trusted yet: the first commit that is offered will be the first")
 
     def _units(self, wish: Wish, config: Config) -> None:
-        deploy_key = os.path.exists(self.places.deploy_key)
-        wanted = units(timer=wish.timer, interval=config.interval, deploy_key=deploy_key)
+        secrets = [path for path in config.secret_files() if os.path.exists(path)]
+        wanted = units(timer=wish.timer, interval=config.interval, secrets=secrets)
         before = self.changed
         for name, text in wanted.items():
             self._put(os.path.join(SYSTEMD, name), text.encode(), 0o644)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -29,6 +30,16 @@ class Places:
     @property
     def deploy_key(self) -> str:
         return self.at("etc/reconciler/deploy_key")
+
+    @property
+    def credentials(self) -> str:
+        """`user:password` for an https address."""
+        return self.at("etc/reconciler/credentials")
+
+    @property
+    def ca_file(self) -> str:
+        """Certificates that are trusted for an https address."""
+        return self.at("etc/reconciler/ca.pem")
 
     @property
     def state(self) -> str:
@@ -80,6 +91,11 @@ class Places:
     def socket(self) -> str:
         """Where systemd starts the provider; not there without its units."""
         return self.at("run/reconciler/provider.sock")
+
+
+def credential(path: str) -> str:
+    """The name under which systemd hands a file of root's to the provider."""
+    return f"{os.path.basename(path)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
 def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:

@@ -17,10 +17,10 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reconciler.agent.config import Config
+from reconciler.agent.config import SECRETS, Config
+from reconciler.agent.places import credential
 from reconciler.catalog import dumps
 from reconciler.engine.wire import PIECE, Wire, error_to_json
 from reconciler.errors import ConfigError, ReconcilerError, TrustError, UsageError
@@ -153,37 +153,36 @@ class Provider:
 
 
 def _remote(settings: Mapping[str, str]) -> Remote:
-    """A remote; its key is where systemd put it, if it did."""
+    """A remote; its keys are where systemd put them, if it did."""
     from reconciler.source.remote import Remote
 
-    remote = Remote(**settings)
-    credential = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), "deploy_key")
-    if remote.deploy_key and os.path.isabs(credential) and os.path.exists(credential):
-        remote = replace(remote, deploy_key=_own_copy(credential))
-    return remote
+    handed = os.environ.get("CREDENTIALS_DIRECTORY")
+    copies: dict[str, str] = {}
+    for name in SECRETS:
+        path = (
+            os.path.join(handed, credential(settings[name])) if handed and name in settings else ""
+        )
+        if path and os.path.exists(path):
+            copies[name] = _own_copy(path)
+    return Remote(**{**settings, **copies})
 
 
-def _own_copy(credential: str) -> str:
-    """A copy that only we can read, in a directory that is private to this process's unit:
-    systemd lets us read the original by an access list, which ssh takes for an open file."""
-    import atexit
-    import tempfile
-
-    fd, path = tempfile.mkstemp(prefix="deploy_key-")
-    atexit.register(os.unlink, path)
-    with open(credential, "rb") as file, open(fd, "wb") as copy:
-        copy.write(file.read(1 << 20))
-    return path
+def _own_copy(path: str) -> str:
+    """A copy in memory that only we can read, and git and ssh with us: systemd lets us read the
+    original by an access list, which ssh takes for a file that is open to others."""
+    copy = os.memfd_create("key")
+    os.fchmod(copy, 0o600)
+    with open(path, "rb") as file, open(copy, "wb", closefd=False) as memory:
+        memory.write(file.read(1 << 20))
+    return f"/proc/{os.getpid()}/fd/{copy}"
 
 
 def _judge(config: Config, mirror: Mirror, got: Fetched, mark: Mapping[str, Any]) -> dict[str, Any]:
     """The mark that a commit makes, if it may be used. Raises TrustError, SourceError."""
     from reconciler.source.mark import Mark
-    from reconciler.source.signature import Keys
-    from reconciler.source.trust import Policy, judge
+    from reconciler.source.trust import judge
 
-    policy = Policy(mode=config.trust, keys=Keys(allowed_signers=config.allowed_signers))  # type: ignore[arg-type]  # checked by parse
-    return judge(mirror, got, Mark.from_json(dict(mark)), policy).mark.to_json()
+    return judge(mirror, got, Mark.from_json(dict(mark)), config.policy()).mark.to_json()
 
 
 def _subject(mirror: Mirror, commit: str) -> dict[str, str]:

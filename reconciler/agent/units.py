@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from reconciler.agent.places import UNIT, USER
+from reconciler.agent.places import UNIT, USER, credential
 
 PROVIDER_SOCKET = "reconciler-provider.socket"
 PROVIDER = "reconciler-provider@.service"
@@ -146,8 +146,11 @@ WantedBy=timers.target
 """
 
 
-def units(*, timer: bool, interval: float, deploy_key: bool) -> Mapping[str, str]:
-    """File name -> text, for a resident agent or for one that a timer starts."""
+def units(*, timer: bool, interval: float, secrets: Sequence[str] = ()) -> Mapping[str, str]:
+    """File name -> text, for a resident agent or for one that a timer starts.
+
+    secrets: files of root's that the provider needs.
+    """
     python = sys.executable
     binds = hidden(sys.prefix, os.path.dirname(os.path.dirname(__file__)))
     found = {
@@ -160,9 +163,7 @@ def units(*, timer: bool, interval: float, deploy_key: bool) -> Mapping[str, str
         PROVIDER: PROVIDER_UNIT.format(
             user=USER,
             python=python,
-            credentials="LoadCredential=deploy_key:/etc/reconciler/deploy_key\n"
-            if deploy_key
-            else "",
+            credentials="".join(f"LoadCredential={credential(one)}:{one}\n" for one in secrets),
             home="tmpfs" if binds else "yes",
             binds="".join(f"BindReadOnlyPaths={path}\n" for path in binds),
         ),

@@ -73,6 +73,12 @@ def _install_options(parser: argparse.ArgumentParser) -> None:
         "--ca-file", metavar="FILE", default="", help="certificates to trust for an https address"
     )
     parser.add_argument(
+        "--credentials",
+        metavar="FILE",
+        default="",
+        help="user:password, or user:token, for an https address",
+    )
+    parser.add_argument(
         "--interval", metavar="TIME", default="60s", help="how often to fetch (default: 60s)"
     )
     parser.add_argument(
@@ -291,13 +297,22 @@ def _install(args: argparse.Namespace, out: Output) -> int:
         }
         if args.deploy_key:
             settings["remotes"][0]["deploy_key"] = Places().deploy_key
+        if args.credentials:
+            settings["remotes"][0]["credentials"] = Places().credentials
         if args.ca_file:
-            settings["remotes"][0]["ca_file"] = os.path.abspath(args.ca_file)
+            settings["remotes"][0]["ca_file"] = Places().ca_file
         for name in ("host", "inventory"):
             if getattr(args, name):
                 settings[name] = getattr(args, name)
         settings["trust"] = args.trust or ("head" if args.allowed_signers else "none")
-    wish = Wish(settings, args.timer, args.allowed_signers, args.deploy_key, args.known_hosts)
+    files = (
+        args.allowed_signers,
+        args.deploy_key,
+        args.known_hosts,
+        args.credentials,
+        args.ca_file,
+    )
+    wish = Wish(settings, args.timer, *files)
     changed = Installer(out.line).install(wish)
     out.line("the agent is installed; see: reconciler agent status" if changed else "0 changes")
     return 0

@@ -12,8 +12,7 @@ from reconciler.cli.console import Output, Span
 from reconciler.cli.options import Parser, add_action
 from reconciler.errors import TrustError, UsageError
 from reconciler.source.mark import Marks
-from reconciler.source.signature import Keys
-from reconciler.source.trust import Policy, show
+from reconciler.source.trust import show
 
 
 def configure(parser: Parser) -> None:
@@ -36,10 +35,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         out.line(f"{mark.commit} is trusted; what comes next must be on top of it")
         out.line("the agent takes it up with: reconciler agent sync")
         return 0
-    config = load(Places().config)
-    keys = Keys(allowed_signers=config.allowed_signers)
-    policy = Policy(mode=config.trust, keys=keys, max_age=config.max_age)  # type: ignore[arg-type]  # checked by load
-    document = show(marks, policy)
+    document = show(marks, load(Places().config).policy())
     if out.as_json:
         out.document(document)
     else:

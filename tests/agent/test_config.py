@@ -29,6 +29,28 @@ def test_settings_survive_the_way_to_the_supervisor() -> None:
     assert Config.from_json(config.to_json()) == config
     assert config.prune == {"default": "restore"}
     assert config.interval == 90
+    assert [one.get("name", "") for one in config.remotes] == ["a", "origin-2"]
+
+
+def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
+    config = parse(
+        {
+            "remotes": [{"url": "https://b/x", "credentials": "/etc/reconciler/credentials"}],
+            "trust": "every",
+            "revoked": "/etc/reconciler/revoked",
+            "fingerprints": "A" * 40,
+            "protected": ["secrets/", "trust/"],
+            "approvals": 3,
+            "max_quiet": "7d",
+        },
+        "agent.yml",
+    )
+    policy = Config.from_json(config.to_json()).policy()
+    assert (policy.mode, policy.protected, policy.approvals) == ("every", ("secrets/", "trust/"), 3)
+    assert policy.keys.revoked == "/etc/reconciler/revoked"
+    assert policy.keys.fingerprints == ("A" * 40,)
+    assert policy.max_quiet == 7 * 86400
+    assert config.secret_files() == ["/etc/reconciler/credentials"]
 
 
 @pytest.mark.parametrize(
