@@ -13,17 +13,18 @@ or {"error": {...}}. What needs YAML or Jinja2 is imported by the requests that 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.agent.config import SECRETS, Config
 from reconciler.agent.places import credential
 from reconciler.catalog import dumps
 from reconciler.engine.wire import PIECE, Wire, error_to_json
-from reconciler.errors import ConfigError, ReconcilerError, TrustError, UsageError
+from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled
@@ -116,32 +117,22 @@ class Provider:
             answer["subject"] = _subject(mirror, got.commit)
             # Said even if it is refused: a person wants to know what was offered.
             try:
-                answer["mark"] = _judge(config, mirror, got, mark)
+                with _suspecting(mirror):
+                    answer["mark"] = _judge(config, mirror, got, mark)
                 mirror.point("trusted", got.commit)
             except TrustError as error:
                 answer["refused"] = error_to_json(error)
         self._wire.send({"fetched": answer})
 
     def _compile(self, config: Config, commit: str, facts: dict[str, Any]) -> None:
-        from reconciler.compile import Project
-        from reconciler.inventory import Inventory, Places
-        from reconciler.source import GitTree
-
-        tree = GitTree(self._mirror(config).path, commit)
-        names = [config.host] if config.host else list(dict.fromkeys(str(facts[k]) for k in NAMES))
-        if config.inventory:
-            inventory = Inventory.load([config.inventory], Places(tree), tree)
-            known = set(inventory.hosts())
-            host = next((name for name in names if name in known), "")
-            if not host:
-                raise UsageError(
-                    f"the inventory {config.inventory} has no host {' or '.join(names)}",
-                    hint="set `host:` in agent.yml to the name of this machine in the inventory",
+        mirror = self._mirror(config)
+        with _suspecting(mirror):
+            if not mirror.exists or not mirror.has(commit):
+                raise SourceError(
+                    f"the commit {commit[:12]} cannot be read from the mirror {mirror.path}",
+                    hint="the next fetch looks for damage and makes it anew",
                 )
-        else:
-            host = names[0]
-            inventory = Inventory.localhost(host, tree)
-        self._compiled = Project(tree, inventory).compile(host, facts)
+            host, self._compiled = _compile(mirror.path, config, commit, facts)
         self._wire.send({"compiled": {"host": host}})
         self._wire.send_json(dumps(self._compiled.catalog.to_json()))
 
@@ -150,6 +141,40 @@ class Provider:
         if sha256 not in contents:
             raise ConfigError(f"no content has the digest {sha256[:12]}")
         return contents[sha256]
+
+
+@contextlib.contextmanager
+def _suspecting(mirror: Mirror) -> Iterator[None]:
+    """What cannot be read may be damaged: the next fetch shall find out."""
+    try:
+        yield
+    except SourceError:
+        mirror.suspect()
+        raise
+
+
+def _compile(
+    mirror: str, config: Config, commit: str, facts: Mapping[str, Any]
+) -> tuple[str, Compiled]:
+    """The name of this host in the inventory, and its catalog. Raises ConfigError, SourceError."""
+    from reconciler.compile import Project
+    from reconciler.inventory import Inventory, Places
+    from reconciler.source import GitTree
+
+    with contextlib.closing(GitTree(mirror, commit)) as tree:
+        names = [config.host] if config.host else list(dict.fromkeys(str(facts[k]) for k in NAMES))
+        if not config.inventory:
+            host, inventory = names[0], Inventory.localhost(names[0], tree)
+            return host, Project(tree, inventory).compile(host, facts)
+        inventory = Inventory.load([config.inventory], Places(tree), tree)
+        known = set(inventory.hosts())
+        host = next((name for name in names if name in known), "")
+        if not host:
+            raise UsageError(
+                f"the inventory {config.inventory} has no host {' or '.join(names)}",
+                hint="set `host:` in agent.yml to the name of this machine in the inventory",
+            )
+        return host, Project(tree, inventory).compile(host, facts)
 
 
 def _remote(settings: Mapping[str, str]) -> Remote:

@@ -61,13 +61,11 @@ def fetch(
     ref: str,
     limits: Limits = DEFAULT,
     *,
-    suspect: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Fetched:
     """What `ref` names at the first remote that answers, with all its history in the mirror.
 
-    ref: a branch, or `refs/tags/NAME`. suspect: read every object of the mirror first, since
-    somebody found it damaged. Raises ConfigError (keys, names), LockBusy, UnknownServer if no
+    ref: a branch, or `refs/tags/NAME`. A mirror that is suspected is read whole first. Raises ConfigError (keys, names), LockBusy, UnknownServer if no
     remote could be trusted, SourceError if none brought the ref.
     """
     full = full_ref(ref)
@@ -76,7 +74,9 @@ def fetch(
     with mirror.lock():
         try:
             mirror.tidy()
-            damage = mirror.damage(deep=suspect and mirror.exists)
+            damage = mirror.damage(deep=mirror.suspected and mirror.exists)
+            if not damage:
+                mirror.clear()
             tried: list[Tried] = []
             for remote in remotes:
                 try:
@@ -84,6 +84,7 @@ def fetch(
                 except (SourceError, TrustError) as error:
                     tried.append(Tried(remote.name, error))
                     continue
+                mirror.clear()
                 now = datetime.fromtimestamp(clock(), UTC)
                 tried.append(Tried(remote.name, None))
                 return Fetched(

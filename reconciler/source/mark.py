@@ -8,11 +8,13 @@ standard library is needed here, so that the part that runs as root can keep it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -89,6 +91,11 @@ class Freshness(NamedTuple):
             )
 
 
+class _Copy(NamedTuple):
+    state: str
+    mark: Mark | None = None
+
+
 class Marks:
     """The mark of one host, in a directory that only its user can enter."""
 
@@ -99,22 +106,22 @@ class Marks:
 
     def load(self) -> Mark:
         """The mark. Raises StateLost where no copy of it is valid."""
-        copies = [mark for name in NAMES if (mark := self._read(name)) is not None]
-        if not copies:
+        marks = [one.mark for one in map(self._look, NAMES) if one.mark]
+        if not marks:
             raise self._lost()
-        return max(copies, key=lambda mark: mark.sequence)
+        return max(marks, key=lambda mark: mark.sequence)
 
     def copies(self) -> dict[str, str]:
-        """Each file: `valid`, `older`, `damaged` or `missing`."""
-        marks = {name: self._read(name) for name in NAMES}
-        newest = max((mark.sequence for mark in marks.values() if mark), default=0)
-        states: dict[str, str] = {}
-        for name, mark in marks.items():
-            if mark is not None:
-                states[name] = "valid" if mark.sequence == newest else "older"
-            else:
-                states[name] = "damaged" if os.path.lexists(self._path(name)) else "missing"
-        return states
+        """Each file: `valid`, `older`, `missing`, `damaged`, `not ours` or `not a file`.
+
+        `not ours` belongs to somebody else than root and us, or others can write to it.
+        """
+        copies = {name: self._look(name) for name in NAMES}
+        newest = max((one.mark.sequence for one in copies.values() if one.mark), default=0)
+        return {
+            name: "older" if one.mark and one.mark.sequence < newest else one.state
+            for name, one in copies.items()
+        }
 
     def freshness(
         self, *, max_age: float = 0.0, max_quiet: float = 0.0, now: float | None = None
@@ -222,20 +229,27 @@ class Marks:
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
 
-    def _read(self, name: str) -> Mark | None:
-        """One copy; None unless it is whole, and nobody else can have written it."""
+    def _look(self, name: str) -> _Copy:
+        """One copy; it has a mark only if it is whole, and nobody else can have written it."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                found = os.fstat(fd)
-                if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
-                    return None
-                data = os.read(fd, 1 << 20)
-            finally:
-                os.close(fd)
+            fd = os.open(self._path(name), flags)
+        except FileNotFoundError:
+            return _Copy("missing")
+        except OSError as error:
+            return _Copy("not a file" if error.errno in (errno.ELOOP, errno.ENXIO) else "damaged")
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                return _Copy("not a file")
+            if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+                return _Copy("not ours")
+            mark = _decode(os.read(fd, 1 << 20))
         except OSError:
-            return None
-        return _decode(data)
+            return _Copy("damaged")
+        finally:
+            os.close(fd)
+        return _Copy("valid" if mark else "damaged", mark)
 
     def _write(self, mark: Mark) -> Mark:
         data = _encode(mark)
@@ -262,6 +276,9 @@ class Marks:
             os.fsync(fd)
         finally:
             os.close(fd)
+        if os.path.isdir(self._path(name)) and not os.path.islink(self._path(name)):
+            # It cannot be replaced by a file; what somebody has put there is theirs to remove.
+            os.rename(self._path(name), f"{self._path(name)}.{secrets.token_hex(4)}")
         os.rename(temporary, self._path(name))
         above = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

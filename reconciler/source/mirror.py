@@ -57,6 +57,7 @@ class Mirror:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
+        self._suspicion = f"{self.path}.suspect"
 
     @property
     def exists(self) -> bool:
@@ -123,6 +124,11 @@ class Mirror:
             return "" if checked.ok else checked.said.splitlines()[-1][:200] or "git fsck failed"
         return ""
 
+    @property
+    def suspected(self) -> bool:
+        """Whether somebody could not read what must be there."""
+        return os.path.lexists(self._suspicion)
+
     def size(self) -> int:
         """Bytes of everything in it."""
         return sum(found.st_size for _, found in _walk(self.path))
@@ -161,6 +167,16 @@ class Mirror:
             )
         except OSError as error:
             raise SourceError(f"cannot start git in {self.path}: {error.strerror}") from error
+
+    def suspect(self) -> None:
+        """Have the next fetch read every object first. A disk that is full can wait."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._suspicion, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def clear(self) -> None:
+        """It was read whole, or is new. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._suspicion)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

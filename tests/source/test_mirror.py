@@ -184,9 +184,25 @@ def test_a_flipped_byte_in_a_pack_is_found_when_somebody_is_suspicious(
 ) -> None:
     flip(first("objects/pack/*.pack")(Path(mirror.path)))
     assert mirror.damage(deep=True)
-    fetched = fetch(mirror, [remote], "main", suspect=True)
+    mirror.suspect()
+    fetched = fetch(mirror, [remote], "main")
     assert fetched.rebuilt
     assert mirror.damage(deep=True) == ""
+    assert not mirror.suspected
+
+
+def test_a_suspicion_stays_until_the_mirror_was_read_or_made_anew(
+    mirror: Mirror, remote: Remote, tmp_path: Path
+) -> None:
+    flip(first("objects/pack/*.pack")(Path(mirror.path)))
+    mirror.suspect()
+    with pytest.raises(SourceError):
+        fetch(mirror, [Remote(str(tmp_path / "nothing"))], "main")
+    assert mirror.suspected
+    assert fetch(mirror, [remote], "main").rebuilt
+    mirror.suspect()
+    assert not fetch(mirror, [remote], "main").rebuilt
+    assert not mirror.suspected
 
 
 def test_a_flipped_byte_that_breaks_a_fetch_is_found_by_it(

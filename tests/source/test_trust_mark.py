@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,8 +123,42 @@ def test_a_failed_write_leaves_a_valid_mark(
 def test_a_copy_that_others_could_have_written_counts_for_nothing(marks: Marks) -> None:
     for name in NAMES:
         file(marks, name).chmod(0o666)
-    with pytest.raises(StateLost):
+    with pytest.raises(StateLost, match=r"trust\.json is not ours"):
         marks.load()
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "somebody's").touch()
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("replace_by", [link, directory, pipe])
+def test_what_is_no_file_is_not_waited_for_and_replaced(
+    marks: Marks, replace_by: Callable[[Path], None]
+) -> None:
+    """Nobody writes to the pipe, so whoever opened it to read would wait for ever."""
+    replace_by(file(marks, NAMES[0]))
+    assert marks.copies() == {NAMES[0]: "not a file", NAMES[1]: "valid"}
+    assert marks.mend().commit == A
+    assert set(marks.copies().values()) == {"valid"}
+    for name in NAMES:
+        replace_by(file(marks, name))
+    with pytest.raises(StateLost, match="is not a file"):
+        marks.load()
+    marks.reset(B, "it was lost", "root")
+    assert marks.load().commit == B
+    assert set(marks.copies().values()) == {"valid"}
 
 
 def test_a_link_in_its_place_is_not_followed(marks: Marks, tmp_path: Path) -> None:
