@@ -161,20 +161,20 @@ def _compile(
     from reconciler.inventory import Inventory, Places
     from reconciler.source import GitTree
 
-    with contextlib.closing(GitTree(mirror, commit)) as tree:
-        names = [config.host] if config.host else list(dict.fromkeys(str(facts[k]) for k in NAMES))
-        if not config.inventory:
-            host, inventory = names[0], Inventory.localhost(names[0], tree)
-            return host, Project(tree, inventory).compile(host, facts)
-        inventory = Inventory.load([config.inventory], Places(tree), tree)
-        known = set(inventory.hosts())
-        host = next((name for name in names if name in known), "")
-        if not host:
-            raise UsageError(
-                f"the inventory {config.inventory} has no host {' or '.join(names)}",
-                hint="set `host:` in agent.yml to the name of this machine in the inventory",
-            )
+    tree = GitTree(mirror, commit)  # left open: large contents are read from it later
+    names = [config.host] if config.host else list(dict.fromkeys(str(facts[k]) for k in NAMES))
+    if not config.inventory:
+        host, inventory = names[0], Inventory.localhost(names[0], tree)
         return host, Project(tree, inventory).compile(host, facts)
+    inventory = Inventory.load([config.inventory], Places(tree), tree)
+    known = set(inventory.hosts())
+    host = next((name for name in names if name in known), "")
+    if not host:
+        raise UsageError(
+            f"the inventory {config.inventory} has no host {' or '.join(names)}",
+            hint="set `host:` in agent.yml to the name of this machine in the inventory",
+        )
+    return host, Project(tree, inventory).compile(host, facts)
 
 
 def _remote(settings: Mapping[str, str]) -> Remote:
