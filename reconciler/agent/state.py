@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from reconciler.agent import metrics
 from reconciler.agent.places import Places, read_json, write
 from reconciler.errors import UsageError
 
@@ -24,9 +26,12 @@ class State:
     """Written after each run. Times are seconds since the epoch.
 
     trusted: the newest commit that may be applied. applied: the one whose catalog healing goes
-    by. good: the last one that converged whole. problems: what stands in the way, by kind
-    (`fetch`, `trust`, `compile`, `run`), each an error as the wire has it, with `since`.
-    resources: counts. drifted: what differs and is left so by policy. failed: ids with reasons.
+    by. good: the last one that converged whole. subject: who made the trusted commit, and what it
+    says. source: what the remotes said last, each below `remotes`. problems: what stands in the
+    way, by kind (`fetch`, `trust`, `compile`, `run`), each an error as the wire has it, with
+    `since`. resources: counts. drifted: what differs and is left so by policy. failed, blocked:
+    ids with reasons. proven_at: when a whole run last left everything as declared. totals: counters
+    of the metrics; counted_at: until when drift is counted in them.
     """
 
     trusted: str = ""
@@ -42,9 +47,12 @@ class State:
     resources: dict[str, int] = field(default_factory=dict)
     drifted: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
+    proven_at: float = 0.0
     prune: dict[str, Any] = field(default_factory=dict)
     last_run: dict[str, Any] = field(default_factory=dict)
     totals: dict[str, float] = field(default_factory=dict)
+    counted_at: float = 0.0
     conditions: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,9 +90,57 @@ class State:
         since = before["since"] if same and before else now
         self.problems[kind] = {**error, "since": since}
 
-    def count(self, name: str, by: float = 1) -> None:
+    def heard(
+        self, remotes: Iterable[Mapping[str, str]], answer: Mapping[str, Any], now: float
+    ) -> None:
+        """A remote answered; those before it in the list did not."""
+        chosen = str(answer["remote"])
+        self.source.update(last_attempt=now, last_success=now, remote=chosen, head=answer["commit"])
+        tried = {str(name): str(said) for name, said in (answer.get("tried") or {}).items()}
+        for name in self._list(remotes):
+            if name == chosen:
+                self._asked(name, now, "ok", last_success=now, error=None, head=answer["commit"])
+            elif name in tried:
+                self._asked(name, now, "error", error=tried[name])
+
+    def unheard(self, remotes: Iterable[Mapping[str, str]], message: str, now: float) -> None:
+        """No remote answered. message: of one, or of each on a line of its own."""
+        self.source["last_attempt"] = now
+        said = message.splitlines()
+        for name in self._list(remotes):
+            own = next((line for line in said if line.startswith(f"{name} ")), message)
+            self._asked(name, now, "error", error=own)
+
+    def _list(self, remotes: Iterable[Mapping[str, str]]) -> list[str]:
+        """The names of the remotes that there are now; what others said is forgotten."""
+        before = self.source.get("remotes", {})
+        known: dict[str, dict[str, Any]] = {}
+        for one in remotes:
+            name = one.get("name", "origin")
+            known[name] = {**before.get(name, {}), "url": one["url"]}
+        self.source["remotes"] = known
+        return list(known)
+
+    def _asked(self, name: str, now: float, result: str, **said: object) -> None:
+        self.source["remotes"][name].update(last_attempt=now, **said)
+        self.count("fetch_total", remote=name, result=result)
+
+    def count(self, name: str, by: float = 1, **labels: str) -> None:
         """Add to a counter of the metrics."""
-        self.totals[name] = self.totals.get(name, 0) + by
+        one = metrics.key(name, labels)
+        self.totals[one] = self.totals.get(one, 0) + by
+
+    def count_drift(self, now: float) -> None:
+        """Add what is not in sync since the last call, times the seconds since then."""
+        span = min(max(0.0, now - self.counted_at), 600.0) if self.counted_at else 0.0
+        self.counted_at = now
+        bad = len(self.drifted) + len(self.failed) + len(self.blocked)
+        if bad and span:
+            self.count("drift_seconds_total", bad * span)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Count a value in a histogram of the metrics."""
+        metrics.observe(self.totals, name, value, labels)
 
 
 @dataclass(frozen=True)
@@ -118,7 +174,7 @@ def suspend(places: Places, reason: str, seconds: float, by: str) -> Suspension:
             "why? a suspension needs a reason", hint="--reason 'TICKET-7: testing by hand'"
         )
     if not 0 < seconds <= SUSPEND_MAX:
-        raise UsageError("a suspension lasts 7 days at most", hint="--for 2h")
+        raise UsageError("a suspension lasts some time, and 7 days at most", hint="--for 2h")
     now = time.time()
     held = Suspension(reason.strip(), by, now, now + seconds)
     write(places.suspension, json.dumps(asdict(held)).encode())

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import os
+import re
+import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import reconciler
-from reconciler.agent.places import Places, write
+from reconciler.agent import metrics
+from reconciler.agent.places import UNIT, Places, write
 from reconciler.agent.state import State, Suspension
 
 SCHEMA = "status/1"
 #: Exit codes by the first condition that is not as it should be.
 EXITS = (("Trusted", 10), ("Suspended", 7), ("SourceFresh", 5), ("Ready", 3), ("InSync", 4))
 #: What each condition should be.
-WANTED = {"Suspended": "False", "Stalled": "False"}
+WANTED = {"Suspended": "False", "Stalled": "False", "RebootRequired": "False"}
 HEALTHY = "True"
+#: Seconds for which a status counts, unless the next one is farther away.
+VALID = 180.0
+#: Debian's packages leave word here; the second file has their names.
+REBOOT, REBOOT_FOR = "/run/reboot-required", "/run/reboot-required.pkgs"
+#: Ids that a message names.
+NAMED = 5
+
+Condition = dict[str, Any]
+Make = Callable[..., Condition]
 
 
 @dataclass
 class Live:
-    """What only the running supervisor knows. Times are seconds since the epoch."""
+    """What only the process that writes it knows. Times are seconds since the epoch.
+
+    valid: for how many seconds the status counts. watched: paths.
+    """
 
     state: str = "starting"
     state_since: float = field(default_factory=time.time)
     started: float = field(default_factory=time.time)
     pid: int = 0
+    valid: float = VALID
     next_fetch: float = 0.0
     next_sweep: float = 0.0
     contended: list[str] = field(default_factory=list)
@@ -38,15 +57,17 @@ class Live:
 def compose(
     state: State, live: Live, held: Suspension | None, *, max_age: float = 0.0, now: float
 ) -> dict[str, Any]:
-    """The status document; also brings `state.conditions` up to date."""
+    """The status document; also brings `state.conditions` up to date, and counts drift."""
+    state.count_drift(now)
     age = now - float(state.source.get("last_success") or 0)
-    state.conditions = list(_conditions(state, live, held, max_age, age, now))
-    problem = state.problems.get("fetch", {})
-    counts = state.resources
+    reboot = _reboot()
+    state.conditions = list(_conditions(state, live, held, max_age, age, now, reboot))
     return {
         "schema": SCHEMA,
+        "host": socket.gethostname(),
         "agent": {
             "version": reconciler.__version__,
+            "id": agent_id(),
             "boot_id": _boot_id(),
             "pid": live.pid,
             "started": live.started,
@@ -54,48 +75,101 @@ def compose(
         "state": live.state,
         "state_since": live.state_since,
         "written": now,
-        "next": {"fetch": live.next_fetch, "sweep": live.next_sweep},
-        "source": {
-            "remote": state.source.get("remote", ""),
-            "head": state.source.get("head", ""),
-            "last_attempt": state.source.get("last_attempt", 0),
-            "last_success": state.source.get("last_success", 0),
-            "error": problem.get("message"),
-            "trusted": {"commit": state.trusted, **state.subject},
-            "candidate": state.trusted if state.trusted != state.applied else None,
-            "applied": {"commit": state.applied, "since": state.applied_since},
-            "good": {"commit": state.good},
-            "age_s": round(age, 1) if state.source.get("last_success") else None,
-        },
-        "resources": {
-            "total": counts.get("total", 0),
-            "drifted": len(state.drifted),
-            "failed": len(state.failed),
-            "contended": len(live.contended),
-            "pending_prune": len(state.prune.get("waiting", ()))
-            + len(state.prune.get("ready", ())),
-        },
+        "valid_until": now if live.state == "stopped" else now + live.valid,
+        "next": {"fetch": live.next_fetch, "sweep": live.next_sweep, "gate_opens": None},
+        "source": _source(state, age, stale=0 < max_age < age),
+        "resources": _counts(state, live),
         "drifted": state.drifted,
         "failed": state.failed,
+        "blocked": state.blocked,
         "contended": live.contended,
         "prune": {
             key: state.prune.get(key)
-            for key in ("held", "kept", "waiting", "ready")
+            for key in ("held", "kept", "waiting", "ready", "failed")
             if state.prune.get(key)
         },
         "conditions": state.conditions,
         "last_run": state.last_run,
         "suspensions": [{"scope": "all", **asdict(held)}] if held else [],
+        "reboot_required": reboot is not None,
+        "proof": {"deep_verified_at": state.proven_at},
         "watch": {"paths": live.watched, "overflows": live.overflows},
     }
 
 
+def _source(state: State, age: float, *, stale: bool) -> dict[str, Any]:
+    source = state.source
+    remotes: dict[str, dict[str, Any]] = source.get("remotes", {})
+    waiting = state.trusted if state.trusted != state.applied else ""
+    return {
+        "remotes": [
+            {
+                "name": name,
+                "url_redacted": redact(one["url"]),
+                "last_attempt": one.get("last_attempt", 0),
+                "last_success": one.get("last_success", 0),
+                "error": one.get("error"),
+                "head": one.get("head", ""),
+            }
+            for name, one in remotes.items()
+        ],
+        "remote": source.get("remote", ""),
+        "head": source.get("head", ""),
+        "last_attempt": source.get("last_attempt", 0),
+        "last_success": source.get("last_success", 0),
+        "error": state.problems.get("fetch", {}).get("message"),
+        "trusted": {"commit": state.trusted, **state.subject},
+        "candidate": {"commit": waiting, "since": state.first_seen} if waiting else None,
+        "applied": {"commit": state.applied, "since": state.applied_since},
+        "good": {"commit": state.good},
+        "quarantine": _quarantine(state),
+        "stale": stale,
+        "age_s": round(age, 1) if source.get("last_success") else None,
+    }
+
+
+def _quarantine(state: State) -> list[dict[str, Any]]:
+    """Commits that are offered and cannot be used, each with why."""
+    found: list[dict[str, Any]] = []
+    for kind, commit in (
+        ("trust", state.source.get("refused", "")),
+        ("compile", state.problems.get("compile", {}).get("commit", "")),
+    ):
+        problem = state.problems.get(kind)
+        if problem and commit:
+            reason = str(problem.get("type", "")) or kind
+            said = str(problem.get("message", "")) or _text(problem)
+            found.append(
+                {"commit": commit, "reason": reason, "message": said, "since": problem["since"]}
+            )
+    return found
+
+
+def _counts(state: State, live: Live) -> dict[str, int]:
+    """What is not in sync is counted once, and what is fought about beside that."""
+    apart = {
+        "drifted": len(state.drifted),
+        "failed": len(state.failed),
+        "blocked": len(state.blocked),
+        "ignored": state.resources.get("ignored", 0),
+    }
+    total = state.resources.get("total", 0)
+    return {
+        "total": total,
+        "in_sync": max(0, total - sum(apart.values())),
+        **apart,
+        "contended": len(live.contended),
+        "pending_prune": len(state.prune.get("waiting", ())) + len(state.prune.get("ready", ())),
+    }
+
+
 def _conditions(
-    state: State, live: Live, held: Suspension | None, max_age: float, age: float, now: float
-) -> Iterator[dict[str, Any]]:
+    state: State, live: Live, held: Suspension | None, max_age: float, age: float, now: float,
+    reboot: list[str] | None,
+) -> Iterator[Condition]:  # fmt: skip
     before = {one["type"]: one for one in state.conditions}
 
-    def condition(kind: str, good: bool | None, reason: str, message: str = "") -> dict[str, Any]:
+    def condition(kind: str, good: bool | None, reason: str, message: str = "") -> Condition:
         status = "Unknown" if good is None else str(good)
         old = before.get(kind, {})
         same = old.get("status") == status and old.get("reason") == reason
@@ -108,59 +182,96 @@ def _conditions(
             "commit": state.applied,
         }
 
-    problems = state.problems
-    fetch, trust, wrong = problems.get("fetch"), problems.get("trust"), problems.get("compile")
-    stale = 0 < max_age < age
-    if fetch or stale:
-        message = _text(fetch) if fetch else f"no remote has confirmed the state for {age:.0f} s"
-        yield condition("SourceFresh", False, "Stale" if stale else "FetchFailed", message)
-    elif not state.source.get("last_success"):
-        yield condition("SourceFresh", None, "NeverFetched")
-    else:
-        yield condition("SourceFresh", True, "Fetched")
-    if trust:
-        yield condition("Trusted", False, str(trust.get("type", "Refused")), _text(trust))
-    else:
-        yield condition(
-            "Trusted",
-            True if state.trusted else None,
-            "Verified" if state.trusted else "NothingYet",
-        )
-    if wrong:
-        yield condition("Ready", False, "CompileFailed", _text(wrong))
-    elif "run" in problems:
-        yield condition("Ready", False, "RunFailed", _text(problems["run"]))
-    else:
-        yield condition(
-            "Ready", True if state.applied else None, "Ready" if state.applied else "NothingYet"
-        )
+    yield _ready(condition, state)
+    yield _fresh(condition, state, max_age, age)
+    yield _trusted(condition, state)
     yield _in_sync(condition, state, live, held)
+    yield _healthy(condition, state, live, held)
     if held:
         yield condition("Suspended", True, "Suspended", f"{held.reason} (by {held.by})")
     else:
         yield condition("Suspended", False, "Running")
-    stalled = bool(live.contended)
-    message = f"somebody keeps changing {', '.join(live.contended[:5])}" if stalled else ""
-    yield condition("Stalled", stalled, "Contended" if stalled else "NoFight", message)
+    if reboot is None:
+        yield condition("RebootRequired", False, "NotNeeded")
+    else:
+        yield condition("RebootRequired", True, "Packages", ", ".join(reboot[:NAMED]))
+    if live.contended:
+        said = f"somebody keeps changing {', '.join(live.contended[:NAMED])}"
+        yield condition("Stalled", True, "Contended", said)
+    else:
+        yield condition("Stalled", False, "NoFight")
 
 
-def _in_sync(condition: Any, state: State, live: Live, held: Suspension | None) -> dict[str, Any]:
+def _ready(condition: Make, state: State) -> Condition:
+    """Whether there is a catalog to go by, and runs go through."""
+    for kind, reason in (("compile", "CompileFailed"), ("run", "RunFailed")):
+        if kind in state.problems:
+            return condition("Ready", False, reason, _text(state.problems[kind]))
+    if not state.applied:
+        return condition("Ready", None, "NothingYet")
+    return condition("Ready", True, "Ready")
+
+
+def _fresh(condition: Make, state: State, max_age: float, age: float) -> Condition:
+    """Whether a remote has answered, and lately."""
+    failed = state.problems.get("fetch")
+    if 0 < max_age < age and state.source.get("last_success"):
+        said = f"no remote has confirmed the state for {age:.0f} s; {max_age:.0f} s are allowed"
+        more = f"\n{_text(failed)}" if failed else ""
+        return condition("SourceFresh", False, "Stale", said + more)
+    if failed:
+        return condition("SourceFresh", False, "FetchFailed", _text(failed))
+    if not state.source.get("last_success"):
+        return condition("SourceFresh", None, "NeverFetched")
+    return condition("SourceFresh", True, "Fetched")
+
+
+def _trusted(condition: Make, state: State) -> Condition:
+    """Whether what is offered may be used."""
+    refused = state.problems.get("trust")
+    if refused:
+        return condition("Trusted", False, str(refused.get("type", "Refused")), _text(refused))
+    if not state.trusted:
+        return condition("Trusted", None, "NothingYet")
+    return condition("Trusted", True, "Verified")
+
+
+def _in_sync(condition: Make, state: State, live: Live, held: Suspension | None) -> Condition:
+    """Whether the machine is as the newest trusted commit says."""
     if held:
         return condition("InSync", None, "Suspended", "nothing is corrected while suspended")
     if not state.resources:
         return condition("InSync", None, "NothingYet")
-    if state.failed:
-        id_, reason = next(iter(state.failed.items()))
-        return condition("InSync", False, "Failed", f"{len(state.failed)} failed, {id_}: {reason}")
+    if state.failed or state.blocked:
+        return condition("InSync", False, "Failed", _failures(state))
     if live.contended:
-        return condition("InSync", False, "Contended", ", ".join(live.contended[:5]))
+        return condition("InSync", False, "Contended", ", ".join(live.contended[:NAMED]))
     if state.drifted:
-        return condition("InSync", False, "Drifted", ", ".join(state.drifted[:5]))
+        return condition("InSync", False, "Drifted", ", ".join(state.drifted[:NAMED]))
     if state.trusted != state.applied or state.good != state.applied:
-        return condition(
-            "InSync", False, "NewCommit", f"{state.trusted[:12]} is not applied whole yet"
-        )
+        said = f"{state.trusted[:12]} is not applied whole yet"
+        return condition("InSync", False, "NewCommit", said)
     return condition("InSync", True, "Converged")
+
+
+def _healthy(condition: Make, state: State, live: Live, held: Suspension | None) -> Condition:
+    """Whether what was applied works: nothing failed, and nobody fights it."""
+    if state.failed or state.blocked:
+        return condition("Healthy", False, "Failed", _failures(state))
+    if live.contended:
+        return condition("Healthy", False, "Contended", ", ".join(live.contended[:NAMED]))
+    if not state.good or (state.good != state.applied and held):
+        return condition("Healthy", None, "NothingYet")
+    if state.good != state.applied:
+        said = f"{state.applied[:12]} has not converged whole yet"
+        return condition("Healthy", False, "NotConverged", said)
+    return condition("Healthy", True, "Converged")
+
+
+def _failures(state: State) -> str:
+    id_, reason = next(iter((state.failed or state.blocked).items()))
+    waiting = f", {len(state.blocked)} wait for them" if state.blocked else ""
+    return f"{len(state.failed)} failed{waiting}; {id_}: {reason}"
 
 
 def _text(problem: Mapping[str, Any] | None) -> str:
@@ -176,57 +287,52 @@ def exit_code(document: Mapping[str, Any]) -> int:
     """The exit code that a status stands for: 0 only for a host that is as it should be."""
     status = {one["type"]: one["status"] for one in document.get("conditions", ())}
     for kind, code in EXITS:
-        if status.get(kind) not in (WANTED.get(kind, HEALTHY), None):
+        # That nothing was offered yet to be trusted is no violation of trust.
+        fine = (WANTED.get(kind, HEALTHY), None, "Unknown" if kind == "Trusted" else None)
+        if status.get(kind) not in fine:
             return code
     return 0
 
 
+def believe(document: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """A status as it reads now: one that is too old says nothing of the host any more."""
+    if now <= float(document.get("valid_until", 0)):
+        return dict(document)
+    silent = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Silent",
+        "message": f"the agent has said nothing for {now - document['written']:.0f} s\n"
+        f"systemctl status {UNIT}",
+        "since": document["valid_until"],
+        "commit": document["source"]["applied"]["commit"],
+    }
+    conditions = [
+        silent
+        if one["type"] == "Ready"
+        else {**one, "status": "Unknown", "reason": "Silent", "message": ""}
+        if one["type"] in ("InSync", "Healthy")
+        else one
+        for one in document["conditions"]
+    ]
+    return {**document, "conditions": conditions}
+
+
 def oneline(document: Mapping[str, Any]) -> str:
-    """`in sync at 1a2b3c4d5e6f, 231 resources, checked 12 s ago`, or what is wrong."""
+    """`in sync at 1a2b3c4d5e6f, 231 resources`, or what is wrong."""
     status = {one["type"]: one for one in document.get("conditions", ())}
     counts = document.get("resources", {})
     at = str(document.get("source", {}).get("applied", {}).get("commit", ""))[:12] or "no commit"
-    bad = [one for kind, one in status.items() if one["status"] != WANTED.get(kind, HEALTHY)]
+    reboot = ", reboot required" if document.get("reboot_required") else ""
+    bad = [
+        one
+        for kind, one in status.items()
+        if one["status"] != WANTED.get(kind, HEALTHY) and kind != "RebootRequired"
+    ]
     if not bad:
-        return f"in sync at {at}, {counts.get('total', 0)} resources"
+        return f"in sync at {at}, {counts.get('total', 0)} resources{reboot}"
     words = [f"{one['type']}={one['status']} ({one['reason']})" for one in bad]
-    return f"{', '.join(words)}; at {at}, {counts.get('total', 0)} resources"
-
-
-def metrics(document: Mapping[str, Any], totals: Mapping[str, float]) -> str:
-    """The same for Prometheus, as a text file."""
-    lines: list[str] = []
-
-    def gauge(name: str, value: float, **labels: str) -> None:
-        shown = ",".join(f'{key}="{text}"' for key, text in labels.items())
-        lines.append(
-            f"reconciler_{name}{{{shown}}} {value:g}" if shown else f"reconciler_{name} {value:.3f}"
-        )
-
-    gauge("build_info", 1, version=document["agent"]["version"])
-    gauge("state", 1, state=document["state"])
-    for one in document["conditions"]:
-        for status in ("True", "False", "Unknown"):
-            gauge("condition", one["status"] == status, type=one["type"], status=status)
-    source = document["source"]
-    gauge("last_fetch_success_timestamp_seconds", float(source["last_success"] or 0))
-    for role in ("trusted", "applied", "good"):
-        if source[role]["commit"]:
-            gauge("commit_info", 1, role=role, commit=source[role]["commit"])
-    for name, count in document["resources"].items():
-        gauge("resources", count, state=name)
-    run = document["last_run"]
-    if run:
-        gauge("last_run_timestamp_seconds", run["started"], kind=run["kind"])
-        gauge("last_run_duration_seconds", run["duration_s"], kind=run["kind"])
-    gauge("suspended", bool(document["suspensions"]))
-    if document["suspensions"]:
-        gauge("suspended_until_timestamp_seconds", document["suspensions"][0]["until"])
-    gauge("prune_held", bool(document["prune"].get("held")))
-    gauge("watch_overflows_total", document["watch"]["overflows"])
-    for name, value in sorted(totals.items()):
-        gauge(name, value)
-    return "\n".join(lines) + "\n"
+    return f"{', '.join(words)}; at {at}, {counts.get('total', 0)} resources{reboot}"
 
 
 def publish(places: Places, document: Mapping[str, Any], totals: Mapping[str, float]) -> None:
@@ -234,14 +340,44 @@ def publish(places: Places, document: Mapping[str, Any], totals: Mapping[str, fl
     try:
         text = json.dumps(document, separators=(",", ":")).encode()
         write(places.status, text, 0o644, durable=False)
-        write(places.metrics, metrics(document, totals).encode(), 0o644, durable=False)
+        write(places.metrics, metrics.render(document, totals).encode(), 0o644, durable=False)
     except OSError:
         return
 
 
+def agent_id() -> str:
+    """Which host this is, for those who gather statuses: the same for ever, and not the machine
+    id itself, from which others make secrets."""
+    return hmac.new(_line("/etc/machine-id").encode(), b"reconciler", hashlib.sha256).hexdigest()[
+        :32
+    ]
+
+
+def redact(url: str) -> str:
+    """An address as everybody may see it: no password, and no token in the place of a name."""
+    return re.sub(r"(?i)(https?://)[^/@]*@|(//[^/@:]*:)[^/@]*@", r"\1\2***@", url)
+
+
 def _boot_id() -> str:
+    return _line("/proc/sys/kernel/random/boot_id")
+
+
+def _reboot() -> list[str] | None:
+    """The packages that want this host to be booted again; None if none does."""
+    if not os.path.exists(REBOOT):
+        return None
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+        with open(REBOOT_FOR, encoding="utf-8", errors="replace") as file:
+            return sorted(
+                {line.strip() for line in file.read(1 << 16).splitlines() if line.strip()}
+            )
     except OSError:
+        return []
+
+
+def _line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(1024).strip()
+    except (OSError, UnicodeDecodeError):
         return ""

@@ -12,7 +12,8 @@ from typing import Any
 
 from reconciler.agent.places import UNIT, Places, read_json
 from reconciler.agent.state import SUSPEND, resume, suspend
-from reconciler.cli.console import Output, Span
+from reconciler.cli.agentstatus import read_status, show, watch
+from reconciler.cli.console import Output
 from reconciler.cli.options import Parser, add_action
 from reconciler.errors import ReconcilerError, UsageError
 
@@ -128,109 +129,21 @@ def _once(args: argparse.Namespace, out: Output) -> int:
 
 
 def _status(args: argparse.Namespace, out: Output) -> int:
-    from reconciler.agent.status import exit_code
-
-    document = _read()
-    while True:
-        if out.as_json:
-            out.document(document)
-        else:
-            _show(document, out, short=args.oneline)
-        if not args.watch:
-            return exit_code(document)
-        out.flush()
-        before = document
-        while document == before:
-            time.sleep(0.5)
-            document = _read()
-
-
-def _read() -> dict[str, Any]:
-    document = read_json(Places().status)
-    if document is None:
-        raise UsageError(
-            "there is no status: the agent has not run since this host was booted",
-            hint=f"systemctl status {UNIT}; to set it up: reconciler agent install --repo URL",
-        )
-    return document
-
-
-def _show(document: Mapping[str, Any], out: Output, *, short: bool) -> None:
-    from reconciler.agent.status import WANTED, oneline
-
-    if short:
-        out.line(oneline(document))
-        return
-    source, now = document["source"], time.time()
-    out.line(Span(oneline(document), "bold"))
-    out.line(f"  state      {document['state']}, for {_ago(document['state_since'], now)}")
-    for role in ("trusted", "applied", "good"):
-        one = source[role]
-        said = f"  {one.get('subject', '')} ({one.get('author', '')})" if one.get("subject") else ""
-        out.line(f"  {role:<9}  {str(one['commit'])[:12] or 'none yet'}{said}")
-    if source["last_success"]:
-        out.line(f"  fetched    {_ago(source['last_success'], now)} ago from {source['remote']}")
-    last = document["last_run"]
-    if last:
-        out.line(
-            f"  last run   {last['kind']}, {last['outcome']}, {_ago(last['started'], now)} ago, {last['duration_s']} s"
-        )
-    for one in document["conditions"]:
-        good = one["status"] == WANTED.get(one["type"], "True")
-        style = "green" if good else "yellow" if one["status"] == "Unknown" else "bold red"
-        words = one["message"].splitlines() or [""]
-        out.line(
-            "  ",
-            Span(f"{one['type']:<12}{one['status']:<8}", style),
-            f"{one['reason']}  {words[0]}",
-        )
-        for more in words[1:]:
-            out.line(f"      {more}")
-    _show_what_is_left(document, out)
-
-
-def _show_what_is_left(document: Mapping[str, Any], out: Output) -> None:
-    for held in document["suspensions"]:
-        out.line(
-            f"  suspended until {time.strftime('%Y-%m-%d %H:%M', time.localtime(held['until']))}: {held['reason']} ({held['by']}); reconciler agent resume ends it"
-        )
-    for id_ in document["drifted"]:
-        out.line(f"  drifted    {id_}")
-    for id_, reason in document["failed"].items():
-        out.line(f"  failed     {id_}: {reason}")
-    if document["prune"].get("held"):
-        out.line(f"  prune      held: {document['prune']['held']}; see: reconciler prune --dry-run")
-
-
-def _ago(then: float, now: float) -> str:
-    seconds = max(0.0, now - then)
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    if args.watch:
+        return watch(out, short=args.oneline)
+    return show(read_status(), out, short=args.oneline)
 
 
 def _sync(args: argparse.Namespace, out: Output) -> int:
-    from reconciler.agent.status import exit_code, oneline
-
     pid = _agent_pid()
     asked = time.time()
     os.kill(pid, signal.SIGUSR1)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        document = _read()
+        document = read_status()
         last = document["last_run"]
-        if (
-            last
-            and last["kind"] == "sync"
-            and last["started"] >= asked
-            and document["written"] > last["started"]
-        ):
-            if out.as_json:
-                out.document(document)
-            else:
-                out.line(oneline(document))
-            return exit_code(document)
+        if last and last["kind"] == "sync" and last["started"] >= asked:
+            return show(document, out, short=True)
         time.sleep(0.1)
     raise ReconcilerError(
         f"the run did not end within {PATIENCE:.0f} s", hint="journalctl -u reconciler-agent"

@@ -12,7 +12,7 @@ import pytest
 from reconciler.agent.notices import Notices
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend, suspension
-from reconciler.agent.status import Live, compose, exit_code, metrics, oneline
+from reconciler.agent.status import Live, compose, exit_code, oneline
 from reconciler.errors import UsageError
 
 GOOD = "a" * 40
@@ -137,16 +137,6 @@ def test_a_condition_keeps_its_beginning_while_it_stays() -> None:
     first = {one["type"]: one["since"] for one in state.conditions}
     compose(state, Live(), None, now=500.0)
     assert {one["type"]: one["since"] for one in state.conditions} == first
-
-
-def test_metrics_are_lines_that_prometheus_reads() -> None:
-    state = settled()
-    state.count("runs_sync_ok_total")
-    document = compose(state, Live(), None, now=110.0)
-    for row in metrics(document, state.totals).splitlines():
-        name, _, value = row.rpartition(" ")
-        assert name.startswith("reconciler_")
-        float(value)
 
 
 def test_a_flicker_is_not_told_and_what_lasts_is_told_once_and_resolved_once() -> None:
