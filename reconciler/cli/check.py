@@ -55,12 +55,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
         )
         hosts = (
-            desired.select(args.limit) if args.inventories else [args.host or socket.gethostname()]
+            desired.chosen(args.limit) if args.inventories else [args.host or socket.gethostname()]
         )
-        if not hosts and not args.allow_empty:
-            raise UsageError(
-                f"no host matches {args.limit or 'all'!r}", hint="see: reconciler inventory list"
-            )
         checked = _compile_all(desired, hosts, given, cache, out)
     warnings = [
         f"no play of site.yml is for host {one.host}" for one in checked if not one.resources

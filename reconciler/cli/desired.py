@@ -110,11 +110,17 @@ class Desired:
         loaded: Inventory | None = self.__dict__.get("inventory")
         return [] if loaded is None else loaded.warnings
 
-    def select(self, pattern: str | None) -> list[str]:
-        """The hosts of the inventory that a pattern means. Raises InventoryError."""
+    def chosen(self, limit: str | None) -> list[str]:
+        """The hosts that --limit means; without it all. Raises InventoryError if there are none."""
         from reconciler.inventory import Disk
 
-        return self.inventory.select(pattern or "all", Disk())
+        return self.inventory.chosen(limit, Disk(), allow_empty=self._allow_empty)
+
+    def select(self, pattern: str) -> list[str]:
+        """The hosts of the inventory that a pattern means, if any. Raises InventoryError."""
+        from reconciler.inventory import Disk
+
+        return self.inventory.select(pattern, Disk())
 
     # -- catalogs ------------------------------------------------------------------------
 
@@ -191,7 +197,7 @@ class Desired:
 
     def _key(self, host: str, facts: Facts, choice: Choice) -> str:
         """The catalog's key in the cache; empty where it must not be kept."""
-        inventory = self._inventory_key
+        inventory = self.inventory_key
         if inventory is None:
             return ""
         tree = self.tree
@@ -206,7 +212,7 @@ class Desired:
         )
 
     @cached_property
-    def _inventory_key(self) -> str | None:
+    def inventory_key(self) -> str | None:
         """Equal for equal inventories; None for one that a program or facts make anew each time."""
         digest = hashlib.sha256()
         for source in self._inventories:

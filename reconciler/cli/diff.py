@@ -116,11 +116,10 @@ def _hosts(sides: Sequence[Desired], args: argparse.Namespace) -> list[str]:
     """The hosts of either side: one that is added or removed is touched, too."""
     if not args.inventories:
         return [args.host or socket.gethostname()]
-    found = list(dict.fromkeys(host for side in sides for host in side.select(args.limit)))
+    limit = "all" if args.limit is None else args.limit
+    found = list(dict.fromkeys(host for side in sides for host in side.select(limit)))
     if not found and not args.allow_empty:
-        raise UsageError(
-            f"no host matches {args.limit or 'all'!r}", hint="see: reconciler inventory list"
-        )
+        raise UsageError(f"no host matches {limit!r}", hint="see: reconciler inventory list")
     return found
 
 

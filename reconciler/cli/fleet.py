@@ -44,11 +44,7 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
         desired = Desired(
             args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
         )
-        names = desired.select(args.limit)
-        if not names and not args.allow_empty:
-            raise UsageError(
-                f"no host matches {args.limit or 'all'!r}", hint="see: reconciler inventory list"
-            )
+        names = desired.chosen(args.limit)
         if names and all(is_local(desired, name) for name in names):
             return None
         settings = settings_of(desired.tree, args)

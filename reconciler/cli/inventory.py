@@ -40,11 +40,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Read the inventory and show what was asked for. Raises UsageError without an inventory."""
     inventory = _load(args, out)
-    selected = inventory.select(args.limit or "all", Disk())
-    if not selected and not args.allow_empty:
-        raise UsageError(
-            f"no host matches {args.limit or 'all'!r}", hint="give --allow-empty if that is meant"
-        )
+    selected = inventory.chosen(args.limit, Disk(), allow_empty=args.allow_empty)
     if args.action == "list":
         _list(inventory, selected, out)
     elif args.action == "graph":
@@ -178,7 +174,7 @@ def _place(layer: Layer, name: str) -> Mark:
 
 def _known(inventory: Inventory, host: str) -> str:
     hosts = inventory.hosts()
-    if host not in hosts:
+    if host not in hosts and not inventory.is_implicit(host):
         near = difflib.get_close_matches(host, hosts, 1)
         raise UsageError(
             f"host {host!r} is not in the inventory",

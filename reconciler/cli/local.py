@@ -117,7 +117,7 @@ def host_name(
     """By which name the inventory knows this machine. Raises UsageError if by none."""
     limit: str | None = args.limit
     names = [args.host] if args.host else list(dict.fromkeys(str(facts[key]) for key in NAMES))
-    if not limit:
+    if limit is None:
         kept = next((name for name in names if desired.is_kept(name, facts, choice)), None)
         if kept is not None:
             return kept
@@ -134,19 +134,15 @@ def host_name(
             f"the inventory has no host {' or '.join(names)}",
             hint="give the name of this machine in the inventory with --host NAME",
         )
-    if limit and found not in desired.select(limit):
+    if limit is not None and found not in desired.select(limit):
         raise UsageError(f"--limit {limit} leaves out {found}, which is this machine")
     return found
 
 
 def chosen_host(desired: Desired, limit: str | None) -> str:
     """The one selected host, where all that are selected are this machine. Raises UsageError."""
-    selected = desired.select(limit)
-    if not selected:
-        raise UsageError(
-            f"no host matches {limit or 'all'!r}", hint="see: reconciler inventory list"
-        )
-    if len(selected) > 1:
+    selected = desired.chosen(limit)
+    if len(selected) != 1:
         raise UsageError(
             f"{len(selected)} of the selected hosts are this one machine: {', '.join(selected)}",
             hint="choose one with --limit",

@@ -77,9 +77,10 @@ def inventory_options(parser: argparse.ArgumentParser) -> None:
         "--inventory",
         dest="inventories",
         metavar="INVENTORY",
+        type=source,
         action="append",
         default=[],
-        help="inventory file or directory; may be given several times",
+        help="inventory file or directory, or a list: web1,web2; may be given several times",
     )
     group.add_argument("--limit", metavar="PATTERN", help="only these hosts: web:&production:!web3")
     group.add_argument(
@@ -132,6 +133,13 @@ def tag_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="no resources with one of these tags",
     )
+
+
+def source(text: str) -> str:
+    """An inventory. Raises ArgumentTypeError for what an empty variable of a shell leaves of one."""
+    if not text.strip("/ "):
+        raise argparse.ArgumentTypeError(f"expected a file, a directory or a list, found {text!r}")
+    return text
 
 
 def words(text: str) -> list[str]:

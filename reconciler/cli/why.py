@@ -79,7 +79,7 @@ def _host(desired: Desired, args: argparse.Namespace) -> str:
     name = args.host or socket.gethostname()
     if not desired.has_inventory:
         return name
-    hosts = desired.select(args.limit)
+    hosts = desired.chosen(args.limit)
     if args.host is None and name not in hosts and len(hosts) == 1:
         return hosts[0]
     if name not in hosts:

@@ -26,6 +26,7 @@ _KNOWN = """
     ansible_sftp_extra_args ansible_scp_extra_args ansible_sudo_pass ansible_su_pass
     ansible_network_os ansible_docker_host ansible_facts ansible_check_mode
     ansible_diff_mode ansible_version ansible_managed ansible_hostname ansible_fqdn
+    ansible_ssh_private_key_passphrase ansible_private_key_passphrase ansible_doas_pass
     ansible_domain ansible_distribution ansible_os_family ansible_architecture
     ansible_nodename
 """

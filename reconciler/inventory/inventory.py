@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from reconciler.errors import ConfigError, ConfigErrors, InventoryError, Mark
 from reconciler.inventory.constructed import Expressions
 from reconciler.inventory.graph import Graph, Group, Layer, Values
-from reconciler.inventory.names import check_host
+from reconciler.inventory.names import check_host, shown
 from reconciler.inventory.patterns import LOCALHOST, Patterns, split
 from reconciler.inventory.program import UNSAFE
-from reconciler.inventory.reader import NoSource, Reader
+from reconciler.inventory.reader import Reader, Unreadable
 from reconciler.inventory.sources import Sources
 from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Tree
@@ -54,17 +54,9 @@ class Inventory:
         Raises InventoryError or ConfigErrors: everything that is wrong, at once.
         """
         graph = Graph()
-        found = Sources(reader, graph, expressions)
+        found = Sources(reader, graph, expressions, allow_missing=allow_missing)
         for source in sources:
-            try:
-                found.read(source)
-            except NoSource as error:
-                if allow_missing:
-                    graph.warn(error.message)
-                else:
-                    graph.errors.append(error)
-            except ConfigError as error:
-                graph.errors.append(error)
+            found.read(source)
         beside = [files for files in found.beside.values() if not files.is_top_of(tree)]
         inventory = cls(graph, beside, _beside_site(tree, graph))
         inventory._check_group_files()
@@ -97,7 +89,31 @@ class Inventory:
 
     def groups_of(self, host: str) -> list[str]:
         """The groups of a host, `all` first, in the order in which their variables apply."""
-        return [group.name for group in self._groups_of(host)]
+        if self.is_implicit(host):
+            return ["all"]
+        try:
+            return [group.name for group in self._groups_by_host[host]]
+        except KeyError:
+            raise InventoryError(f"host {host!r} is not in the inventory") from None
+
+    def is_implicit(self, host: str) -> bool:
+        """Whether it is the machine that this runs on, which patterns may name without a source."""
+        return host in LOCALHOST and host not in self._graph.hosts
+
+    def chosen(
+        self, limit: str | None, files: Reader | None = None, *, allow_empty: bool = False
+    ) -> list[str]:
+        """The hosts that an operator means; limit: None for all of them.
+
+        Raises InventoryError if there are none, unless `allow_empty`; else as `select`.
+        """
+        said = len(self.warnings)
+        pattern = "all" if limit is None else limit
+        hosts = self.select(pattern, files)
+        if not hosts and not allow_empty:
+            why = [*self.warnings[said:], "give --allow-empty if that is meant"]
+            raise InventoryError(f"no host matches {pattern!r}", hint="; ".join(why))
+        return hosts
 
     def select(self, pattern: str, files: Reader | None = None) -> list[str]:
         """The hosts that a pattern means, in Ansible's order; possibly none.
@@ -115,15 +131,13 @@ class Inventory:
 
         Raises InventoryError for an unknown host, ConfigErrors for its files of variables.
         """
-        own = self._graph.hosts.get(host)
-        if own is None:
-            if host not in LOCALHOST:
-                raise InventoryError(f"host {host!r} is not in the inventory")
+        layers = list(self._group_layers(tuple(self.groups_of(host))))
+        if self.is_implicit(host):
             mark = Mark("implicit localhost")
-            own = [Layer(mark.file, _local(mark), mark)]
-        groups = tuple(self.groups_of(host)) if host in self._graph.hosts else ("all",)
+            layers.append(Layer(mark.file, _local(mark), mark))
+        else:
+            layers += self._graph.hosts[host]
         errors: list[ConfigError] = []
-        layers = [*self._group_layers(groups), *own]
         for files in self._vars_files():
             try:
                 layers += self._files(files, "host_vars", host)
@@ -186,12 +200,6 @@ class Inventory:
                 found[host].append(group)
         return found
 
-    def _groups_of(self, host: str) -> list[Group]:
-        try:
-            return self._groups_by_host[host]
-        except KeyError:
-            raise InventoryError(f"host {host!r} is not in the inventory") from None
-
     def _vars_files(self) -> list[VarsFiles]:
         return [*self._beside_sources, *([self._beside_site] if self._beside_site else [])]
 
@@ -252,7 +260,13 @@ class Inventory:
             return [part]
         if files is None:
             raise InventoryError(f"{part!r}: a file of patterns can be given to --limit only")
-        text = files.read(part[1:]).decode("utf-8", "replace")
+        try:
+            text = files.read(part[1:]).decode("utf-8", "replace")
+        except Unreadable as error:
+            raise InventoryError(
+                f"pattern {shown(part)}: {error.message}",
+                hint="@FILE stands for the patterns in a file, one a line",
+            ) from error
         lines = (line.strip() for line in text.splitlines())
         return [one for line in lines if line and line[0] != "#" for one in split(line)]
 

@@ -77,7 +77,7 @@ def shown(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The name that was probably meant, or ""."""
-    close = difflib.get_close_matches(name, list(known)[:5000], n=1, cutoff=0.7)
+    close = difflib.get_close_matches(name, list(known)[:5000], n=1)
     return close[0] if close else ""
 
 

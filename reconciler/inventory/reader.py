@@ -32,8 +32,8 @@ class Reader(Protocol):
         ...
 
 
-class NoSource(InventoryError):
-    """A source that is not there, or that may not be read."""
+class Unreadable(InventoryError):
+    """Something is there, or is said to be, and cannot be read."""
 
 
 @runtime_checkable
@@ -68,6 +68,8 @@ class Disk:
         """See Reader."""
         try:
             found = os.stat(path)
+        except PermissionError as error:
+            raise _unreadable(path, error) from error
         except (OSError, ValueError):
             return None
         if stat.S_ISDIR(found.st_mode):
@@ -79,14 +81,13 @@ class Disk:
         """See Reader."""
         try:
             names = sorted(os.listdir(path))
-        except NotADirectoryError:
-            return []
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise NoSource(f"cannot read {path}: {error.strerror}") from error
-        found = (self.entry(os.path.join(path, name)) for name in names)
-        return [entry for entry in found if entry is not None]
+            raise _unreadable(path, error) from error
+        paths = [os.path.join(path, name) for name in names]
+        # A link that leads nowhere is not left out: whoever reads it says so.
+        return [self.entry(one) or Entry(one, "link") for one in paths]
 
     def read(self, path: str) -> bytes:
         """See Reader."""
@@ -97,10 +98,14 @@ class Disk:
                     raise InventoryError(f"{path} is not a file")
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise NoSource(f"cannot read {path}: {error.strerror}") from error
+            raise _unreadable(path, error) from error
         if len(data) > MAX_BYTES:
             raise InventoryError(f"{path} has more than {MAX_BYTES} bytes")
         return data
+
+
+def _unreadable(path: str, error: OSError) -> Unreadable:
+    return Unreadable(f"cannot read {path}: {(error.strerror or str(error)).lower()}")
 
 
 class Places:

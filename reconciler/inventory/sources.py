@@ -18,7 +18,7 @@ from reconciler.inventory.ini import parse_ini
 from reconciler.inventory.mapping import parse_toml, parse_yaml
 from reconciler.inventory.names import expand
 from reconciler.inventory.program import read_program
-from reconciler.inventory.reader import Disk, NoSource, Places, Reader, Runner
+from reconciler.inventory.reader import Disk, Places, Reader, Runner, Unreadable
 from reconciler.inventory.varsfiles import VarsFiles
 from reconciler.tree import Entry
 from reconciler.yamldoc import Map
@@ -50,24 +50,54 @@ _YAML_START = re.compile(
 _PROGRAMS = (b"#!", b"\x7fELF")
 
 
+class NoSource(InventoryError):
+    """A source that is not there, that is empty, or that may not be read."""
+
+
+def _no_source(error: Unreadable) -> NoSource:
+    return NoSource(error.message, hint="make it readable; with --allow-empty it is left out")
+
+
 class Sources:
     """Reads sources into a graph, one after the other; what is wrong goes to `graph.errors`.
 
     beside: directory -> the files of variables in it, in the order in which they apply.
+    allow_missing: a source that is not there or may not be read is a warning. That is not so for
+    the files of variables beside it: hosts would quietly be configured in another way.
     """
 
-    def __init__(self, reader: Reader, graph: Graph, expressions: Expressions | None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        graph: Graph,
+        expressions: Expressions | None,
+        *,
+        allow_missing: bool = False,
+    ) -> None:
         self.beside: dict[str, VarsFiles] = {}
         self._reader = reader
         self._graph = graph
         self._expressions = expressions
+        self._allow_missing = allow_missing
         # What a `constructed` source can see of files: those beside the sources before it.
         self._so_far: dict[str, VarsFiles] = {}
 
     def read(self, source: str) -> None:
-        """One source. Raises ConfigError."""
-        path = source.rstrip("/") or "/"
-        entry = self._reader.entry(path)
+        """One source."""
+        try:
+            self._read(source)
+        except ConfigError as error:
+            self._refuse(error)
+
+    def _read(self, source: str) -> None:
+        path = source.rstrip("/")
+        if not path:
+            # An empty variable of the calling shell; as `/` it would run every program there is.
+            raise InventoryError(f"{source!r} is no inventory", hint="name a file or a directory")
+        try:
+            entry = self._reader.entry(path)
+        except Unreadable as error:
+            raise _no_source(error) from error
         if entry is None and "," in source:
             self._literal(source)
             return
@@ -76,13 +106,24 @@ class Sources:
                 f"inventory {source} is not there",
                 hint="a list of hosts needs a comma: web1, or web1,web2",
             )
-        directory = path if entry.kind == "directory" else posixpath.dirname(path)
+        inside = entry.kind == "directory"
+        sources = self._below(path, MAX_DEPTH) if inside else [entry]
+        if not sources:
+            raise NoSource(f"no inventory in the directory {source}", hint="add hosts.yml")
+        directory = path if inside else posixpath.dirname(path)
         self.beside.pop(directory, None)
         self.beside[directory] = self._files(directory, path)
-        if entry.kind != "directory":
-            self._file(entry, path)
-        elif not self._directory(path, MAX_DEPTH):
-            raise NoSource(f"no inventory in the directory {source}", hint="add hosts.yml")
+        for one in sources:
+            try:
+                self._file(one)
+            except ConfigError as error:
+                self._refuse(error)
+
+    def _refuse(self, error: ConfigError) -> None:
+        if self._allow_missing and isinstance(error, NoSource):
+            self._graph.warn(error.message)
+        else:
+            self._graph.errors.append(error)
 
     def _literal(self, source: str) -> None:
         mark = Mark("-i")
@@ -91,38 +132,45 @@ class Sources:
             new = [host for host in found.hosts if host not in self._graph.hosts]
             self._graph.add_hosts(new, "ungrouped", Map(mark=mark), mark, found.port)
 
-    def _directory(self, path: str, depth: int) -> int:
-        """How many sources were read."""
+    def _below(self, path: str, depth: int) -> list[Entry]:
+        """The sources in a directory and in those below it."""
         if not depth:
             raise InventoryError(f"{path}: more than {MAX_DEPTH} directories below each other")
-        count = 0
-        for entry in self._reader.listdir(path):
+        try:
+            listed = self._reader.listdir(path)
+        except Unreadable as error:
+            raise _no_source(error) from error
+        found: list[Entry] = []
+        for entry in listed:
             name = posixpath.basename(entry.path)
             if name.startswith(".") or name in IGNORED_NAMES or name.endswith(IGNORED_ENDINGS):
                 continue
-            if entry.kind == "directory":
-                count += self._directory(entry.path, depth - 1)
+            if entry.kind != "directory":
+                found.append(entry)
                 continue
-            count += 1
             try:
-                self._file(entry, entry.path)
-            except ConfigError as error:
-                self._graph.errors.append(error)
-        return count
+                found += self._below(entry.path, depth - 1)
+            except NoSource as error:
+                self._refuse(error)
+        return found
 
     def _files(self, directory: str, source: str) -> VarsFiles:
         """The files of variables in a directory, from where the source is read as well."""
         place = self._reader.reader(source) if isinstance(self._reader, Places) else self._reader
         return VarsFiles(place, directory, self._graph)
 
-    def _file(self, entry: Entry, path: str) -> None:
-        self._take(entry, path)
-        directory = posixpath.dirname(path)
+    def _file(self, entry: Entry) -> None:
+        self._take(entry)
+        directory = posixpath.dirname(entry.path)
         self._so_far.pop(directory, None)
-        self._so_far[directory] = self._files(directory, path)
+        self._so_far[directory] = self._files(directory, entry.path)
 
-    def _take(self, entry: Entry, path: str) -> None:
-        data = self._reader.read(path)
+    def _take(self, entry: Entry) -> None:
+        path = entry.path
+        try:
+            data = self._reader.read(path)
+        except Unreadable as error:
+            raise _no_source(error) from error
         if entry.executable and data.startswith(_PROGRAMS):
             runner = self._reader if isinstance(self._reader, Runner) else Disk()
             read_program(partial(runner.run, path), path, self._graph)

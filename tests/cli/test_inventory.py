@@ -102,6 +102,11 @@ def test_explain_shows_who_wins_and_who_loses_and_where_each_is_written(
         (["host", "web1"], "which inventory?"),
         (["list", "-i", "nowhere"], "nowhere"),
         (["list", "-i", "hosts", "--limit", "nobody"], "no host matches 'nobody'"),
+        (["list", "-i", "hosts", "--limit", "wbe1"], "did you mean web1?"),
+        (["list", "-i", "hosts", "--limit", ""], "'' is no pattern"),
+        (["list", "-i", "hosts", "--limit", "@nosuch"], "cannot read nosuch"),
+        (["list", "-i", ""], "expected a file, a directory or a list"),
+        (["list", "-i", "/"], "expected a file, a directory or a list"),
         (["host", "wbe1", "-i", "hosts"], "did you mean 'web1'?"),
         (["explain", "web1", "prot", "-i", "hosts"], "did you mean 'port'?"),
         (["host", "-i", "hosts"], "HOST"),
@@ -114,6 +119,14 @@ def test_what_is_not_there_is_refused_with_3(
     done = call("inventory", *words, "-C", where[1])
     assert done.code == 3
     assert said in done.err
+
+
+def test_this_machine_can_be_asked_for_though_no_source_names_it(
+    call: Call, where: list[str]
+) -> None:
+    assert call("inventory", "list", *where, "--limit", "localhost").out == "localhost\n"
+    for action in ("host", "explain"):
+        assert "local" in call("inventory", action, "localhost", *where).out
 
 
 def test_the_output_options_work_on_either_side_of_the_action(call: Call, where: list[str]) -> None:
