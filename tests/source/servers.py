@@ -25,18 +25,22 @@ class Server(ThreadingHTTPServer):
     """`git http-backend` behind https, with a fault in the answer that carries the pack.
 
     fault: a kind and a number: `cut`, `hang` or `flip` at that share of the bytes, `endless`,
-    `redirect`; password: what it asks for. seen: the headers of all requests.
+    `redirect`; password: what it asks for. seen: the headers of all requests. hanging: how many
+    requests hang now; they are reset when the fault is another one.
     """
 
     daemon_threads = True
 
-    def __init__(self, root: Path, certificate: tuple[str, str]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(
+        self, root: Path, certificate: tuple[str, str], address: str = "127.0.0.1"
+    ) -> None:
+        super().__init__((address, 0), Handler)
         self.root = root
         self.fault: tuple[str, float] = ("", 0.0)
         self.redirect = ""
         self.password = ""
         self.seen: list[dict[str, str]] = []
+        self.hanging = 0
         self.stopped = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
@@ -47,7 +51,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.server_address[1]}"
+        return f"https://{self.server_address[0]}:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is what these tests are about."""
@@ -110,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[:at])
             self.wfile.flush()
             if kind == "hang":
-                self.git.stopped.wait(30)
+                self.hang()
             # A reset, not an orderly end.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.close_connection = True
@@ -120,6 +124,12 @@ class Handler(BaseHTTPRequestHandler):
         filler = b"%04x\x01" % 0xFFF0 + os.urandom(0xFFF0 - 5)
         while kind == "endless" and not self.git.stopped.is_set():
             self.wfile.write(filler)
+
+    def hang(self) -> None:
+        self.git.hanging += 1
+        while self.git.fault[0] == "hang" and not self.git.stopped.wait(0.05):
+            pass
+        self.git.hanging -= 1
 
     def backend(self, asked: bytes) -> tuple[dict[str, str], bytes]:
         path, _, query = self.path.partition("?")
@@ -146,14 +156,20 @@ class Handler(BaseHTTPRequestHandler):
         return dict(line.split(": ", 1) for line in lines if line), body
 
 
-def make_certificate(directory: Path) -> tuple[str, str]:
-    """A certificate for 127.0.0.1 and its key; it is its own authority."""
-    certificate, key = str(directory / "server.crt"), str(directory / "server.key")
+def make_certificate(
+    directory: Path,
+    name: str = "server",
+    address: str = "127.0.0.1",
+    authority: tuple[str, str] | None = None,
+) -> tuple[str, str]:
+    """A certificate for an address and its key; without an authority it is its own."""
+    certificate, key = str(directory / f"{name}.crt"), str(directory / f"{name}.key")
+    signing = ["-CA", authority[0], "-CAkey", authority[1]] if authority else []
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", "/CN=git.example.org", "-out", certificate),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key),
+            *("-nodes", "-days", "2", "-subj", f"/CN={name}.example.org", "-out", certificate),
+            *("-addext", f"subjectAltName=IP:{address}", "-keyout", key, *signing),
         ],
         check=True,
         capture_output=True,
@@ -162,8 +178,10 @@ def make_certificate(directory: Path) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def https_server(root: Path, certificate: tuple[str, str]) -> Iterator[Server]:
-    server = Server(root, certificate)
+def https_server(
+    root: Path, certificate: tuple[str, str], address: str = "127.0.0.1"
+) -> Iterator[Server]:
+    server = Server(root, certificate, address)
     try:
         yield server
     finally:

@@ -1,0 +1,93 @@
+"""A Git server over https on the lab's network that misbehaves on demand, and hosts that follow it.
+
+It runs in the process of the tests: a commit is on the server when it is made, and a fault is an
+attribute. Behind TLS it is `git http-backend`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from hosts.agents import conditions, wait_for
+from hosts.booted import BootedHost
+from hosts.lab import Lab
+from source.servers import Server, make_certificate
+from source.signers import People, StateRepo
+
+#: Where a host under test gets its files before they are installed.
+HANDED = "/root/handed"
+
+
+class Forge:
+    """State repos below one directory, an authority, and the servers that it vouches for."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        [link] = json.loads(
+            subprocess.run(
+                ["ip", "-j", "-4", "address", "show", "dev", lab.session.bridge],
+                check=True,
+                capture_output=True,
+            ).stdout
+        )
+        self.address: str = link["addr_info"][0]["local"]
+        self.root = directory / "repos"
+        self.people = People(directory / "people")
+        self.authority = make_certificate(directory, "authority")
+        self._certificate = make_certificate(directory, "git", self.address, self.authority)
+        self._servers: list[Server] = []
+
+    def serve(self) -> Server:
+        """One more server, of all repos."""
+        server = Server(self.root, self._certificate, self.address)
+        self._servers.append(server)
+        return server
+
+    def repo(self, name: str = "state.git") -> StateRepo:
+        """A state repo that the servers have as /NAME."""
+        return StateRepo(self.root / name, self.people)
+
+    def close(self) -> None:
+        """Stop the servers."""
+        for server in self._servers:
+            server.stop()
+
+    def install(
+        self, host: BootedHost, server: Server, *options: str, repo: str = "state.git"
+    ) -> str:
+        """`agent install` for a repo of a server, by our authority; what it said."""
+        put(host, f"{HANDED}/ca.pem", Path(self.authority[0]).read_text())
+        ours = ["--repo", f"{server.url}/{repo}", "--ca-file", f"{HANDED}/ca.pem"]
+        return host.reconciler("agent", "install", *ours, "--interval", "5s", *options).stdout
+
+
+def put(host: BootedHost, path: str, text: str, mode: str = "0600") -> None:
+    """Write a file on a host."""
+    host.run(["install", "-D", "-m", mode, "/dev/stdin", path], input=text)
+
+
+def shell(host: BootedHost, script: str) -> str:
+    """What a shell script on a host prints."""
+    return host.run(["sh", "-ec", script]).stdout
+
+
+def sync(host: BootedHost) -> tuple[int, str]:
+    """Have the agent fetch and converge now; its exit code, and what the status says then."""
+    code = host.reconciler("agent", "sync", check=False).returncode
+    return code, host.reconciler("agent", "status", check=False).stdout
+
+
+def heals(host: BootedHost, path: str, wanted: str) -> float:
+    """Spoil a file that is managed, and wait until it is what it should be; seconds."""
+    host.run(["sh", "-c", 'echo spoiled > "$1"', "sh", path])
+
+    def well() -> bool:
+        return host.run(["cat", path], check=False).stdout == wanted
+
+    return wait_for(well, f"healing {path}", host)
+
+
+def recovers(host: BootedHost, condition: str) -> None:
+    """Wait until a condition is true again."""
+    wait_for(lambda: conditions(host)[condition] == "True", f"{condition} again", host, 60)
