@@ -77,7 +77,7 @@ class _Reading:
     def _section(self, line: str, mark: Mark) -> bool:
         found = _SECTION.fullmatch(line)
         if found is None:
-            if not line.endswith("]"):
+            if "]" in line and not line.endswith("]"):
                 return False  # `[2001:db8::1]:22` is a host
             raise InventoryError(
                 f"bad section {shown(line)}", mark=mark, hint="write [group], without blanks"

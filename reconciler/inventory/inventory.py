@@ -108,11 +108,15 @@ class Inventory:
         Raises InventoryError if there are none, unless `allow_empty`; else as `select`.
         """
         said = len(self.warnings)
-        pattern = "all" if limit is None else limit
-        hosts = self.select(pattern, files)
+        hosts = self.select("all" if limit is None else limit, files)
         if not hosts and not allow_empty:
+            what = (
+                "there is no host in the inventory"
+                if limit is None
+                else f"no host matches {limit!r}"
+            )
             why = [*self.warnings[said:], "give --allow-empty if that is meant"]
-            raise InventoryError(f"no host matches {pattern!r}", hint="; ".join(why))
+            raise InventoryError(what, hint="; ".join(why))
         return hosts
 
     def select(self, pattern: str, files: Reader | None = None) -> list[str]:
@@ -122,6 +126,8 @@ class Inventory:
         A name that is not there is a warning. Raises InventoryError for a bad pattern.
         """
         parts = [one for part in split(pattern) for one in self._lines_of(part, files)]
+        if not parts:
+            return []  # an empty file is not, as no pattern at all would be, every host
         return Patterns(self._members, self._graph.hosts, self._graph.warn).select(parts)
 
     # -- what --------------------------------------------------------------------------------

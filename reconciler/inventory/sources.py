@@ -19,7 +19,7 @@ from reconciler.inventory.mapping import parse_toml, parse_yaml
 from reconciler.inventory.names import expand
 from reconciler.inventory.program import read_program
 from reconciler.inventory.reader import Disk, Places, Reader, Runner, Unreadable
-from reconciler.inventory.varsfiles import VarsFiles
+from reconciler.inventory.varsfiles import VarsFiles, refuse_vault
 from reconciler.tree import Entry
 from reconciler.yamldoc import Map
 
@@ -175,6 +175,7 @@ class Sources:
             runner = self._reader if isinstance(self._reader, Runner) else Disk()
             read_program(partial(runner.run, path), path, self._graph)
             return
+        refuse_vault(data, path)
         parse = FORMATS.get(posixpath.splitext(path)[1])
         if parse is None:
             parse = parse_yaml if _YAML_START.match(data) else parse_ini

@@ -22,6 +22,16 @@ EXTENSIONS = ("", ".yml", ".yaml", ".json")
 MAX_DEPTH = 16
 
 
+def refuse_vault(data: bytes, path: str) -> None:
+    """Raises InventoryError for a file that ansible-vault has encrypted as a whole."""
+    if data.startswith(b"$ANSIBLE_VAULT;"):
+        raise InventoryError(
+            "this file is encrypted by ansible-vault, which is not read",
+            mark=Mark(path, 1, 1),
+            hint="take the secrets out of it and keep the rest as plain YAML",
+        )
+
+
 class VarsFiles:
     """The variable files below one directory. base: "" is the top of the state repo."""
 
@@ -70,12 +80,7 @@ class VarsFiles:
 
     def _load(self, path: str, name: str) -> Layer:
         data = self._reader.read(path)
-        if data.startswith(b"$ANSIBLE_VAULT;"):
-            raise InventoryError(
-                "this file is encrypted by ansible-vault, which is not read",
-                mark=Mark(path, 1, 1),
-                hint="take the secrets out of it and keep the rest as plain YAML",
-            )
+        refuse_vault(data, path)
         values = load(data, path)
         if values is None:
             values = Map(mark=Mark(path))

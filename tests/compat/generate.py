@@ -6,6 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
+from yaml import safe_load
 
 GROUPS = ("web", "db", "prod", "stage", "g1", "app-x", "eu.west", "a_grp")
 HOSTS = (
@@ -334,18 +335,30 @@ def variables_beside(draw: st.DrawFn, base: str) -> dict[str, str]:
     return files
 
 
+#: Kind of a source -> what makes one, and how its name may end.
+FORMS: dict[str, tuple[st.SearchStrategy[str], tuple[str, ...]]] = {
+    "ini": (ini(), (".ini", "", ".hosts")),
+    "yaml": (yaml(), (".yml", ".yaml", "")),
+    "json": (yaml().map(lambda text: json.dumps(safe_load(text), indent=1)), (".json", ".yml", "")),
+    "toml": (toml(), (".toml",)),
+    "program": (program(), (".sh", "")),
+}
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """One to three sources, files of variables beside them and beside the playbook, patterns."""
-    forms = {"ini": ini(), "yml": yaml(), "toml": toml(), "sh": program()}
-    kinds = draw(some(("ini", "ini", "yml", "yml", "yml", "ini", "toml", "sh"), 2, 1))
+    kinds = draw(
+        some(("ini", "ini", "ini", "yaml", "yaml", "yaml", "json", "toml", "program"), 2, 1)
+    )
     together = draw(st.booleans())
     files: dict[str, str] = {}
     programs: set[str] = set()
     for index, kind in enumerate(kinds):
-        name = ("dir/" if together else f"{index}/") + f"{index}.{kind}"
-        files[name] = draw(forms[kind])
-        if kind == "sh":
+        form, endings = FORMS[kind]
+        name = ("dir/" if together else f"{index}/") + f"{index}{draw(st.sampled_from(endings))}"
+        files[name] = draw(form)
+        if kind == "program":
             programs.add(name)
     if draw(st.integers(0, 4)) == 0:
         files[("dir/" if together else "9/") + "9.yml"] = draw(constructed())

@@ -135,6 +135,14 @@ class Ansible:
         except Exception:  # noqa: BLE001  # whatever Ansible raises, it is a refusal
             return None
 
+    def limit(self, pattern: str) -> list[str]:
+        """The hosts that `--limit PATTERN` leaves of all, in what was loaded last."""
+        self._inventory.subset(pattern)
+        try:
+            return self.select("all") or []
+        finally:
+            self._inventory.subset(None)
+
     def _plain(self, cli: Any, host: str) -> Iterator[tuple[str, Any]]:
         entity = cli.inventory.get_host(host)
         # What Ansible says of the machine that it runs on itself.

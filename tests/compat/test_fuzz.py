@@ -130,6 +130,7 @@ def compare(case: Case, top: Path, oracle: Ansible, count: Counter[str]) -> None
         count[what.partition(" ")[0]] += 1
 
 
+@pytest.mark.timeout(3600)
 def test_ten_thousand_generated_inventories_mean_the_same(
     ansible: Ansible, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -181,6 +181,30 @@ def test_a_limit_may_name_a_file_of_patterns(tmp_path: Path) -> None:
     assert inventory.select(f"@{tmp_path}/failed,!h1", files=Disk()) == ["h3"]
 
 
+def test_an_empty_file_of_patterns_means_no_host_and_not_all(tmp_path: Path) -> None:
+    (tmp_path / "failed").write_text("\n# nobody\n")
+    inventory = load(tmp_path, "[web]\nh[1:4]\n")
+    assert inventory.select(f"@{tmp_path}/failed", files=Disk()) == []
+    assert inventory.select(f"@{tmp_path}/failed,h2", files=Disk()) == ["h2"]
+
+
+def test_what_leaves_no_host_is_an_error_that_says_why(tmp_path: Path) -> None:
+    inventory = load(tmp_path, "[web]\nh1\n")
+    with pytest.raises(InventoryError, match="no host matches 'wbe'") as caught:
+        inventory.chosen("wbe")
+    assert "did you mean web?" in caught.value.hint
+    assert inventory.chosen("wbe", allow_empty=True) == []
+    assert inventory.chosen(None) == ["h1"]
+    with pytest.raises(InventoryError, match="there is no host in the inventory"):
+        load(tmp_path, "[web]\n").chosen(None)
+
+
+@pytest.mark.parametrize("text", ["[web\nh1\n", "[web]]\nh1\n"])
+def test_a_section_that_is_not_closed_is_called_a_section(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InventoryError, match="bad section"):
+        load(tmp_path, text)
+
+
 def test_a_missing_source_is_an_error_even_beside_a_good_one(tmp_path: Path) -> None:
     with pytest.raises(InventoryError, match="is not there"):
         Inventory.load(["h1,", str(tmp_path / "nosuch")], Disk())
@@ -222,6 +246,8 @@ def test_a_file_encrypted_by_vault_says_so(tmp_path: Path) -> None:
     (tmp_path / "host_vars/h").write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n")
     with pytest.raises(InventoryError, match="ansible-vault"):
         load(tmp_path, "h").variables("h")
+    with pytest.raises(InventoryError, match="ansible-vault"):
+        load(tmp_path, "$ANSIBLE_VAULT;1.1;AES256\n6162\n")
 
 
 def test_lists_where_names_belong_say_how_to_write_them(tmp_path: Path) -> None:
