@@ -187,7 +187,10 @@ class _Work:
         package = jobs[0].package
         try:
             _aptget.run(
-                self.host, [*_flags(jobs), *words], self.patience, dpkg_options=package.dpkg_options
+                self.host,
+                [*self._flags(jobs), *words],
+                self.patience,
+                dpkg_options=package.dpkg_options,
             )
         finally:
             _aptget.changed(self.host)
@@ -228,7 +231,9 @@ class _Work:
         """Take out what apt would refuse, until it refuses nothing; each gets its own error."""
         while jobs:
             jobs = self._above_minimum(jobs)
-            done = _aptget.simulate(self.host, [*_flags(jobs), "install", "--", *self._words(jobs)])
+            done = _aptget.simulate(
+                self.host, [*self._flags(jobs), "install", "--", *self._words(jobs)]
+            )
             output = f"{done.out}\n{done.err}"
             if not self.refreshed and any(is_unknown(job.asked, output) for job in jobs):
                 self._refresh()
@@ -284,7 +289,9 @@ class _Work:
         return {}
 
     def _trial(self, jobs: list[Job]) -> str:
-        done = _aptget.simulate(self.host, [*_flags(jobs), "install", "--", *self._words(jobs)])
+        done = _aptget.simulate(
+            self.host, [*self._flags(jobs), "install", "--", *self._words(jobs)]
+        )
         return "" if done.ok else f"{done.out}\n{done.err}"
 
     def _unwanted(self, jobs: list[Job], output: str) -> Failures:
@@ -317,7 +324,9 @@ class _Work:
         return refused
 
     def _removals_of(self, job: Job) -> list[str]:
-        done = _aptget.simulate(self.host, [*_flags([job]), "install", "--", *self._words([job])])
+        done = _aptget.simulate(
+            self.host, [*self._flags([job]), "install", "--", *self._words([job])]
+        )
         return self._undeclared_removals(done.out)
 
     def _undeclared_removals(self, output: str) -> list[str]:
@@ -371,6 +380,13 @@ class _Work:
             else:
                 words.append(job.full_name)
         return words
+
+    def _flags(self, jobs: Sequence[Job]) -> list[str]:
+        """The options of a group. To apt, what dpkg was killed over is installed already."""
+        records = database(self.host)
+        entries = (records.get(*job.full_name.split(":")) for job in jobs if not job.removes)
+        half = any(entry is not None and entry.state == "half-installed" for entry in entries)
+        return [*_flags(jobs), *(["--reinstall"] if half else [])]
 
 
 def _present(entry: Entry | None) -> bool:

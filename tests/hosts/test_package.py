@@ -32,6 +32,11 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build(directory, "tool-b")
     build(
         directory,
+        "killed",
+        scripts={"postrm": "if [ -e /tmp/die ]; then kill -9 $PPID; sleep 1; fi"},
+    )
+    build(
+        directory,
         "asks",
         scripts={"config": "exit 0", "postinst": 'read answer || true; test -z "$answer"'},
     )
@@ -58,6 +63,7 @@ def _no_packages_of_ours(driver: Driver) -> Iterator[None]:
         "vital",
         "tool-a",
         "tool-b",
+        "killed",
         "asks",
         "slow",
     ):
@@ -148,6 +154,20 @@ def test_an_interrupted_dpkg_is_made_to_finish(driver: Driver) -> None:
     assert answer.clean
     assert any("tool-b" in warning for warning in answer.warnings)
     assert status(driver, "tool-b") == "install ok installed"
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_removal_that_was_killed_half_way_is_taken_to_either_end(
+    driver: Driver, state: str
+) -> None:
+    assert driver.apply(package("killed")).clean
+    driver.host.run(["touch", "/tmp/die"])
+    driver.host.run(["dpkg", "--remove", "killed"], check=False)
+    driver.host.run(["rm", "/tmp/die"])
+    assert status(driver, "killed") == "deinstall ok half-installed"
+    answer = driver.apply(package("killed", state=state), package("plain"))
+    assert answer.clean, answer.said
+    assert driver.host.testinfra().package("killed").is_installed == (state == "present")
 
 
 def test_purge_takes_the_configuration_that_remove_leaves(driver: Driver) -> None:
