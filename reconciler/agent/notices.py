@@ -2,43 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from reconciler.agent.link import python
+from reconciler.agent.places import Places, read_json, write
 from reconciler.agent.status import HEALTHY, WANTED
 
 #: A bad condition is told once it was seen so often, or has lasted so many seconds.
 SEEN, LASTED = 2, 300.0
-#: What an operator does on purpose, and what is only not known yet, needs no word.
-QUIET = ("Suspended",)
+#: For so many seconds after a condition was told, it is not told anew: what it does meanwhile
+#: comes as one digest.
+DIGEST = 900.0
+#: What an operator does on purpose; and what InSync says already.
+QUIET = ("Suspended", "Healthy")
+#: Seconds that all deliveries of one message may take.
+PATIENCE = 300
+
+
+@dataclass
+class Standing:
+    """One condition. Times are seconds since the epoch.
+
+    bad: its reason while it is bad, else "". seen, since: how often in a row, and from when.
+    told: the reason that people know of. told_at: when they were told. missed: how often it was
+    bad since then without being told.
+    """
+
+    bad: str = ""
+    seen: int = 0
+    since: float = 0.0
+    told: str = ""
+    told_at: float = -DIGEST
+    missed: int = 0
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it has been bad for long enough to be more than a flicker."""
+        return self.seen >= SEEN
+
+    def look(self, bad: str, now: float) -> None:
+        """How it is now. bad: the reason, "" where it is as wanted."""
+        # A clock that was set back must not make anything wait for years.
+        self.since, self.told_at = min(self.since, now), min(self.told_at, now)
+        if bad != self.bad:
+            self.missed += int(self.lasting and self.told != self.bad)
+            self.bad, self.seen, self.since = bad, 0, now
+        if bad:
+            self.seen = SEEN if now - self.since >= LASTED else min(self.seen + 1, SEEN)
+
+    def due(self, now: float) -> str:
+        """`problem`, `resolved` or `digest` if that is to be told now, else ""."""
+        quiet = now - self.told_at < DIGEST
+        event = ""
+        if not self.bad and self.told:
+            event = "resolved"
+        elif self.bad and self.lasting and self.told != self.bad and not quiet:
+            event = "problem"
+        elif not self.bad and self.missed and not quiet:
+            event = "digest"
+        return event
+
+    def tell(self, event: str, now: float) -> int:
+        """It is told; how often it was bad without being told before."""
+        missed, self.missed, self.told = self.missed, 0, self.bad
+        if event != "resolved":
+            self.told_at = now
+        return missed
 
 
 @dataclass
 class Notices:
-    """Decides; times are of `time.monotonic`. told: the reason that was told, by condition."""
+    """What people know of each condition. path: where that outlives a restart, "" for nowhere."""
 
-    told: dict[str, str] = field(default_factory=dict)
-    pending: dict[str, tuple[str, int, float]] = field(default_factory=dict)
+    path: str = ""
+    standing: dict[str, Standing] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, places: Places) -> Notices:
+        """As the last process left it; anew if that is lost."""
+        kept = read_json(places.notices) or {}
+        standing: dict[str, Standing] = {}
+        for kind, one in kept.items():
+            with contextlib.suppress(TypeError):
+                standing[str(kind)] = Standing(**one)
+        return cls(places.notices, standing)
 
     def due(self, conditions: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
         """What is to be told now; to be called once for each run or poll that ended."""
+        before = self._text()
         found: list[dict[str, Any]] = []
         for one in conditions:
-            kind, reason = str(one["type"]), str(one["reason"])
+            kind = str(one["type"])
             if kind in QUIET or one["status"] == "Unknown":
                 continue
-            if one["status"] == WANTED.get(kind, HEALTHY):
-                self.pending.pop(kind, None)
-                if kind in self.told:
-                    del self.told[kind]
-                    found.append({**one, "event": "resolved"})
-                continue
-            before, seen, since = self.pending.get(kind, ("", 0, now))
-            if before != reason:
-                seen, since = 0, now
-            self.pending[kind] = (reason, seen + 1, since)
-            if self.told.get(kind) != reason and (seen + 1 >= SEEN or now - since >= LASTED):
-                self.told[kind] = reason
-                found.append({**one, "event": "problem"})
+            fine = one["status"] == WANTED.get(kind, HEALTHY)
+            standing = self.standing.setdefault(kind, Standing())
+            standing.look("" if fine else str(one["reason"]), now)
+            event = standing.due(now)
+            if event:
+                found.append({**one, "event": event, "missed": standing.tell(event, now)})
+        if self.path and self._text() != before:
+            with contextlib.suppress(OSError):  # then it is told once more after a restart
+                write(self.path, self._text())
         return found
+
+    def _text(self) -> bytes:
+        known = {kind: asdict(one) for kind, one in self.standing.items() if one != Standing()}
+        return json.dumps(known, sort_keys=True).encode()
+
+
+def deliver(
+    sinks: Sequence[Mapping[str, Any]],
+    notices: Sequence[Mapping[str, Any]],
+    status: Mapping[str, Any],
+) -> subprocess.Popen[bytes]:
+    """Start what sends these notices to these places; it ends by itself. Raises OSError."""
+    job = {
+        "sinks": list(sinks),
+        "notices": list(notices),
+        "host": status["host"],
+        "next_fetch": status["next"]["fetch"],
+        "subject": {key: status["source"]["trusted"].get(key, "") for key in ("author", "subject")},
+    }
+    # A file that only we and it have: addresses hold secrets, and argv is everybody's.
+    with open(os.memfd_create("notices"), "w+b") as file:
+        file.write(json.dumps(job).encode())
+        file.seek(0)
+        return subprocess.Popen(
+            ["timeout", str(PATIENCE), *python("reconciler.agent.tell")],
+            stdin=file,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )

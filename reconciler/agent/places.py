@@ -65,6 +65,11 @@ class Places:
         return self.at("var/lib/reconciler/suspension.json")
 
     @property
+    def notices(self) -> str:
+        """What people were told."""
+        return self.at("var/lib/reconciler/notices.json")
+
+    @property
     def trust(self) -> str:
         """Where the last trusted commit is remembered, twice."""
         return self.at("var/lib/reconciler")

@@ -1,6 +1,8 @@
 """Send notices on their way: apprise, a webhook, a command. A short-lived process does it.
 
 python -m reconciler.agent.tell     reads {"sinks": [...], "notices": [...], "host": ...}
+
+Addresses hold secrets: they come on stdin, and no message about a failure repeats one.
 """
 
 from __future__ import annotations
@@ -8,66 +10,169 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
+from http.client import HTTPException
+from typing import Any, NoReturn
 
 #: Seconds for each of them.
 PATIENCE = 20.0
 SIGNATURE = "X-Reconciler-Signature"
 
 
+class Undelivered(Exception):
+    """A sink did not take a message; the text names no address."""
+
+
 def main() -> int:
     """0 if everything was delivered, else 1 with words on stderr."""
+    logging.disable()  # libraries log the addresses that they talk to
     job = json.load(sys.stdin)
+    message = compose(job)
     failed = 0
-    for notice in job["notices"]:
-        body = {"schema": ["reconciler/notice", 1], "host": job["host"], **notice}
-        for sink in job["sinks"]:
-            try:
-                send(sink, body)
-            except Exception as error:  # noqa: BLE001  # one sink must not keep the others silent
-                sys.stderr.write(f"a notification did not arrive: {error}\n")
-                failed = 1
+    for number, sink in enumerate(job["sinks"], start=1):
+        kind = next(one for one in ("command", "webhook", "apprise") if one in sink)
+        try:
+            send(sink, message)
+        except Undelivered as error:
+            sys.stderr.write(f"notification {number} ({kind}) did not arrive: {error}\n")
+            failed = 1
+        except Exception as error:  # noqa: BLE001  # one sink must not keep the others silent
+            # Its text may hold the address.
+            sys.stderr.write(
+                f"notification {number} ({kind}) did not arrive: {type(error).__name__}\n"
+            )
+            failed = 1
     return failed
 
 
-def send(sink: Mapping[str, Any], body: Mapping[str, Any]) -> None:
-    """Deliver one notice to one sink. Raises whatever kept it."""
-    payload = json.dumps(body, sort_keys=True).encode()
+def compose(job: Mapping[str, Any]) -> dict[str, Any]:
+    """One message of all that is to be told: for programs, with a text for people."""
+    notices = job["notices"]
+    titles = [title(one) for one in notices]
+    more = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
+    return {
+        "schema": ["reconciler/notices", 1],
+        "host": job["host"],
+        "at": round(time.time(), 3),
+        "title": f"{job['host']}: {titles[0]}{more}",
+        "text": _text(job, titles),
+        "notices": notices,
+    }
+
+
+def title(notice: Mapping[str, Any]) -> str:
+    """`Trusted is False (BadSignature)`, `Trusted: resolved`."""
+    kind = notice["type"]
+    if notice["event"] == "resolved":
+        return f"{kind}: resolved"
+    if notice["event"] == "digest":
+        return f"{kind}: was bad {_times(notice)}, and is fine now"
+    return f"{kind} is {notice['status']} ({notice['reason']})"
+
+
+def _text(job: Mapping[str, Any], titles: list[str]) -> str:
+    lines: list[str] = []
+    for one, name in zip(job["notices"], titles, strict=True):
+        lines.append(name)
+        lines += [f"  {row}" for row in str(one.get("message", "")).splitlines()]
+        lines.append(f"  since {_clock(one['since'])}, at commit {one['commit'][:12] or 'none'}")
+        if one["event"] == "problem" and one["missed"]:
+            lines.append(f"  before that it was bad {_times(one)} and went by")
+    subject = job.get("subject", {})
+    if subject.get("subject"):
+        lines.append(f"newest commit: {subject['subject']} ({subject['author']})")
+    if any(one["event"] == "problem" for one in job["notices"]):
+        if job.get("next_fetch"):
+            lines.append(
+                f"it is tried again by itself; the next fetch is at {_clock(job['next_fetch'])}"
+            )
+        lines.append("more: reconciler agent status")
+        lines.append("to stop it for a while: reconciler agent suspend --reason WHY")
+    return "\n".join(lines)
+
+
+def _times(notice: Mapping[str, Any]) -> str:
+    return "once" if notice["missed"] == 1 else f"{notice['missed']} times"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def send(sink: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    """Deliver one message to one sink. Raises Undelivered."""
+    payload = json.dumps(message, sort_keys=True).encode()
     if "command" in sink:
-        subprocess.run(list(sink["command"]), input=payload, check=True, timeout=PATIENCE)
+        _run(list(sink["command"]), payload)
     elif "webhook" in sink:
         _post(str(sink["webhook"]), payload, str(sink.get("secret_file", "")))
     else:
-        import apprise  # type: ignore[import-not-found]  # optional: pip install apprise
-
-        sender = apprise.Apprise()
-        sender.add(str(sink["apprise"]))
-        if not sender.notify(title=title(body), body=str(body.get("message", ""))):
-            raise RuntimeError("apprise could not deliver it")
+        _apprise(str(sink["apprise"]), message)
 
 
-def title(body: Mapping[str, Any]) -> str:
-    """`web1: Trusted is False (BadSignature)`, `web1: Trusted: resolved`."""
-    if body.get("event") == "resolved":
-        return f"{body['host']}: {body['type']}: resolved"
-    return f"{body['host']}: {body['type']} is {body['status']} ({body['reason']})"
+def _run(argv: list[str], payload: bytes) -> None:
+    try:
+        done = subprocess.run(
+            argv, input=payload, check=False, timeout=PATIENCE, stdout=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        raise Undelivered(f"{argv[0]} did not end within {PATIENCE:.0f} s") from None
+    except OSError as error:
+        raise Undelivered(f"{argv[0]}: {error.strerror}") from None
+    if done.returncode:
+        raise Undelivered(f"{argv[0]} ended with {done.returncode}")
+
+
+def _apprise(address: str, message: Mapping[str, Any]) -> None:
+    try:
+        import apprise  # type: ignore[import-not-found]  # optional
+    except ImportError:
+        raise Undelivered(
+            f"the library apprise is missing: {sys.executable} -m pip install apprise"
+        ) from None
+    sender = apprise.Apprise()
+    if not sender.add(address):
+        raise Undelivered("apprise does not know this kind of address")
+    if not sender.notify(title=str(message["title"]), body=str(message["text"])):
+        raise Undelivered("apprise could not deliver it")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What is signed for one address is not for another."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise Undelivered("the server sends us elsewhere; name the final address")
 
 
 def _post(url: str, payload: bytes, secret_file: str) -> None:
     if not url.startswith(("https://", "http://")):
-        raise ValueError("a webhook is an https:// or http:// address")
-    request = urllib.request.Request(url, payload, {"Content-Type": "application/json"})  # noqa: S310  # checked above
+        raise Undelivered("a webhook is an https:// or http:// address")
+    headers = {"Content-Type": "application/json"}
     if secret_file:
-        with open(secret_file, "rb") as file:
-            secret = file.read().strip()
+        try:
+            with open(secret_file, "rb") as file:
+                secret = file.read().strip()
+        except OSError as error:
+            raise Undelivered(f"cannot read {secret_file}: {error.strerror}") from None
         digest = hmac.new(secret, payload, hashlib.sha256).hexdigest()
-        request.add_header(SIGNATURE, f"sha256={digest}")
-    with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310  # checked above
-        pass
+        headers[SIGNATURE] = f"sha256={digest}"
+    opener = urllib.request.build_opener(_NoRedirect)
+    try:
+        request = urllib.request.Request(url, payload, headers)  # noqa: S310  # checked above
+        with opener.open(request, timeout=PATIENCE):
+            pass
+    except urllib.error.HTTPError as error:
+        raise Undelivered(f"the server answered {error.code}") from None
+    except urllib.error.URLError as error:
+        raise Undelivered(str(getattr(error.reason, "strerror", "") or "no connection")) from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise Undelivered(type(error).__name__) from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.agent.notices import Notices
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend, suspension
 from reconciler.agent.status import Live, compose, exit_code, oneline
@@ -137,16 +136,3 @@ def test_a_condition_keeps_its_beginning_while_it_stays() -> None:
     first = {one["type"]: one["since"] for one in state.conditions}
     compose(state, Live(), None, now=500.0)
     assert {one["type"]: one["since"] for one in state.conditions} == first
-
-
-def test_a_flicker_is_not_told_and_what_lasts_is_told_once_and_resolved_once() -> None:
-    notices = Notices()
-    bad = [{"type": "Trusted", "status": "False", "reason": "BadSignature", "message": ""}]
-    good = [{"type": "Trusted", "status": "True", "reason": "Verified", "message": ""}]
-    assert notices.due(bad, 0) == []
-    assert notices.due(good, 1) == []
-    assert notices.due(bad, 2) == []
-    assert [one["event"] for one in notices.due(bad, 3)] == ["problem"]
-    assert notices.due(bad, 4) == []
-    assert [one["event"] for one in notices.due(good, 5)] == ["resolved"]
-    assert notices.due(good, 6) == []
