@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import Iterable, Mapping
 
 PRIORITIES = {"err": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 JOURNAL = "/run/systemd/journal/socket"
@@ -28,14 +29,24 @@ def watchdog() -> float:
     return int(text) / 2e6 if text.isdigit() else 0.0
 
 
+def log_all(messages: Iterable[Mapping[str, object]], **common: object) -> None:
+    """What a run had to say. common: fields of every entry."""
+    for one in messages:
+        fields = {name: value for name, value in one.items() if name not in ("priority", "message")}
+        log(str(one["priority"]), str(one["message"]), **{**common, **fields})
+
+
 def log(priority: str, message: str, **fields: object) -> None:
-    """One entry: to the journal with fields, where the service manager reads us; else to stderr."""
+    """One entry: to the journal with fields, where the service manager reads us; else to stderr.
+
+    fields: `RECONCILER_RESOURCE`, `_CAUSE`, `_COMMIT`, `_RUN` and so on; empty ones are left out.
+    """
     if "JOURNAL_STREAM" in os.environ:
         entry = {
             "MESSAGE": message,
             "PRIORITY": PRIORITIES.get(priority, 6),
             "SYSLOG_IDENTIFIER": "reconciler",
-            **{f"RECONCILER_{name.upper()}": value for name, value in fields.items()},
+            **{f"RECONCILER_{name.upper()}": value for name, value in fields.items() if value},
         }
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
             link.sendto(b"".join(_field(k, str(v)) for k, v in entry.items()), JOURNAL)

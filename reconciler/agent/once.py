@@ -10,9 +10,10 @@ from typing import Any
 
 from reconciler.agent import journal
 from reconciler.agent.config import Config, load
+from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspension
-from reconciler.agent.status import Live, compose, exit_code, oneline, publish
+from reconciler.agent.status import VALID, Live, compose, exit_code, oneline, publish
 from reconciler.agent.worker import Job, Outcome, Run
 from reconciler.errors import ReconcilerError
 
@@ -23,10 +24,15 @@ def once(places: Places, config: Config) -> tuple[Outcome, dict[str, Any]]:
     signal.signal(signal.SIGTERM, lambda *_: run.stop())
     outcome = run.carry_out()
     live = Live(state="degraded" if outcome.failed else "idle", pid=os.getpid())
+    live.valid = max(VALID, 3 * config.interval)
+    live.next_fetch = time.time() + config.interval
     held = suspension(places)
     document = compose(outcome.state, live, held, max_age=config.max_age, now=time.time())
     outcome.state.save(places)
     publish(places, document, outcome.state.totals)
+    due = Notices.load(places).due(document["conditions"], document["written"])
+    if due and config.notify:
+        deliver(config.notify, due, document).wait()
     return outcome, document
 
 
@@ -38,8 +44,8 @@ def main() -> int:
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code
-    for message in outcome.messages:
-        journal.log(message.pop("priority"), message.pop("message"), **message)
+    last = outcome.state.last_run
+    journal.log_all(outcome.messages, commit=outcome.state.applied, run=last.get("id", ""))
     journal.log("info", oneline(document))
     return exit_code(document)
 
