@@ -28,6 +28,10 @@ class Fights:
                 fresh.append(id_)
         return fresh
 
+    def forget(self) -> None:
+        """There is another desired state: whoever was right, it starts anew."""
+        self.corrections = {}
+
     def contended(self, now: float) -> list[str]:
         """What is fought about."""
         found = [id_ for id_ in self.corrections if len(self._recent(id_, now)) >= MANY]

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from typing import Any, BinaryIO, Self, cast
 
+from reconciler.agent.fork import Forked
 from reconciler.agent.places import USER, Places
 from reconciler.engine.wire import Message, Wire, error_from_json
 from reconciler.errors import ProtocolError, ReconcilerError, SourceError, TransportError
+from reconciler.transport.process import Process
 
 #: Seconds that the provider may be silent: fetching has its own, shorter limits.
 PATIENCE = 900.0
@@ -175,7 +177,38 @@ def _checkout() -> dict[str, str]:
     return {"PYTHONPATH": path} if path else {}
 
 
-class TransientUnit:
+class ForkedEngine(Process):
+    """An engine that is a fork of ours: it has imported what we have."""
+
+    def __init__(self) -> None:
+        """Raises TransportError."""
+        pipes: list[int] = []
+        try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            requests, outgoing, incoming, answers = pipes
+            child = Forked(lambda: _serve(requests, answers), keep=[requests, answers])
+        except OSError as error:
+            for fd in pipes:
+                os.close(fd)
+            raise TransportError(f"cannot start the engine: {error}") from error
+        os.close(requests)
+        os.close(answers)
+        self._process = cast("subprocess.Popen[bytes]", child)
+        self.incoming = os.fdopen(incoming, "rb")
+        self.outgoing = cast("BinaryIO", os.fdopen(outgoing, "wb"))
+
+
+def _serve(requests: int, answers: int) -> None:
+    from reconciler.engine.__main__ import main
+
+    for fd, place in ((requests, 0), (answers, 1)):
+        os.dup2(fd, place)
+        os.close(fd)
+    main()
+
+
+class TransientUnit(Process):
     """An engine in a systemd unit of its own: whoever stops the agent does not stop dpkg."""
 
     def __init__(self, argv: Sequence[str], unit: str) -> None:
@@ -183,14 +216,7 @@ class TransientUnit:
         run += ["--property=KillMode=mixed", "--property=TimeoutStopSec=20min"]
         run += ["--property=LogLevelMax=notice", "--property=SyslogLevel=warning"]
         run += [f"--description=a run of reconciler ({unit})", "--", *argv]
-        try:
-            self._process = subprocess.Popen(
-                run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise TransportError(f"cannot start the engine: {error}") from error
-        self.incoming = cast("BufferedReader", self._process.stdout)
-        self.outgoing = cast("BinaryIO", self._process.stdin)
+        super().__init__(run)
 
     def stop(self) -> None:
         """Tell the engine, in its own words, to stop at the next boundary."""
@@ -211,6 +237,5 @@ class TransientUnit:
 
     def kill(self) -> None:
         """Hang up."""
-        for stream in (self.outgoing, self.incoming):
-            with contextlib.suppress(OSError):
-                stream.close()
+        with contextlib.suppress(OSError):
+            self._hang_up()

@@ -2,11 +2,15 @@
 
 Nothing in here parses YAML, speaks Git or touches the machine. One run at a time; what asks for
 another one meanwhile sets a flag, so the queue is one deep and the newest commit wins.
+
+There are no threads, so that a run can be a fork: what it needs is in memory already.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import gc
 import json
 import os
 import select
@@ -14,21 +18,24 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from reconciler.agent import journal
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights
+from reconciler.agent.fork import Forked
+from reconciler.agent.hints import Watch
 from reconciler.agent.link import Provider, python
-from reconciler.agent.notices import Notices
-from reconciler.agent.places import Places, read_json
+from reconciler.agent.notices import Notices, deliver
+from reconciler.agent.places import Places
 from reconciler.agent.schedule import Schedule
 from reconciler.agent.state import State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
 from reconciler.agent.watch import Watcher
+from reconciler.agent.worker import Job, Run
 from reconciler.engine.wire import error_to_json
 from reconciler.errors import ReconcilerError
 
@@ -38,18 +45,69 @@ QUIET, QUIET_MAX = 0.03, 2.0
 FRESH = 60.0
 #: Seconds that a run has to end after it was told to.
 GRACE = 60.0
+#: Seconds after which a poll is killed; its parts have their own, shorter limits.
+POLL_LIMIT = 1200.0
 NEVER = float("inf")
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+
+class Child:
+    """A fork of ours at work; what it finds out comes back as one JSON object."""
+
+    def __init__(self, work: Callable[[], dict[str, Any]]) -> None:
+        """Raises OSError."""
+        self.pipe, end = os.pipe()
+        try:
+            self.process = Forked(lambda: _answer(end, work()), keep=[end])
+        except OSError:
+            os.close(self.pipe)
+            raise
+        finally:
+            os.close(end)
+        os.set_blocking(self.pipe, False)
+        self.since = time.monotonic()
+        self._said = bytearray()
+
+    def ended(self) -> bool:
+        """Take what it has said; whether that was all."""
+        while True:
+            try:
+                piece = os.read(self.pipe, 1 << 18)
+            except BlockingIOError:
+                return False
+            if not piece:
+                os.close(self.pipe)
+                self.process.wait()
+                return True
+            self._said += piece
+
+    def answer(self) -> dict[str, Any] | None:
+        """What it found out, once it has ended; None if it died of something."""
+        try:
+            document = json.loads(self._said)
+        except ValueError:
+            return None
+        return document if isinstance(document, dict) else None
+
+    def kill(self) -> None:
+        """End it, and what it has started in its session's first group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @dataclass
 class Running:
-    """A worker at work."""
+    """A run at work. told: when it was told to stop."""
 
-    process: subprocess.Popen[bytes]
+    child: Child
     kind: str
-    ids: tuple[str, ...]
-    since: float
-    output: bytearray = field(default_factory=bytearray)
     told: float = NEVER
 
 
@@ -63,20 +121,21 @@ class Supervisor:
         self._live = Live(pid=os.getpid())
         self._schedule = Schedule(_identity(), config.interval, config.sweep)
         self._fights = Fights()
-        self._notices = Notices()
+        self._notices = Notices.load(places)
         self._running: Running | None = None
-        self._poll: threading.Thread | None = None
-        self._polled: list[dict[str, Any] | ReconcilerError] = []
-        self._poll_since = 0.0
+        self._poll: Child | None = None
+        self._tellers: list[subprocess.Popen[bytes]] = []
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
         os.set_blocking(self._wake_r, False)
-        self._watcher = Watcher(self.wake)
+        self._watcher = Watcher()
         self._signals: list[int] = []
         self._stopping = False
+        self._leaving = False
         now = time.monotonic()
-        self._want: set[str] = {"boot"} if self._state.applied else set()
-        self._fetch_at = self._schedule.first_fetch(now) if self._state.applied else now
+        known = bool(self._state.applied or self._state.trusted)
+        self._want: set[str] = {"boot"} if known else set()
+        self._fetch_at = self._schedule.first_fetch(now) if known else now
         self._sweep_at = self._schedule.next_sweep(now)
         self._retry_at = NEVER
         self._heal_at = NEVER
@@ -90,45 +149,37 @@ class Supervisor:
 
     def run(self) -> int:
         """Until it is told to stop. Raises nothing that is expected."""
-        for number in (
-            signal.SIGTERM,
-            signal.SIGINT,
-            signal.SIGHUP,
-            signal.SIGUSR1,
-            signal.SIGUSR2,
-            signal.SIGCHLD,
-        ):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
-        self._set_watches()
+        faulthandler.register(signal.SIGQUIT, all_threads=True)
         journal.notify("READY=1")
         journal.log(
             "info", f"following {self._config.remotes[0]['url']}, branch {self._config.branch}"
         )
-        while not (self._stopping and self._running is None):
+        # What is here now is in every fork, and no collector has to touch it there.
+        gc.freeze()
+        while not (self._stopping and self._running is None) and not self._leaving:
             self._wait()
             self._heed_signals()
             self._take_poll()
-            self._take_output()
+            self._take_run()
             self._heed_suspension()
             if not self._stopping:
                 self._start_what_is_due()
             self._show()
             self._feed()
         journal.notify("STOPPING=1")
-        self._enter("stopping")
+        self._enter("stopped")
         self._publish()
         self._watcher.close()
         return 0
 
-    def wake(self) -> None:
-        """End the wait; may be called from any thread."""
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"!")
-
     def _wait(self) -> None:
         now = time.monotonic()
         due = [self._publish_at, self._fed_at + (journal.watchdog() or FRESH)]
+        if self._poll is not None:
+            due.append(self._poll.since + POLL_LIMIT)
         if self._running is None and not self._stopping:
             due += [
                 self._fetch_at if self._poll is None else NEVER,
@@ -138,19 +189,28 @@ class Supervisor:
             ]
             due.append(now if self._want else NEVER)
         elif self._running is not None:
-            due.append(self._running.since + self._config.run_limit)
+            due.append(self._running.child.since + self._config.run_limit)
             due.append(self._running.told + GRACE)
-        reading = [self._wake_r]
-        if self._running is not None and self._running.process.stdout is not None:
-            reading.append(self._running.process.stdout.fileno())
+        reading = [self._wake_r, self._watcher.fileno()]
+        if self._poll is not None:
+            reading.append(self._poll.pipe)
+        if self._running is not None:
+            reading.append(self._running.child.pipe)
         ready, _, _ = select.select(reading, [], [], max(0.0, min(min(due) - now, FRESH)))
         if self._wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
-            now = time.monotonic()
-            if self._heal_at == NEVER:
-                self._first_event_at = now
-            self._heal_at = min(now + QUIET, self._first_event_at + QUIET_MAX)
+        if self._watcher.fileno() in ready:
+            self._watcher.read()
+            if self._watcher.news:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Something was touched: it is looked at when it has been quiet for a moment."""
+        now = time.monotonic()
+        if self._heal_at == NEVER:
+            self._first_event_at = now
+        self._heal_at = min(now + QUIET, self._first_event_at + QUIET_MAX)
 
     def _on_signal(self, number: int, _: object) -> None:
         self._signals.append(number)
@@ -168,7 +228,9 @@ class Supervisor:
                 self._want.add("sweep")
 
     def _stop(self) -> None:
-        if self._running is not None and (self._stopping or self._running.told == NEVER):
+        """The run ends after the resource at work; told so twice, nobody waits for that."""
+        self._leaving = self._stopping
+        if self._running is not None:
             self._tell_to_stop(self._running)
         self._stopping = True
         self._enter("stopping")
@@ -199,41 +261,41 @@ class Supervisor:
     # -- polling -------------------------------------------------------------------------
 
     def _start_poll(self) -> None:
-        self._poll_since = time.monotonic()
         self._fetch_at = NEVER
-        self._poll = threading.Thread(target=self._do_poll, daemon=True)
-        self._poll.start()
+        self._poll = Child(self._look)
 
-    def _do_poll(self) -> None:
+    def _look(self) -> dict[str, Any]:
+        """In a fork: what the remotes offer, or why they do not."""
         try:
             with Provider.start(self._places) as provider:
-                self._polled.append(provider.look(self._config.to_json()))
+                return provider.look(self._config.to_json())
         except ReconcilerError as error:
-            self._polled.append(error)
-        except OSError as error:
-            self._polled.append(ReconcilerError(f"the poll failed: {error}"))
-        self.wake()
+            return {"error": {**error_to_json(error), "text": str(error)}}
 
     def _take_poll(self) -> None:
-        if not self._polled:
+        poll = self._poll
+        if poll is None:
             return
-        answer = self._polled.pop(0)
+        if time.monotonic() > poll.since + POLL_LIMIT:
+            poll.kill()
+        if not poll.ended():
+            return
         self._poll = None
+        answer = poll.answer() or {"error": {"message": "the poll ended without a word"}}
         now, clock = time.time(), time.monotonic()
-        state = self._state
-        state.source["last_attempt"] = now
-        state.count("fetch_total")
-        if isinstance(answer, ReconcilerError):
-            state.count("fetch_failures_total")
+        state, remotes = self._state, self._config.remotes
+        if "error" in answer:
+            error = answer["error"]
+            state.unheard(remotes, str(error.get("message", "")), now)
             if "fetch" not in state.problems:
-                journal.log("err", f"fetch: {answer}")
-            state.problem("fetch", {**error_to_json(answer), "text": str(answer)}, now)
+                journal.log("err", f"fetch: {error.get('text') or error['message']}")
+            state.problem("fetch", error, now)
             self._fetch_at = self._schedule.after_failure(clock)
         else:
             if state.problems.pop("fetch", None):
                 journal.log("info", "fetching works again")
             commit = answer["commit"]
-            state.source.update(last_success=now, remote=answer["remote"], head=commit)
+            state.heard(remotes, answer, now)
             self._fetch_at = self._schedule.next_fetch(clock)
             if commit not in (state.trusted, state.source.get("refused")):
                 self._want.add("sync")
@@ -292,29 +354,11 @@ class Supervisor:
             self._live.overflows = self._watcher.overflows
             self._want.add("sweep")
 
-    def _start(self, kind: str, *, fetch: bool = False, ids: list[str] | None = None) -> None:
+    def _start(self, kind: str, *, fetch: bool = False, ids: Collection[str] = ()) -> None:
         now = time.monotonic()
-        job = {
-            "kind": "sync" if kind == "retry" else kind,
-            "fetch": fetch,
-            "ids": ids or [],
-            "root": self._places.root,
-            "config": self._config.to_json(),
-            "state": self._state.to_json(),
-        }
-        process = subprocess.Popen(
-            python("reconciler.agent.worker"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        if process.stdin is None or process.stdout is None:
-            raise AssertionError("the worker was started without pipes")
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(job).encode())
-            process.stdin.close()
-        os.set_blocking(process.stdout.fileno(), False)
-        self._running = Running(process, kind, tuple(ids or ()), now)
+        job = Job("sync" if kind == "retry" else kind, self._config, fetch, tuple(ids))
+        run = Run(job, self._state, self._places, self._watcher.paths)
+        self._running = Running(Child(lambda: _carry_out(run)), kind)
         if kind != "heal":
             self._sweep_at = self._schedule.next_sweep(now)
             self._retry_at = NEVER
@@ -325,65 +369,54 @@ class Supervisor:
         )
 
     def _heed_limits(self, running: Running, now: float) -> None:
-        if now >= running.since + self._config.run_limit and running.told == NEVER:
+        if now >= running.child.since + self._config.run_limit and running.told == NEVER:
             journal.log(
                 "err",
                 f"the run took longer than {self._config.run_limit:.0f} s and is told to stop",
             )
             self._tell_to_stop(running)
         elif now >= running.told + GRACE:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.process.pid, signal.SIGKILL)
+            running.child.kill()
 
     def _tell_to_stop(self, running: Running) -> None:
         running.told = min(running.told, time.monotonic())
-        running.process.terminate()
+        running.child.process.terminate()
 
-    def _take_output(self) -> None:
+    def _take_run(self) -> None:
         running = self._running
-        if running is None or running.process.stdout is None:
+        if running is None:
             return
-        if self._stopping:
-            self._heed_limits(running, time.monotonic())
-        while True:
-            try:
-                piece = os.read(running.process.stdout.fileno(), 1 << 16)
-            except BlockingIOError:
-                return
-            if not piece:
-                break
-            running.output += piece
-        running.process.stdout.close()
-        running.process.wait()
-        self._running = None
-        self._finish(running)
+        self._heed_limits(running, time.monotonic())
+        if running.child.ended():
+            self._running = None
+            self._finish(running)
 
     def _finish(self, running: Running) -> None:
         now = time.monotonic()
-        try:
-            outcome = json.loads(running.output)
-            state = State.from_json(outcome["state"])
-        except (ValueError, KeyError, TypeError):
-            code = running.process.returncode
-            error = {"message": f"the run ended with code {code} and without a word"}
-            self._state.problem("run", error, time.time())
-            journal.log("err", str(error["message"]))
-            self._retry_at = self._schedule.retry(now)
-            self._enter("degraded")
+        outcome = running.child.answer()
+        if outcome is None:
+            self._broke_off(running)
             return
-        polled = self._state.source
+        state = State.from_json(outcome["state"])
+        before = self._state
+        polled = before.source
         if polled.get("last_success", 0) > state.source.get("last_success", 0):
             state.source.update(polled)
         self._state = state
-        for message in outcome["messages"]:
-            journal.log(
-                message.pop("priority"), message.pop("message"), commit=state.applied, **message
-            )
+        if state.trusted != before.trusted:
+            # It starts from the beginning: what the last one could not do, and what was fought over.
+            self._schedule.succeeded()
+            self._fights.forget()
+        run = state.last_run.get("id", "")
+        journal.log_all(outcome["messages"], commit=state.applied, run=run)
         for id_ in self._fights.corrected(outcome["corrected"], now):
             journal.log(
                 "err",
                 f"{id_} was corrected again and again: somebody else keeps changing it",
                 resource=id_,
+                cause="contended",
+                commit=state.applied,
+                run=run,
             )
         behind = state.trusted != state.applied and self._held is None
         unfinished = outcome["failed"] or bool(state.trusted and behind)
@@ -394,12 +427,28 @@ class Supervisor:
             self._retry_at = NEVER
         if running.kind == "sync":
             self._fetch_at = min(self._fetch_at, self._schedule.next_fetch(now))
-        self._set_watches()
+        self._set_watches(running, outcome["watches"])
         self._enter("degraded" if unfinished else "idle")
         self._tell_people()
 
-    def _set_watches(self) -> None:
-        self._watcher.set(read_json(self._places.watches) or {})
+    def _broke_off(self, running: Running) -> None:
+        code = running.child.process.returncode
+        error = {"message": f"the run ended with code {code} and without a word"}
+        self._state.problem("run", error, time.time())
+        journal.log("err", str(error["message"]))
+        self._retry_at = self._schedule.retry(time.monotonic())
+        self._enter("degraded")
+
+    def _set_watches(self, running: Running, watches: dict[str, Any] | None) -> None:
+        """What the run found is to be watched: everything, or what it was about."""
+        if watches is not None:
+            found = {path: _watch(entry) for path, entry in watches.items()}
+            if running.kind == "heal":
+                self._watcher.update(found)
+            else:
+                self._watcher.set({path: one for path, one in found.items() if one is not None})
+        if self._watcher.news:
+            self._settle()
         self._live.watched = self._watcher.count
 
     # -- what is shown -------------------------------------------------------------------
@@ -432,26 +481,43 @@ class Supervisor:
         document = compose(
             self._state, self._live, self._held, max_age=self._config.max_age, now=now
         )
-        due = self._notices.due(document["conditions"], time.monotonic())
-        if not due or not self._config.notify:
-            return
-        job = {"sinks": list(self._config.notify), "notices": due, "host": socket.gethostname()}
-        threading.Thread(target=_send, args=(json.dumps(job).encode(),), daemon=True).start()
+        due = self._notices.due(document["conditions"], now)
+        self._tellers = [one for one in self._tellers if one.poll() is None]
+        if due and self._config.notify:
+            self._tellers.append(deliver(self._config.notify, due, document))
 
     def _feed(self) -> None:
-        """Sign of life, only if the parts live: the watcher's thread, the poll, the run."""
+        """Sign of life, unless a run outlives all its limits."""
         now = time.monotonic()
         every = journal.watchdog()
         if every and now < self._fed_at + every:
             return
-        polling = self._poll is not None and now - self._poll_since > 1200.0
         overdue = (
             self._running is not None
-            and now - self._running.since > self._config.run_limit + 2 * GRACE
+            and now - self._running.child.since > self._config.run_limit + 2 * GRACE
         )
-        if self._watcher.alive and not polling and not overdue:
+        if not overdue:
             journal.notify("WATCHDOG=1")
         self._fed_at = now
+
+
+def _carry_out(run: Run) -> dict[str, Any]:
+    """In a fork: the whole run."""
+    signal.signal(signal.SIGTERM, lambda *_: run.stop())
+    return run.carry_out().to_json()
+
+
+def _answer(pipe: int, document: dict[str, Any]) -> None:
+    with open(pipe, "wb") as file:
+        file.write(json.dumps(document, separators=(",", ":")).encode())
+
+
+def _watch(entry: Any) -> Watch | None:
+    """A watch as it comes back through JSON."""
+    if entry is None:
+        return None
+    signed, ids = entry
+    return Watch(tuple(signed) if signed else None, tuple(ids))
 
 
 def load(places: Places) -> Config:
@@ -478,14 +544,6 @@ def main(root: str = "/") -> int:
         journal.log("err", str(error))
         return error.exit_code
     return Supervisor(places, config).run()
-
-
-def _send(job: bytes) -> None:
-    done = subprocess.run(
-        python("reconciler.agent.tell"), input=job, check=False, capture_output=True, timeout=300
-    )
-    if done.returncode:
-        journal.log("warning", done.stderr.decode("utf-8", "replace").strip()[:1000])
 
 
 def _identity() -> str:

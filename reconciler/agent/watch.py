@@ -1,20 +1,20 @@
-"""Events of files: one inotify instance and one thread, on the directories that matter.
+"""Events of files: one inotify instance without a thread, on the directories that matter.
 
 watchdog's Observer has a thread for each directory; below it is what we need, with its word on
-lost events: then a sweep is due, since nobody knows what was missed.
+lost events: then a sweep is due, since nobody knows what was missed. Without threads the agent
+can fork.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask
 
-from reconciler.agent.hints import signature
+from reconciler.agent.hints import Watch, signature
 
 MASK = Mask(
     InotifyConstants.IN_ATTRIB
@@ -32,77 +32,93 @@ OURS: Any = 1
 
 
 class Watcher:
-    """Says which resources may have drifted. wake: called from the thread, after `take` has news."""
+    """Says which resources may have drifted. `read` when the descriptor is ready, then `take`."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._lock = threading.Lock()
-        self._paths: Mapping[str, Any] = {}
+    def __init__(self) -> None:
+        self._paths: dict[str, Watch] = {}
         self._touched: set[str] = set()
         self._lost = False
         self.overflows = 0
         self._watches: dict[bytes, int] = {}
         self._names: dict[int, str] = {}
+        # A thread that is never started: we read where we wait for everything else.
         self._inotify = InotifyFD()
-        self._inotify.daemon = True
-        self._inotify.start()
 
-    @property
-    def alive(self) -> bool:
-        """Whether events still come."""
-        return self._inotify.is_alive()
+    def fileno(self) -> int:
+        """The descriptor that is readable when there are events."""
+        return self._inotify._inotify_fd  # noqa: SLF001  # it has no other name
 
     @property
     def count(self) -> int:
         """How many paths are watched."""
         return len(self._paths)
 
-    def set(self, paths: Mapping[str, Any]) -> None:
-        """Watch these paths, each with the signature that it should have and its resources."""
-        directories = {os.fsencode(os.path.dirname(path)) for path in paths}
+    @property
+    def paths(self) -> Mapping[str, Watch]:
+        """What is watched, with the signature that it should have and its resources."""
+        return self._paths
+
+    @property
+    def news(self) -> bool:
+        """Whether `take` has something to say."""
+        return bool(self._touched) or self._lost
+
+    def set(self, paths: Mapping[str, Watch]) -> None:
+        """Watch these paths and no others."""
+        self._paths = dict(paths)
         # A directory that is watched itself tells of what happens to it, too.
+        directories = {os.fsencode(os.path.dirname(path)) for path in paths}
         for gone in self._watches.keys() - directories:
             wd = self._watches.pop(gone)
             self._names.pop(wd, None)
             self._inotify.remove_callbacks([(wd, OURS)])  # type: ignore[list-item]  # their own kinds of int
-        with self._lock:
-            self._paths = paths
-        for fresh in directories - self._watches.keys():
-            with contextlib.suppress(
-                OSError
-            ):  # not there: whatever makes it is not seen, but swept
+        self._add(directories - self._watches.keys())
+        self._look(paths)
+
+    def update(self, paths: Mapping[str, Watch | None]) -> None:
+        """Watch these, too; None: no more. Their directories stay until the next `set`."""
+        for path, watch in paths.items():
+            if watch is None:
+                self._paths.pop(path, None)
+            else:
+                self._paths[path] = watch
+        self._add({os.fsencode(os.path.dirname(path)) for path in paths} - self._watches.keys())
+        self._look(paths)
+
+    def _add(self, directories: Iterable[bytes]) -> None:
+        for fresh in directories:
+            # Not there: whatever makes it is not seen, but swept.
+            with contextlib.suppress(OSError):
                 wd = int(self._inotify.add_callback(fresh, MASK, self, OURS))
                 self._watches[fresh] = wd
                 self._names[wd] = os.fsdecode(fresh)
-        # What happened before the watch was set, nobody tells.
-        self.look(paths)
 
-    def look(self, paths: Iterable[str]) -> None:
-        """Compare paths with what they should be, as if an event had told of them."""
-        for path in paths:
-            entry = self._paths.get(path)
-            if entry is not None and signature(path) != entry[0]:
-                with self._lock:
-                    self._touched.add(path)
-        if self._touched:
-            self._wake()
+    def _look(self, paths: Iterable[str]) -> None:
+        """What happened before the watch was set, nobody tells."""
+        self._touched.update(path for path in paths if self._differs(path))
+
+    def _differs(self, path: str) -> bool:
+        watch = self._paths.get(path)
+        return watch is not None and signature(path) != watch.signature
+
+    def read(self) -> None:
+        """Take in what the kernel has to tell; only when the descriptor is ready."""
+        for event in self._inotify.read_events():
+            self._inotify.handle_event(event)
 
     def take(self) -> tuple[set[str], bool]:
         """The resources that may have drifted, and whether events were lost, since the last call.
 
         What is again as the last run left it is nothing: our own writes are that, too.
         """
-        with self._lock:
-            touched, self._touched = self._touched, set()
-            lost, self._lost = self._lost, False
+        touched, self._touched = self._touched, set()
+        lost, self._lost = self._lost, False
         ids: set[str] = set()
-        for path in touched:
-            entry = self._paths.get(path)
-            if entry is not None and signature(path) != entry[0]:
-                ids.update(entry[1])
+        for path in filter(self._differs, touched):
+            ids.update(self._paths[path].ids)
         return ids, lost
 
-    # -- called by watchdog's thread -----------------------------------------------------
+    # -- called by watchdog, within `read` ------------------------------------------------
 
     def on_event(self, event: InotifyEvent) -> None:
         """An event in a directory, or of it."""
@@ -111,29 +127,22 @@ class Watcher:
             return
         path = os.path.join(directory, os.fsdecode(event.name)) if event.name else directory
         if path in self._paths:
-            with self._lock:
-                self._touched.add(path)
-            self._wake()
+            self._touched.add(path)
         elif event.is_delete_self or event.is_move_self:
-            self._directory_moved()
+            self._lost = True
 
     def on_watch_deleted(self, wd: int) -> None:
         """A directory is gone, and with it all that it held."""
         name = self._names.pop(int(wd), None)
         if name is not None:
             self._watches.pop(os.fsencode(name), None)
-            self._directory_moved()
+            self._lost = True
 
     def on_queue_overflow(self) -> None:
         """Events were lost."""
         self.overflows += 1
-        self._directory_moved()
-
-    def _directory_moved(self) -> None:
-        with self._lock:
-            self._lost = True
-        self._wake()
+        self._lost = True
 
     def close(self) -> None:
-        """End the thread."""
-        self._inotify.stop()
+        """Let go of all watches."""
+        self._inotify.close()

@@ -1,7 +1,9 @@
 """One run, in a process of its own: memory goes back to the system, and a leak cannot grow.
 
-A job comes as JSON on stdin, its outcome leaves as JSON on stdout. Everything that can fail on
-the way to a catalog is noted and does not keep the machine from being healed by the last one.
+Everything that can fail on the way to a catalog is noted and does not keep the machine from being
+healed by the last one. `applied` moves when a whole run of another commit has come to its end,
+whatever single resources came to; until then, and while something holds that commit back, it is
+the `candidate`, and what heals goes by `applied`.
 """
 
 from __future__ import annotations
@@ -9,37 +11,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
-import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import reconciler
 from reconciler.agent.config import Config
 from reconciler.agent.contents import Contents
-from reconciler.agent.hints import Signature, signature, watch_list
-from reconciler.agent.link import Provider, TransientUnit
+from reconciler.agent.hints import Signature, Watch, signature, watch_list
+from reconciler.agent.link import ForkedEngine, Provider, TransientUnit
 from reconciler.agent.places import Places, read_json, write
 from reconciler.agent.policy import drift_policy
 from reconciler.agent.state import State, suspension
-from reconciler.catalog import Catalog, Declaration, Report, Result, dumps
-from reconciler.engine.ledger import Ledger, wish_digest
+from reconciler.catalog import Catalog, Declaration, Plan, Report, dumps
+from reconciler.engine import __main__ as engine_main
+from reconciler.engine.ledger import Known, Ledger, wish_digest
 from reconciler.engine.wire import error_to_json
 from reconciler.errors import ReconcilerError, SourceError, TrustError
 from reconciler.transport.engine import Engine
-from reconciler.transport.process import Process
+from reconciler.transport.link import Link
 
 #: Seconds that a run waits for another one.
 LOCK_PATIENCE = 60.0
 #: Types whose change may run programs that must not be killed half-way.
 DELICATE = ("package", "command")
-#: Reasons of failures that are kept for the status.
-SHOWN = 50
+#: What each mode of trust has verified.
+VERIFIED = {"none": "order-only", "head": "head", "every": "all-commits"}
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,44 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What came of it. corrected: drift that was undone. messages: for the log."""
+    """What came of it. corrected: drift that was undone. messages: for the log.
+
+    watches: what is to be watched now; after a heal, of what it was about; None: as before.
+    """
 
     state: State
     changed: list[str] = field(default_factory=list)
     corrected: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    watches: Mapping[str, Watch | None] | None = None
     report: Report | None = None
 
     @property
     def failed(self) -> bool:
         return bool(self.state.failed) or "run" in self.state.problems
 
+    def to_json(self) -> dict[str, Any]:
+        """What the supervisor needs of it."""
+        return {
+            "state": self.state.to_json(),
+            "corrected": self.corrected,
+            "failed": self.failed,
+            "messages": self.messages[:500],
+            "watches": self.watches,
+        }
+
 
 class Run:
-    """One run of the agent on this machine."""
+    """One run of the agent on this machine. watches: what was watched until now."""
 
-    def __init__(self, job: Job, state: State, places: Places) -> None:
+    def __init__(
+        self, job: Job, state: State, places: Places, watches: Mapping[str, Watch] | None = None
+    ) -> None:
         self._job = job
         self._config = job.config
         self._state = state
         self._places = places
+        self._watches = watches or {}
         self._outcome = Outcome(state)
         self._catalog: Catalog | None = None
         self._compiled = False
@@ -82,11 +99,13 @@ class Run:
         self._facts: dict[str, Any] = {}
         self._closing = contextlib.ExitStack()
         self._engine: Engine | None = None
-        self._before: dict[str, tuple[Signature, Signature]] = {}
+        self._stopped = False
+        self._before: dict[str, Signature] = {}
         self._looked: set[str] = set()
 
     def stop(self) -> None:
         """End at the next boundary."""
+        self._stopped = True
         if self._engine is not None:
             self._engine.stop()
 
@@ -95,15 +114,15 @@ class Run:
         started, clock = time.time(), time.monotonic()
         with self._closing:
             try:
-                self._engine = self._closing.enter_context(self._start_engine())
+                engine = self._take(ForkedEngine())
                 # A heal goes by what was compiled: it need not wait for the engine's own look.
                 kept = read_json(self._places.facts) if self._job.ids else None
-                self._facts = kept or self._engine.facts()
+                self._facts = kept or engine.facts()
                 if self._job.fetch:
                     self._fetch()
                 self._choose_catalog()
-                if self._catalog is not None:
-                    self._converge(self._engine, self._catalog)
+                if self._catalog is not None and not self._stopped:
+                    self._converge(engine, self._catalog)
                 self._state.problem("run", None, started)
             except ReconcilerError as error:
                 self._trouble("run", error)
@@ -118,19 +137,18 @@ class Run:
         from reconciler.source.mark import Mark, Marks
 
         state, now = self._state, time.time()
-        source = state.source
-        source["last_attempt"] = now
+        source, remotes = state.source, self._config.remotes
         marks = Marks(self._places.trust)
         try:
             before = marks.mend()
             known = [before.commit] if before.commit else []
             answer = self._ask().fetch(self._config.to_json(), before.to_json(), known)
-            source.update(last_success=now, remote=answer["remote"], head=answer["commit"])
+            state.heard(remotes, answer, now)
             state.problem("fetch", None, now)
-            state.count("fetch_total")
             if "refused" in answer:
                 source["refused"] = answer["commit"]
-                state.count("verify_failures_total")
+                reason = str(answer["refused"].get("type", "TrustError"))
+                state.count("verify_failures_total", reason=reason)
                 self._note("trust", answer["refused"])
                 return
             source["refused"] = ""
@@ -138,7 +156,11 @@ class Run:
             if "mark" in answer:
                 new = Mark.from_json(answer["mark"])
                 mark = marks.advance(new, before=before) if new != before else before
-                state.subject = {**answer["subject"], "signer": ", ".join(mark.signers)}
+                state.subject = {
+                    **answer["subject"],
+                    "signer": ", ".join(mark.signers),
+                    "verified": VERIFIED[self._config.trust],
+                }
             marks.confirm(float(answer["received_at"]))
             if mark.commit != state.trusted:
                 state.trusted, state.first_seen = mark.commit, now
@@ -146,7 +168,7 @@ class Run:
         except TrustError as error:
             self._trouble("trust", error)
         except ReconcilerError as error:
-            state.count("fetch_failures_total")
+            state.unheard(remotes, error.message, now)
             self._trouble("fetch", error)
 
     def _choose_catalog(self) -> None:
@@ -154,38 +176,58 @@ class Run:
         state = self._state
         digest = hashlib.sha256(dumps(self._facts)).hexdigest()
         stored = self._stored()
-        fresh = stored is not None and (state.applied_facts == digest or bool(self._job.ids))
-        if fresh and state.trusted in ("", state.applied):
+        wanted = state.applied if self._job.ids or self._gate() else state.trusted or state.applied
+        fresh = state.applied_facts == digest or bool(self._job.ids)
+        if stored is not None and stored.commit == wanted and fresh:
             self._catalog = stored
             return
-        commit = state.trusted or state.applied
-        held = stored is not None and suspension(self._places) is not None
-        if not commit or held:
-            self._catalog = stored
-            return
-        try:
-            self._catalog = self._compile(commit)
-            self._compiled = True
-            state.problem("compile", None, time.time())
-        except ReconcilerError as error:
-            kind = "fetch" if isinstance(error, SourceError) else "compile"
-            self._trouble(kind, error, commit=commit)
-            self._catalog = stored
-            return
-        write(self._places.facts, dumps(self._facts))
-        write(self._places.catalog, dumps(self._catalog.to_json()))
-        if state.applied != commit:
-            state.applied, state.applied_since = commit, time.time()
-        state.applied_facts = digest
+        for commit in filter(None, dict.fromkeys((wanted, state.applied))):
+            try:
+                self._catalog = self._compile(commit)
+            except ReconcilerError as error:
+                kind = "fetch" if isinstance(error, SourceError) else "compile"
+                self._trouble(kind, error, commit=commit)
+            else:
+                self._compiled = True
+                if commit == state.trusted:
+                    state.problem("compile", None, time.time())
+                return
+            if stored is not None:
+                break
+        self._catalog = stored
+
+    def _gate(self) -> str:
+        """What holds back a commit that is not applied yet; "" for nothing."""
+        return "Suspended" if suspension(self._places) is not None else ""
 
     def _stored(self) -> Catalog | None:
-        try:
-            with open(self._places.catalog, "rb") as file:
-                catalog = Catalog.from_json(json.load(file))
-        except (OSError, ValueError, ReconcilerError):
-            return None
+        """The catalog that was applied last; for a heal, what of it that needs."""
+        document = read_json(self._places.catalog)
         # Another one is what a run left that was killed before it could say so.
-        return catalog if catalog.commit == self._state.applied else None
+        if document is None or document.get("commit") != self._state.applied:
+            return None
+        try:
+            if self._job.ids:
+                ids = set(self._job.ids)
+                document["resources"] = [
+                    one
+                    for one in document["resources"]
+                    if one.get("handler") or f"{one['type']}:{one['key']}" in ids
+                ]
+            return Catalog.from_json(document)
+        except (KeyError, TypeError, AttributeError, ReconcilerError):
+            return None
+
+    def _advance(self, catalog: Catalog) -> None:
+        """The run of a catalog came to its end: it is what healing goes by from now on."""
+        if not self._compiled:
+            return
+        state = self._state
+        write(self._places.facts, dumps(self._facts))
+        write(self._places.catalog, dumps(catalog.to_json()))
+        if state.applied != catalog.commit:
+            state.applied, state.applied_since = catalog.commit, time.time()
+        state.applied_facts = hashlib.sha256(dumps(self._facts)).hexdigest()
 
     def _compile(self, commit: str) -> Catalog:
         _, document = self._ask().compile(self._config.to_json(), commit, self._facts)
@@ -205,104 +247,104 @@ class Run:
 
     # -- the machine ---------------------------------------------------------------------
 
-    def _start_engine(self) -> Engine:
-        root = self._places.root
-        main = os.path.join(os.path.dirname(reconciler.__file__), "engine", "__main__.py")
-        argv = [sys.executable, "-I", "-S", "-B", main]
-        if root == "/" and os.path.isdir("/run/systemd/system") and self._is_delicate():
-            return Engine(TransientUnit(argv, f"reconciler-run-{uuid.uuid4().hex[:8]}"), root=root)
-        return Engine(Process(argv), root=root)
+    def _take(self, link: Link) -> Engine:
+        """An engine that is told to stop with us, and gone with us."""
+        self._engine = self._closing.enter_context(Engine(link, root=self._places.root))
+        return self._engine
 
-    def _is_delicate(self) -> bool:
-        if self._job.ids:
-            return any(id_.startswith(DELICATE) for id_ in self._job.ids)
-        return True
+    def _engine_to_change(self, engine: Engine) -> Engine:
+        """A fork of ours ends with the agent; what runs other programs must not."""
+        delicate = not self._job.ids or any(id_.startswith(DELICATE) for id_ in self._job.ids)
+        if self._places.root != "/" or not delicate or not os.path.isdir("/run/systemd/system"):
+            return engine
+        # -S: the standard library is all it needs. -B: a look must not write, not even a cache.
+        argv = [sys.executable, "-I", "-S", "-B", os.path.abspath(engine_main.__file__)]
+        return self._take(TransientUnit(argv, f"reconciler-run-{uuid.uuid4().hex[:8]}"))
 
     def _converge(self, engine: Engine, catalog: Catalog) -> None:
-        self._before = self._signatures()
-        watched, left = self._split(catalog)
+        self._before = {path: signature(path) for path in self._mine()}
         contents = Contents(self._places.contents, _digests(catalog, secret=True))
         offered: dict[str, Any] = {
             "content": lambda sha256: contents.get(sha256, lambda one: self._whole().content(one)),
             "secrets": lambda: self._whole().secrets(),
             "diff": False,
         }
-        held = suspension(self._places)
-        results: list[Result] = []
-        drifted: list[str] = []
-        if held is None and watched.resources:
-            report = engine.apply(
-                dumps(watched.to_json()), **offered, lock_timeout=LOCK_PATIENCE, mode="agent"
-            )
-            self._outcome.report = report
-            results += report.results
-            for warning in report.warnings:
-                self._say("warning", warning)
-        looked = left if held is None else dataclasses.replace(
-            catalog, resources=(*watched.resources, *left.resources)
-        )  # fmt: skip
-        if looked.resources:
-            plan = engine.plan(dumps(looked.to_json()), **offered)
-            results += plan.results
-            drifted = [
-                one.id for one in plan.results if one.status in ("pending", "unknown", "owed")
-            ]
-        self._take(results, drifted)
-        if held is None and self._outcome.report is not None and not self._job.ids:
-            self._finish(engine, catalog, self._outcome.report)
+        healed, left = self._split(catalog)
+        held = suspension(self._places) is not None
+        looked: Plan | None = None
+        if held or self._settled():
+            both = _with(catalog, (*healed.resources, *left.resources))
+            looked = engine.plan(dumps(both.to_json()), **offered)
+        report: Report | None = None
+        if not held and healed.resources and (looked is None or _differs(looked, left)):
+            report = self._apply(self._engine_to_change(engine), healed, offered)
+            looked = None
+        if looked is None and left.resources:
+            looked = engine.plan(dumps(left.to_json()), **offered)
+        self._count(report, looked)
+        whole = not held and not self._job.ids and not (report and report.interrupted)
+        if whole:
+            self._advance(catalog)
+            if not (report and report.failed):
+                self._finish(engine, catalog)
             contents.keep_only(_digests(catalog))
         self._watch(catalog)
 
+    def _settled(self) -> bool:
+        """Whether there is nothing to expect but drift: then a look comes first, and mostly last."""
+        state = self._state
+        expected = self._compiled or state.good != state.applied or state.failed
+        return self._job.kind in ("sweep", "sync") and not expected and "run" not in state.problems
+
+    def _apply(self, engine: Engine, catalog: Catalog, offered: Mapping[str, Any]) -> Report:
+        report = engine.apply(
+            dumps(catalog.to_json()), **offered, lock_timeout=LOCK_PATIENCE, mode="agent"
+        )
+        self._outcome.report = report
+        for warning in report.warnings:
+            self._say("warning", warning)
+        return report
+
     def _split(self, catalog: Catalog) -> tuple[Catalog, Catalog]:
         """What is converged, and what is only looked at: drift that policy leaves alone."""
-        known = {}
-        with Ledger.open_readonly(self._places.root) as ledger:
-            if ledger is not None:
-                known = ledger.known()
-        watched: list[Declaration] = []
-        left: list[Declaration] = []
-        wanted = self._wanted(catalog)
-        for one in catalog.resources:
-            if wanted is not None and one.id not in wanted:
-                continue
-            policy = "heal" if one.handler else drift_policy(one, self._config.drift)
-            before = known.get(one.id)
-            unchanged = before is not None and before.converged and before.wish == wish_digest(one)
-            if policy == "heal" or not unchanged:
-                watched.append(one)
-            elif policy == "warn":
-                left.append(one)
-        return (
-            dataclasses.replace(catalog, resources=tuple(watched)),
-            dataclasses.replace(catalog, resources=tuple(left)),
-        )
+        ids = set(self._job.ids)
+        policies = [
+            (one, "heal" if one.handler else drift_policy(one, self._config.drift))
+            for one in catalog.resources
+            if not ids or one.handler or one.id in ids
+        ]
+        lenient = [one for one, policy in policies if policy != "heal"]
+        # What Git has changed is applied, whatever is to be done about drift.
+        unchanged = _unchanged(self._places, lenient)
+        healed = [one for one, _ in policies if one.id not in unchanged]
+        left = [one for one, policy in policies if policy == "warn" and one.id in unchanged]
+        return _with(catalog, healed), _with(catalog, left)
 
-    def _wanted(self, catalog: Catalog) -> set[str] | None:
-        """For a heal: the resources that an event was about, with all handlers."""
-        if not self._job.ids:
-            return None
-        handlers = {one.id for one in catalog.resources if one.handler}
-        return {*self._job.ids, *handlers}
-
-    def _take(self, results: Iterable[Result], drifted: list[str]) -> None:
-        """Count, and remember what failed and what was changed."""
+    def _count(self, report: Report | None, looked: Plan | None) -> None:
+        """Count, and remember what failed, what drifts and what was changed."""
+        results = [*(report.results if report else ()), *(looked.results if looked else ())]
+        drifted = [
+            one.id
+            for one in (looked.results if looked else ())
+            if one.status in ("pending", "unknown", "owed")
+        ]
         state, outcome = self._state, self._outcome
         partial = bool(self._job.ids)
         if not partial:
             state.failed, state.drifted, state.resources = {}, [], {}
-        looked = self._looked
+        looked_at = self._looked
         for one in results:
-            looked.add(one.id)
-            state.failed.pop(one.id, None)
-            if one.status in ("failed", "blocked") and len(state.failed) < SHOWN:
-                state.failed[one.id] = one.reason
-                self._say("err", f"{one.id} {one.status}: {one.reason}", resource=one.id)
+            looked_at.add(one.id)
+            for status, members in (("failed", state.failed), ("blocked", state.blocked)):
+                members.pop(one.id, None)
+                if one.status == status:
+                    members[one.id] = one.reason
+                    self._say("err", f"{one.id} {status}: {one.reason}", resource=one.id)
             if one.status in ("changed", "notified"):
                 outcome.changed.append(one.id)
                 corrective = one.cause == "corrective"
-                state.count(
-                    "changes_corrective_total" if corrective else "changes_intentional_total"
-                )
+                kind = one.id.partition(":")[0]
+                state.count("changes_total", cause=one.cause or "intentional", type=kind)
                 if corrective:
                     outcome.corrected.append(one.id)
                 what = ", ".join(change.attribute for change in one.changes[:8])
@@ -313,14 +355,10 @@ class Run:
                     resource=one.id,
                     cause=one.cause,
                 )
-            if not partial and not one.id.startswith("handler:"):
-                state.resources["total"] = state.resources.get("total", 0) + 1
-        state.drifted = sorted({*(set(state.drifted) - looked), *drifted})
+        state.drifted = sorted({*(set(state.drifted) - looked_at), *drifted})
 
-    def _finish(self, engine: Engine, catalog: Catalog, report: Report) -> None:
-        """A whole run: is the commit good, and what left Git?"""
-        if report.failed or report.interrupted:
-            return
+    def _finish(self, engine: Engine, catalog: Catalog) -> None:
+        """A whole run that went well: the commit is good; and what left Git?"""
         state = self._state
         if catalog.commit and catalog.commit == state.applied:
             if state.good != state.applied and state.first_seen:
@@ -337,7 +375,8 @@ class Run:
             percent=self._config.prune_percent,
         )
         for one in state.prune.get("pruned", ()):
-            state.count("changes_prune_total")
+            kind = str(one["id"]).partition(":")[0]
+            state.count("changes_total", cause="prune", type=kind)
             self._say(
                 "notice",
                 f"{one['id']} is declared no more: {one['done']}",
@@ -345,8 +384,20 @@ class Run:
                 cause="prune",
             )
 
+    def _mine(self) -> Mapping[str, Watch]:
+        """The watches that this run is about."""
+        ids = set(self._job.ids)
+        if not ids:
+            return self._watches
+        return {path: one for path, one in self._watches.items() if not ids.isdisjoint(one.ids)}
+
     def _watch(self, catalog: Catalog) -> None:
         """Tell the supervisor what to watch, as the machine is now."""
+        if self._job.ids:
+            self._outcome.watches = {
+                path: self._left(path, one) for path, one in self._mine().items()
+            }
+            return
         observed = {
             one.id
             for one in catalog.resources
@@ -355,26 +406,27 @@ class Run:
         with Ledger.open_readonly(self._places.root) as ledger:
             claims = ledger.claims() if ledger is not None else {}
         wanted = {id_: claimed for id_, claimed in claims.items() if id_ in observed}
-        paths = watch_list(wanted, self._places.root)
-        for path, entry in paths.items():
-            ids = set(entry[1])
-            if path not in self._before or ids & set(self._outcome.changed):
-                continue  # as we left it
-            stored, at_start = self._before[path]
-            # What was not looked at in this run stays suspect if it was; what was looked at may
-            # have been changed since, so its signature is the one from before the look.
-            entry[0] = at_start if self._looked.issuperset(ids) else stored
+        found = {
+            path: self._left(path, one)
+            for path, one in watch_list(wanted, self._places.root).items()
+        }
         # A link that is gone is found by no search; whom it was about must be looked at first.
-        for path, entry in (read_json(self._places.watches) or {}).items():
-            if path not in paths and wanted.keys() & set(entry[1]) - self._looked:
-                paths[path] = entry
-        document = json.dumps(paths, separators=(",", ":"))
-        write(self._places.watches, document.encode(), durable=False)
+        for path, one in self._watches.items():
+            if path not in found and wanted.keys() & set(one.ids) - self._looked:
+                found[path] = one
+        self._outcome.watches = found
 
-    def _signatures(self) -> dict[str, tuple[Signature, Signature]]:
-        """Path -> its signature as the last run left it, and now."""
-        stored = read_json(self._places.watches) or {}
-        return {path: (entry[0], signature(path)) for path, entry in stored.items()}
+    def _left(self, path: str, watch: Watch) -> Watch:
+        """A watch with the signature that says of a later one whether somebody was there since.
+
+        As we left it, where we changed it. What was looked at may have been changed since: then
+        the one from before the look. What was not looked at stays suspect if it was.
+        """
+        before = self._watches.get(path)
+        if before is None or not set(self._outcome.changed).isdisjoint(watch.ids):
+            return watch._replace(signature=signature(path))
+        looked = self._looked.issuperset(watch.ids)
+        return watch._replace(signature=self._before[path] if looked else before.signature)
 
     # -- what is said --------------------------------------------------------------------
 
@@ -412,7 +464,29 @@ class Run:
             "started": started,
             "duration_s": round(seconds, 3),
         }
-        state.count(f"runs_{self._job.kind}_{result}_total")
+        state.count("runs_total", kind=self._job.kind, outcome=result)
+        state.observe("run_duration_seconds", seconds, kind=self._job.kind)
+        if self._looked and not self._job.ids and result in ("ok", "changed") and not state.drifted:
+            state.proven_at = time.time()
+
+
+def _with(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
+    return dataclasses.replace(catalog, resources=tuple(resources))
+
+
+def _differs(plan: Plan, left: Catalog) -> bool:
+    """Whether anything is to be done, besides what policy leaves alone."""
+    alone = {one.id for one in left.resources}
+    return any(one.status != "ok" and one.id not in alone for one in plan.results)
+
+
+def _unchanged(places: Places, declarations: Sequence[Declaration]) -> set[str]:
+    """Those that were converged as they are declared now, as the ledger knows it."""
+    if not declarations:
+        return set()
+    with Ledger.open_readonly(places.root) as ledger:
+        known = ledger.known() if ledger is not None else {}
+    return {one.id for one in declarations if known.get(one.id) == Known(wish_digest(one), True)}
 
 
 def _digests(catalog: Catalog, *, secret: bool = False) -> set[str]:
@@ -424,28 +498,3 @@ def _digests(catalog: Catalog, *, secret: bool = False) -> set[str]:
         for value in one.params.values()
         if isinstance(value, dict) and "$content" in value
     }
-
-
-def main() -> int:
-    """Do the job on stdin; the outcome as JSON on stdout."""
-    job = json.load(sys.stdin)
-    places = Places(job.get("root", "/"))
-    state = State.from_json(job.get("state")) if job.get("state") else State.load(places)
-    config = Config.from_json(job["config"])
-    run = Run(
-        Job(job["kind"], config, bool(job.get("fetch")), tuple(job.get("ids", ()))), state, places
-    )
-    signal.signal(signal.SIGTERM, lambda *_: run.stop())
-    outcome = run.carry_out()
-    sys.stdout.write(json.dumps({
-        "state": outcome.state.to_json(),
-        "corrected": outcome.corrected,
-        "changed": outcome.changed,
-        "failed": outcome.failed,
-        "messages": outcome.messages[:500],
-    }))  # fmt: skip
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
