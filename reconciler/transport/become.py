@@ -2,7 +2,8 @@
 
 The password goes over stdin and nowhere else. It is given once: programs that ask again are hung
 up on, because a loop of wrong passwords locks the account. sudo asks with a prompt that we made
-up, so neither a locale nor a message of the day can pass for it.
+up, so neither a locale nor a message of the day can pass for it. doas asks on a terminal only, so
+it gets one of its own: what is said there nobody else can have said.
 """
 
 from __future__ import annotations
@@ -32,23 +33,28 @@ class Become:
             )
         if self.password is not None and not self.password.isprintable():
             raise ConfigError("ansible_become_password has a character that no prompt takes")
-        if self.method == "doas" and self.password is not None:
-            raise ConfigError(
-                "doas reads a password from a terminal only, and there is none",
-                hint="use a `nopass` rule in doas.conf, or ansible_become_method: sudo",
-            )
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether the password is asked for on a terminal, which `terminal.py` then gives."""
+        return self.method == "doas" and self.password is not None
 
     def wrap(self, argv: Sequence[str], nonce: str) -> list[str]:
         """The argv that runs `argv` as the user. nonce: what the prompt is made of."""
         if self.method == "doas":
-            return ["doas", "-n", "-u", self.user, "--", *argv]
+            quiet = [] if self.on_terminal else ["-n"]
+            return ["doas", *quiet, "-u", self.user, "--", *argv]
         if self.method == "su":
             return ["su", "-s", "/bin/sh", "-c", shell_line(argv), self.user]
         if self.password is None:
             return ["sudo", "-n", "-H", "-u", self.user, "--", *argv]
         # %% is shown as %: a shell that prints the command line does not print the prompt.
-        prompt = f"{nonce}%%"
+        prompt = self.prompt(nonce).replace("%", "%%")
         return ["sudo", "-k", "-S", "-H", "-p", prompt, "-u", self.user, "--", *argv]
+
+    def prompt(self, nonce: str) -> str:
+        """What says on stderr that the password is asked for."""
+        return f"{nonce}%"
 
     def asks(self, said: bytes, nonce: str) -> int:
         """How often the program has asked for the password, by what it said on stderr.
@@ -57,4 +63,4 @@ class Become:
         """
         if self.method == "su":
             return int(bool(said))
-        return said.count(f"{nonce}%".encode())
+        return said.count(self.prompt(nonce).encode())

@@ -11,6 +11,7 @@ to the nonce is noise of profiles and messages of the day, and is dropped.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 import time
@@ -41,6 +42,9 @@ RECEIVE = (
     "l=r();"
     "l=l if l.startswith(n)else r();"
     "exec(l[len(n):])"
+)
+PROMPTED = (
+    "import base64,sys;program=base64.b64decode(sys.argv.pop(1));sys.argv[1]+=chr(37);exec(program)"
 )
 
 
@@ -81,9 +85,16 @@ def launch(transport: Transport, how: Launch, limits: Limits) -> RemoteLink:
 
 def _argv(how: Launch, nonce: str, digest: str) -> list[str]:
     keep = "keep" if how.keep else "forget"
-    python = [how.interpreter, "-I", "-S", "-B", "-c", RECEIVE]
-    argv = _checked([*python, nonce, digest, str(len(how.engine)), keep], nonce)
-    return argv if how.become is None else _checked(how.become.wrap(argv, nonce), nonce)
+    python = [how.interpreter, "-I", "-S", "-B", "-c"]
+    argv = _checked([*python, RECEIVE, nonce, digest, str(len(how.engine)), keep], nonce)
+    if how.become is None:
+        return argv
+    argv = _checked(how.become.wrap(argv, nonce), nonce)
+    if how.become.on_terminal:
+        packed = base64.b64encode(_text("terminal.py")).decode()
+        # The nonce is in two words: a shell that prints the command line prints no prompt.
+        argv = _checked([*python, PROMPTED, packed, nonce, *argv], nonce)
+    return argv
 
 
 def _checked(argv: Sequence[str], nonce: str) -> list[str]:
@@ -92,12 +103,12 @@ def _checked(argv: Sequence[str], nonce: str) -> list[str]:
 
 
 @cache
-def _program() -> bytes:
-    return Path(__file__).with_name("arrival.py").read_bytes()
+def _text(name: str) -> bytes:
+    return Path(__file__).with_name(name).read_bytes()
 
 
 def _arrival(nonce: str) -> bytes:
-    program = _program()
+    program = _text("arrival.py")
     reader = (
         f"b=bytes()\nwhile len(b)<{len(program)}:\n"
         f" c=os.read(0,{len(program)}-len(b))\n c or os._exit(1)\n b+=c\nexec(b)"

@@ -17,7 +17,7 @@ HOST = 2
 PARTS = {"ssh-ed25519": 1, "ecdsa-sha2-nistp": 2, "rsa-sha2-": 2, "ssh-rsa": 2}
 
 
-class _Parts:
+class Parts:
     """Reads what SSH packs: numbers, and strings behind their length."""
 
     def __init__(self, data: bytes) -> None:
@@ -57,7 +57,7 @@ def authority(blob: bytes, name: str, now: float | None = None) -> bytes:
 def _authority(blob: bytes, name: str, now: float) -> bytes:
     import paramiko
 
-    parts = _Parts(blob)
+    parts = Parts(blob)
     kind = parts.string().decode("ascii", "replace")
     parts.string()  # the nonce
     for _ in range(next((n for start, n in PARTS.items() if kind.startswith(start)), 1)):
@@ -66,7 +66,7 @@ def _authority(blob: bytes, name: str, now: float) -> bytes:
     if parts.number(4) != HOST:
         raise ValueError("it is not a host's")
     parts.string()  # the key id
-    _check_principals(_Parts(parts.string()), name)
+    _check_principals(Parts(parts.string()), name)
     after, before = parts.number(8), parts.number(8)
     if not after <= now < before:
         raise ValueError("it is not valid now")
@@ -83,7 +83,7 @@ def _authority(blob: bytes, name: str, now: float) -> bytes:
     return signer
 
 
-def _check_principals(parts: _Parts, name: str) -> None:
+def _check_principals(parts: Parts, name: str) -> None:
     bare = name[1:].partition("]")[0] if name.startswith("[") else name
     allowed: list[str] = []
     while parts.more():

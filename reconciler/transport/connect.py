@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -48,12 +49,24 @@ class Connector:
         """A connection to the host. Raises TransportError and what is below it, ConfigError."""
         if target.connection in ("local", "chroot"):
             return LocalTransport()
+        if target.connection == "nspawn":
+            from reconciler.transport.nspawn import NspawnTransport
+
+            return NspawnTransport(target)
         # The libraries of a way are imported when it is taken: they cost more than a run.
         if target.connection == "openssh":
             from reconciler.transport.openssh import OpenSshTransport
 
             return OpenSshTransport(target, self._shared_sockets())
         return self._shared_connections().open(target)
+
+    def address(self, target: Target) -> str:
+        """Where the host is on the network, as the operator's ssh_config knows its name."""
+        if target.connection not in ("ssh", "openssh"):
+            return target.hop.address
+        from reconciler.transport import ssh_config
+
+        return ssh_config.hostname(target.hop.address, target.ssh_config)
 
     def engine(
         self, target: Target, how: Launch, limits: Limits, durability: str = "batch"
@@ -62,12 +75,16 @@ class Connector:
         if target.connection in ("local", "chroot") and how.become is None:
             return Engine.local(target.root, durability)
         transport = self.open(target)
+        root = target.root
+        if target.connection == "nspawn":
+            # The engine is inside, where there is no cache: /run is gone with the container.
+            root, how = "/", replace(how, keep=False)
         try:
             link = launch(transport, how, limits)
         except BaseException:
             transport.close()
             raise
-        return Engine(link, root=target.root, durability=durability)
+        return Engine(link, root=root, durability=durability)
 
     def _shared_connections(self) -> Connections:
         from reconciler.transport.ssh import Connections

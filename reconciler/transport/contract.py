@@ -1,8 +1,9 @@
 """What a way to a host must offer: start one program there and exchange bytes with it.
 
-paramiko.py    SSH in this process, the default
+ssh.py         SSH in this process, the default
 openssh.py     SSH through the `ssh` of this machine
 local.py       this machine itself
+nspawn.py      a directory root, as a container of this machine
 """
 
 from __future__ import annotations

@@ -90,6 +90,11 @@ class OpenSshTransport:
                 "OpenSSH takes no password from a program",
                 hint="use a key or an agent, or ansible_connection: ssh",
             )
+        if target.hop.passphrase is not None:
+            raise ConfigError(
+                "OpenSSH takes no passphrase from a program",
+                hint="add the key to ssh-agent (ssh-add), or use ansible_connection: ssh",
+            )
         check_options(target)
         self._argv = _argv(target, sockets.path)
         self._target = target

@@ -15,6 +15,7 @@ from reconciler.transport.target import Target
 UNDERSTOOD = {
     *("port", "user", "hostname", "hostkeyalias", "identityfile", "identitiesonly"),
     *("userknownhostsfile", "globalknownhostsfile", "connecttimeout", "proxyjump"),
+    *("serveraliveinterval", "serveralivecountmax"),
 }
 #: Accepted where they ask for what is done anyway, or change nothing here.
 ANYWAY = {
@@ -24,8 +25,7 @@ ANYWAY = {
     "batchmode": {"yes"},
     "permitlocalcommand": {"no"},
     **dict.fromkeys(("controlmaster", "controlpersist", "controlpath", "loglevel"), None),
-    **dict.fromkeys(("serveraliveinterval", "serveralivecountmax", "tcpkeepalive"), None),
-    **dict.fromkeys(("preferredauthentications", "pubkeyauthentication"), None),
+    **dict.fromkeys(("tcpkeepalive", "preferredauthentications", "pubkeyauthentication"), None),
 }
 #: What else OpenSSH may be told.
 OPENSSH = {

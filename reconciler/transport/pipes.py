@@ -31,7 +31,9 @@ class PipeChannel:
         self._stderr = cast("IO[bytes]", self._process.stderr)
         self._tail = b""
         self._open = {self._stdout.fileno(), self._stderr.fileno()}
-        os.set_blocking(self._stdin.fileno(), False)
+        # One thread may send while another receives, and both take in what comes on stderr.
+        for stream in (self._stdin, self._stderr):
+            os.set_blocking(stream.fileno(), False)
 
     def receive(self, timeout: float) -> bytes | None:
         """What has come; b"" at the end, None if nothing comes in time."""
@@ -102,13 +104,14 @@ class PipeChannel:
         if not self._open:
             return set()
         poll = select.poll()  # select() ends at descriptor 1024, which a fleet run passes
-        for fd in self._open:
+        for fd in tuple(self._open):
             poll.register(fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(timeout * 1000)}
         err = self._stderr.fileno() if not self._stderr.closed else -1
         if err in ready:
-            piece = os.read(err, PIECE)
-            self._tail = (self._tail + piece)[-TAIL:]
-            if not piece:
-                self._open.discard(err)
+            with contextlib.suppress(BlockingIOError):
+                piece = os.read(err, PIECE)
+                self._tail = (self._tail + piece)[-TAIL:]
+                if not piece:
+                    self._open.discard(err)
         return ready

@@ -15,6 +15,7 @@ from paramiko.ssh_exception import (
     IncompatiblePeer,
     NoValidConnectionsError,
     PasswordRequiredException,
+    ProxyCommandFailure,
     SSHException,
 )
 
@@ -29,7 +30,7 @@ from reconciler.transport import ssh_config
 from reconciler.transport.command import shell_line
 from reconciler.transport.options import check_options
 from reconciler.transport.sshchannel import SshChannel, open_session
-from reconciler.transport.strict import CONNECT, KEEPALIVE, StrictConnection
+from reconciler.transport.strict import CONNECT, StrictConnection
 from reconciler.transport.target import Hop, Target
 
 
@@ -63,10 +64,11 @@ class Connections:
         with _explained(target.hop.address, target.hop):
             connection = StrictConnection(target.hop, config, dict(target.options), gateway=False)
         via = target.via or _proxy_jump(connection.ssh_config)
-        connection.gateway = self._gateway(via, target) or _proxy_command(connection)
+        connection.gateway = self._gateway(via, target) or _proxy_command(
+            connection, target.hop.address
+        )
         with _explained(connection.host, target.hop):
-            connection.open()
-        connection.session_transport.set_keepalive(KEEPALIVE)
+            connection.reach()
         return SshTransport(connection)
 
     def close(self) -> None:
@@ -94,8 +96,7 @@ class Connections:
             lock, connection = self._jumps[key]
         with lock, _explained(f"the jump host {way[-1].address}", way[-1]):
             if not connection.is_connected:
-                connection.open()
-                connection.session_transport.set_keepalive(KEEPALIVE)
+                connection.reach()
         return connection
 
     def _config(self, path: str | None) -> fabric.Config:
@@ -110,10 +111,11 @@ def _proxy_jump(heard: Mapping[str, str]) -> Sequence[Hop]:
     return () if said.lower() == "none" else tuple(map(Hop.parse, said.split(",")))
 
 
-def _proxy_command(connection: StrictConnection) -> str | bool:
+def _proxy_command(connection: StrictConnection, name: str) -> str | bool:
     """What the operator's own ssh_config says; an inventory cannot say that."""
+    values = {"h": connection.host, "p": connection.port, "r": connection.user, "n": name, "%": "%"}
     said = connection.ssh_config.get("proxycommand", "none")
-    return False if said.lower() == "none" else said
+    return ssh_config.proxy_command(said, values) or False
 
 
 @contextlib.contextmanager
@@ -152,7 +154,8 @@ def _of_ssh(error: SSHException, name: str, hop: Hop) -> TransportError:
     words = str(error)
     if isinstance(error, PasswordRequiredException):
         return AuthFailed(
-            f"the private key for {name} needs a passphrase", hint="add it to ssh-agent: ssh-add"
+            f"the private key for {name} needs a passphrase",
+            hint="add it to ssh-agent (ssh-add), or give --ask-key-pass",
         )
     if isinstance(error, AuthenticationException):
         return AuthFailed(
@@ -164,8 +167,15 @@ def _of_ssh(error: SSHException, name: str, hop: Hop) -> TransportError:
             f"{name} speaks only algorithms that are not safe any more: {words}",
             hint="update its sshd, or set ansible_connection: openssh and allow them in ssh_config",
         )
+    if isinstance(error, ProxyCommandFailure):
+        return HostUnreachable(f"cannot connect to {where} by ProxyCommand: {error.error}")
     if isinstance(error, ChannelException):
         return HostUnreachable(f"the jump host cannot connect to {where}: {words}")
+    if "checkints" in words or "Invalid key" in words:
+        return AuthFailed(
+            f"the private key for {name} does not open: another passphrase, or a damaged file",
+            hint="try it by hand: ssh-keygen -y -f FILE",
+        )
     if "No authentication methods" in words or "not a valid" in words:
         return AuthFailed(
             f"there is no key and no password for {name}",

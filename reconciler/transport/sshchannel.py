@@ -9,7 +9,8 @@ import paramiko
 from paramiko.ssh_exception import SSHException
 
 from reconciler.errors import ConnectionLost
-from reconciler.transport.contract import PIECE, TAIL
+from reconciler.transport.contract import GO_ON, PIECE, TAIL
+from reconciler.transport.sshtransport import Silent
 
 #: Seconds between two looks at stderr, which must not fill while we wait for stdout.
 TICK = 0.5
@@ -23,17 +24,21 @@ class SshChannel:
         self._tail = b""
 
     def receive(self, timeout: float) -> bytes | None:
-        """What has come; b"" at the end, None if nothing comes in time."""
+        """What has come; b"" at the end, None if nothing comes in time. Raises ConnectionLost."""
         end = time.monotonic() + timeout
         while True:
             left = end - time.monotonic()
             self._take_errors()
             self._session.settimeout(max(0.0, min(left, TICK)))
             try:
-                return self._session.recv(PIECE)
+                piece = self._session.recv(PIECE)
             except TimeoutError:
                 if left <= TICK:
                     return None
+                continue
+            if not piece:
+                self._check_alive()
+            return piece
 
     def send(self, data: bytes, timeout: float) -> None:
         """All of it."""
@@ -65,6 +70,12 @@ class SshChannel:
         """Close the session; sshd closes the pipes of the program."""
         with contextlib.suppress(OSError, SSHException, EOFError):
             self._session.close()
+
+    def _check_alive(self) -> None:
+        """An end may be a host that fell silent."""
+        why = self._session.get_transport().saved_exception
+        if isinstance(why, Silent):
+            raise ConnectionLost(f"the host fell silent: {why}", hint=GO_ON)
 
     def _take_errors(self) -> None:
         while self._session.recv_stderr_ready():

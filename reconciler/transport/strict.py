@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -18,21 +17,21 @@ import fabric
 import paramiko
 
 from reconciler.errors import HostUnreachable
-from reconciler.transport import certificate, known_hosts
+from reconciler.transport import certificate, known_hosts, sshtransport
+from reconciler.transport.identities import HeldKeys, Identities
 from reconciler.transport.known_hosts import Known
+from reconciler.transport.sshtransport import ListeningTransport
 from reconciler.transport.target import Hop
+from reconciler.transport.tunnel import Tunnel
 
 # Its threads log what goes wrong, tracebacks and all; here that arrives as an error of ours.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
-#: Seconds until the TCP connection, the greeting, and the login must have been made.
+#: Seconds until the host must speak SSH, and until the login must have been made.
 CONNECT = 10.0
-BANNER = 15.0
 AUTH = 30.0
-#: Seconds between two signs of life on a connection on which nothing happens.
-KEEPALIVE = 15
-#: Milliseconds until the kernel gives up a connection on which nothing is acknowledged.
-USER_TIMEOUT = 60_000
+#: Seconds between two signs of life that are asked for, and how many may be missed in a row.
+ALIVE = {"serveraliveinterval": 15, "serveralivecountmax": 4}
 #: Algorithms that SSH still knows and nobody should need: SHA-1, MD5, CBC, small groups.
 DISABLED: Mapping[str, Sequence[str]] = {
     "ciphers": ("aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"),
@@ -50,6 +49,7 @@ class StrictConnection(fabric.Connection):
 
     # What Fabric sets; it has no types of its own.
     host: str
+    user: str
     port: int
     ssh_config: dict[str, Any]
     client: paramiko.SSHClient
@@ -89,29 +89,45 @@ class StrictConnection(fabric.Connection):
         """What sessions are opened on, once it is open."""
         return cast("paramiko.Transport", self.transport)
 
+    def reach(self) -> None:
+        """Connect and log in; from then on a host that falls silent is noticed."""
+        # paramiko would ask the agent of the environment, for all that it has.
+        client: Any = self.client
+        client._agent = HeldKeys(self._identities)  # noqa: SLF001  there is no other way
+        try:
+            self.open()
+        except BaseException:
+            # Fabric closes only what is open.
+            client.close()
+            raise
+        cast("ListeningTransport", self.transport).listen(*self._alive)
+
     def get_gateway(self) -> None:
         """Jumps are given by whoever makes the connection: Fabric's own would trust any key."""
         return
 
+    def open_gateway(self) -> Any:
+        """What stands in for a TCP connection: a channel of a jump host, or a program."""
+        gateway: Any = self.gateway
+        return Tunnel(gateway) if isinstance(gateway, str) else super().open_gateway()
+
     def _how(self, heard: Mapping[str, Any], hop: Hop) -> dict[str, Any]:
-        keys = heard.get("identityfile", [])
-        keys = [keys] if isinstance(keys, str) else list(keys)
-        files = [hop.key_file] if hop.key_file else keys
-        only = str(heard.get("identitiesonly", "no")).lower() == "yes" or hop.key_file is not None
+        self._identities = Identities.of(heard, hop.key_file)
         if "connecttimeout" in heard:
             self.connect_timeout = int(heard["connecttimeout"])
+        every, most = (heard.get(name, usual) for name, usual in ALIVE.items())
+        self._alive = (int(every), int(most))
         return {
-            "key_filename": [
-                path for path in map(os.path.expanduser, files) if os.path.isfile(path)
-            ],
+            "key_filename": [path for path in self._identities.files if os.path.isfile(path)],
             "password": hop.password,
-            "allow_agent": not only and "SSH_AUTH_SOCK" in os.environ,
-            "look_for_keys": not files,
-            "banner_timeout": BANNER,
+            "passphrase": hop.passphrase,
+            "allow_agent": self._identities.agent is not None,
+            "look_for_keys": not self._identities.named,
+            "banner_timeout": self.connect_timeout,
             "auth_timeout": AUTH,
             "channel_timeout": CONNECT,
             "disabled_algorithms": DISABLED,
-            "transport_factory": functools.partial(_transport, self.known),
+            "transport_factory": functools.partial(sshtransport.make, self.known),
         }
 
 
@@ -132,36 +148,3 @@ class _OnlyKnown(paramiko.MissingHostKeyPolicy):
             )
         blob = getattr(key, "public_blob", None)
         certificate.check(self._known, key.asbytes(), None if blob is None else blob.key_blob)
-
-
-def _transport(known: Known, sock: Any, **settings: Any) -> paramiko.Transport:
-    """A transport that asks for a key that we can check, and sends at once."""
-    if isinstance(sock, socket.socket):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
-    transport = _Transport(sock, **settings)
-    transport.order_keys(known)
-    transport.daemon = True
-    return transport
-
-
-class _Transport(paramiko.Transport):
-    """paramiko's transport, which offers first the key types that are known for the host."""
-
-    def order_keys(self, known: Known) -> None:
-        """As OpenSSH does: otherwise a host with a known RSA key shows an unknown Ed25519 key."""
-        kinds = known.kinds
-        wanted = [k for k in kinds if not k.startswith("ssh-rsa")]
-        if "ssh-rsa" in kinds:
-            wanted += ["rsa-sha2-512", "rsa-sha2-256"]
-        options = self.get_security_options()
-        first = [one for one in options.key_types if one in wanted]
-        options.key_types = tuple(first + [one for one in options.key_types if one not in first])
-        self._certificates_first = bool(known.authorities)
-
-    @property
-    def preferred_keys(self) -> tuple[str, ...]:
-        names: tuple[str, ...] = tuple(super().preferred_keys)
-        if not self._certificates_first:
-            return names
-        return tuple(sorted(names, key=lambda name: not name.endswith(certificate.SUFFIX)))

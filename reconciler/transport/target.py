@@ -14,21 +14,28 @@ from dataclasses import dataclass, field
 from reconciler.errors import ConfigError, InventoryError
 from reconciler.transport.become import Become
 
-CONNECTIONS = ("ssh", "openssh", "local", "chroot")
+CONNECTIONS = ("ssh", "openssh", "local", "chroot", "nspawn")
+#: Those whose address is a directory that holds a root file system.
+DIRECTORIES = ("chroot", "nspawn")
 #: Names that Ansible has for the same.
 ALIASES = {"smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh"}
 Others = Callable[[str], "Mapping[str, object] | None"]
+#: The names of a password.
+LOGIN = ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password")
+BECOME = ("ansible_become_password", "ansible_become_pass")
+BECOME_BY = ("ansible_sudo_pass", "ansible_su_pass", "ansible_doas_pass")
+KEY_FILE = ("ansible_ssh_private_key_file", "ansible_private_key_file")
+PASSPHRASE = ("ansible_ssh_private_key_passphrase", "ansible_private_key_passphrase")
+TIMEOUT = ("ansible_ssh_timeout", "ansible_timeout")
 #: Every variable that is read here.
 NAMES = (
     *("ansible_host", "ansible_ssh_host", "ansible_port", "ansible_ssh_port"),
     *("ansible_user", "ansible_ssh_user", "ansible_connection", "ansible_python_interpreter"),
-    *("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
-    *("ansible_ssh_private_key_file", "ansible_private_key_file"),
+    *(*LOGIN, *KEY_FILE, *PASSPHRASE, *TIMEOUT),
     *("ansible_ssh_common_args", "ansible_ssh_extra_args", "via", "host_keys"),
-    *("ansible_become", "ansible_become_method", "ansible_become_user"),
-    *("ansible_become_password", "ansible_become_pass"),
-    *("ansible_sudo_pass", "ansible_su_pass", "ansible_doas_pass"),
+    *("ansible_become", "ansible_become_method", "ansible_become_user", *BECOME, *BECOME_BY),
 )
+MOST_SECONDS = 3600
 _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,254}")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,254}\$?")
 _INTERPRETER = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
@@ -40,7 +47,7 @@ class Hop:
     """One SSH login: an address with a port and user, and what opens it.
 
     None where ssh_config decides, and at last the default. host_keys: pinned public keys,
-    `TYPE BASE64`; where there are any, only they count.
+    `TYPE BASE64`; where there are any, only they count. passphrase: of the key file.
     """
 
     address: str
@@ -48,6 +55,7 @@ class Hop:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     key_file: str | None = None
+    passphrase: str | None = field(default=None, repr=False)
     host_keys: tuple[str, ...] = ()
 
     @classmethod
@@ -72,7 +80,7 @@ class Target:
 
     name: in the inventory. connection: one of CONNECTIONS. via: jump hosts, the first one first.
     options: of ssh, `Name=value`; extra: words that only OpenSSH understands.
-    root: for `chroot`, the directory. ssh_config: a file to read instead of the usual ones.
+    root: the directory of one that is one. ssh_config: a file to read instead of the usual ones.
     """
 
     name: str
@@ -114,13 +122,8 @@ class _Reader:
 
     def target(self, ssh_config: str | None, others: Others) -> Target:
         connection = self._connection()
-        if connection == "chroot":
-            root = self.text("ansible_host", "ansible_ssh_host") or ""
-            if not root.startswith("/"):
-                raise InventoryError(
-                    f"ansible_connection chroot wants a directory as ansible_host, not {root!r}"
-                )
-            return Target(self.name, Hop("localhost"), connection, root=root)
+        if connection in DIRECTORIES:
+            return self._directory(connection)
         hop = self.hop()
         options, extra = self._arguments()
         jumps = options.pop("proxyjump", None)
@@ -137,6 +140,16 @@ class _Reader:
             ssh_config=ssh_config,
         )
 
+    def _directory(self, connection: str) -> Target:
+        root = self.text("ansible_host", "ansible_ssh_host") or self.name
+        if not root.startswith("/"):
+            raise InventoryError(
+                f"ansible_connection {connection} wants a directory, and {root!r} is none",
+                hint="ansible_host: /srv/roots/NAME",
+            )
+        interpreter = self._interpreter()
+        return Target(self.name, Hop("localhost"), connection, root=root, interpreter=interpreter)
+
     def hop(self) -> Hop:
         address = self.text("ansible_host", "ansible_ssh_host") or self.name
         user = self.text("ansible_user", "ansible_ssh_user")
@@ -145,8 +158,9 @@ class _Reader:
             _match(address, _ADDRESS, "ansible_host"),
             None if port is None else _port(port, "ansible_port"),
             None if user is None else _match(user, _USER, "ansible_user"),
-            password=self.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
-            key_file=self.text("ansible_ssh_private_key_file", "ansible_private_key_file"),
+            password=self.text(*LOGIN),
+            key_file=self.text(*KEY_FILE),
+            passphrase=self.text(*PASSPHRASE),
             host_keys=tuple(self.words("host_keys")),
         )
 
@@ -197,8 +211,7 @@ class _Reader:
         if user == login:
             return None
         method = self.text("ansible_become_method") or "sudo"
-        names = ("ansible_become_password", "ansible_become_pass", f"ansible_{method}_pass")
-        return Become(method, user, self.text(*names))
+        return Become(method, user, self.text(*BECOME, f"ansible_{method}_pass"))
 
     def _arguments(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """ssh's own arguments: options as pairs, and what else there is."""
@@ -217,6 +230,9 @@ class _Reader:
                 value = value or words.pop(0)
                 key, _, setting = ("ProxyJump", "", value) if flag == "-J" else _pair(value)
                 options[key.lower()] = setting
+        timeout = self.text(*TIMEOUT)
+        if timeout is not None:
+            options.setdefault("connecttimeout", str(_number(timeout, "ansible_timeout")))
         return options, tuple(extra)
 
 
@@ -242,6 +258,12 @@ def _match(text: str, accepted: re.Pattern[str], what: str) -> str:
     if not accepted.fullmatch(text):
         raise InventoryError(f"{text[:60]!r} cannot be {what}")
     return text
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text[:9]) <= MOST_SECONDS):
+        raise InventoryError(f"{what}: {text[:20]!r} is not a number of seconds from 1 to 3600")
+    return int(text)
 
 
 def _port(text: str, what: str) -> int:

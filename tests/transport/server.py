@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -13,11 +14,13 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 
 class SshServer:
-    """Answers logins with the password `right`, and echoes what an exec'd program is sent."""
+    """Answers logins with the password `right` or one of the keys in `authorized`, and echoes what
+    an exec'd program is sent."""
 
     def __init__(self, *keys: paramiko.PKey) -> None:
         self.keys = keys
         self.logins: list[str] = []
+        self.authorized: list[paramiko.PKey] = []
         self.forwarding_asked = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -40,6 +43,11 @@ class SshServer:
             transport.close()
         self._thread.join(5)
 
+    def freeze(self) -> None:
+        """Answer nothing any more, with every connection open, as a host that was stopped."""
+        for transport in self._transports:
+            transport.packetizer.read_message = _never
+
     def _serve(self) -> None:
         while True:
             try:
@@ -61,8 +69,12 @@ class _Answers(paramiko.ServerInterface):
         self._server.logins.append(username)
         return AUTH_SUCCESSFUL if password == "right" else AUTH_FAILED
 
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        known = [one.asbytes() for one in self._server.authorized]
+        return AUTH_SUCCESSFUL if key.asbytes() in known else AUTH_FAILED
+
     def get_allowed_auths(self, username: str) -> str:
-        return "password"
+        return "publickey,password"
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return OPEN_SUCCEEDED
@@ -74,6 +86,11 @@ class _Answers(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=_echo, args=(channel,), daemon=True).start()
         return True
+
+
+def _never() -> tuple[int, paramiko.Message]:
+    while True:
+        time.sleep(0.1)
 
 
 def _echo(channel: paramiko.Channel) -> None:

@@ -37,7 +37,7 @@ def hostile(tmp_path: Path, program: str) -> str:
 
 
 def test_the_first_file_is_read_by_every_python_3_that_has_isolated_mode() -> None:
-    tree = ast.parse(bootstrap._program(), feature_version=(3, 4))
+    tree = ast.parse(bootstrap._text("arrival.py"), feature_version=(3, 4))
     young = (ast.JoinedStr, ast.NamedExpr, ast.AnnAssign, ast.Match)
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, young)]
 

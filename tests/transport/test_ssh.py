@@ -14,7 +14,7 @@ import fabric
 import paramiko
 import pytest
 
-from reconciler.errors import AuthFailed, HostKeyRefused, HostUnreachable
+from reconciler.errors import AuthFailed, ConnectionLost, HostKeyRefused, HostUnreachable
 from reconciler.transport import strict
 from reconciler.transport.ssh import Connections
 from reconciler.transport.target import Target
@@ -122,43 +122,49 @@ def test_the_agent_is_never_forwarded(tmp_path: Path, key: paramiko.PKey) -> Non
         assert not server.forwarding_asked
 
 
-def test_included_files_of_ssh_config_count(tmp_path: Path, key: paramiko.PKey) -> None:
-    with SshServer(key) as server:
-        config(tmp_path, server, key)
-        (tmp_path / "outer").write_text(f"Include {tmp_path}/conf*\n")
-        to = Target.of(
-            "web",
-            {
-                "ansible_host": "127.0.0.1",
-                "ansible_port": server.port,
-                "ansible_user": "me",
-                "ansible_password": "right",
-            },
-            str(tmp_path / "outer"),
-        )
-        Connections().open(to).close()
-
-
-def test_a_port_that_accepts_and_says_nothing_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(strict, "BANNER", 0.5)
+def test_a_port_that_accepts_and_says_nothing_is_given_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         reach = {"ansible_host": "127.0.0.1", "ansible_port": silent.getsockname()[1]}
+        config = tmp_path / "config"
+        config.write_text("ConnectTimeout 1\n")
+        for variables, path in (({}, str(config)), ({"ansible_timeout": 1}, None)):
+            to = Target.of("web", {**reach, **variables, "ansible_password": "x"}, path)
+            started = time.monotonic()
+            with pytest.raises(HostUnreachable, match="does not speak SSH in time"):
+                Connections().open(to)
+            assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize("inventory", [True, False])
+def test_a_host_that_falls_silent_is_noticed(
+    tmp_path: Path, key: paramiko.PKey, inventory: bool
+) -> None:
+    alive = {"ServerAliveInterval": 1, "ServerAliveCountMax": 2}
+    words = " ".join(f"-o {name}={value}" for name, value in alive.items())
+    more = "".join(f"{name} {value}\n" for name, value in alive.items())
+    with SshServer(key) as server:
+        path = config(tmp_path, server, key, more="" if inventory else more)
+        variables = {"ansible_ssh_common_args": words} if inventory else {}
+        transport = Connections().open(target(server, path, **variables))
+        channel = transport.start(["cat"])
+        channel.send(b"hello", 5)
+        assert channel.receive(5) == b"hello"
+        assert channel.receive(4) is None, "who answers may be silent"
+        server.freeze()
         started = time.monotonic()
-        with pytest.raises(HostUnreachable):
-            Connections().open(Target.of("web", {**reach, "ansible_password": "x"}))
-        assert time.monotonic() - started < 12
+        with pytest.raises(ConnectionLost, match="fell silent: it has not answered for 2 s"):
+            channel.receive(60)
+        assert time.monotonic() - started < 8
+        transport.close()
 
 
 def test_what_libraries_log_is_not_shown_to_operators() -> None:
     code = (
         "import sys\n"
-        "from reconciler.transport import strict\n"
         "from reconciler.transport.ssh import Connections\n"
         "from reconciler.transport.target import Target\n"
-        "strict.BANNER = 0.2\n"
         "reach = {'ansible_host': '127.0.0.1', 'ansible_port': int(sys.argv[1])}\n"
+        "reach['ansible_timeout'] = 1\n"
         "try: Connections().open(Target.of('web', {**reach, 'ansible_password': 'x'}))\n"
         "except Exception as error: print(type(error).__name__)\n"
     )
