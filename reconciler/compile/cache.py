@@ -22,7 +22,8 @@ from functools import cached_property
 import reconciler
 from reconciler.catalog import dumps
 
-#: Catalogs that are kept; the one that was used the longest time ago goes first.
+#: Catalogs that are kept, or two for each host of a larger fleet; the one that was used the
+#: longest time ago goes first.
 KEEP = 200
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What the code of a catalog consists of, relative to the package.
@@ -182,6 +183,8 @@ class CatalogCache:
 
     def __init__(self, home: str | None = None) -> None:
         self._home = home
+        self._keep = KEEP
+        self._new = 0
         self._catalogs = private_directory("catalogs", home or catalogs_home())
 
     @cached_property
@@ -191,6 +194,7 @@ class CatalogCache:
 
     def close(self) -> None:
         """Let go of the directories."""
+        self._forget()
         for directory in (self._catalogs, self.__dict__.get("_facts")):
             if directory is not None:
                 directory.close()
@@ -199,6 +203,10 @@ class CatalogCache:
     def usable(self) -> bool:
         """False: nothing is kept, because others could write there, or nobody can."""
         return self._catalogs is not None
+
+    def make_room(self, hosts: int) -> None:
+        """Keep enough for a fleet of so many hosts to find all of its catalogs next time."""
+        self._keep = max(self._keep, 2 * hosts)
 
     def catalog(self, key: str) -> bytes | None:
         """The catalog's bytes; None if it is not there or is damaged."""
@@ -211,12 +219,20 @@ class CatalogCache:
         return body
 
     def keep_catalog(self, key: str, catalog: bytes) -> None:
-        """Keep a catalog, and no more than `KEEP` of them."""
+        """Keep a catalog; one that was not used for long makes room for it."""
         if self._catalogs is None:
             return
         digest = hashlib.sha256(catalog).hexdigest().encode()
         if self._catalogs.write(key, digest + b"\n" + catalog):
-            self._catalogs.keep_newest(KEEP)
+            self._new += 1
+            # All of them are looked at for that, so not each time.
+            if self._new > self._keep // 4:
+                self._forget()
+
+    def _forget(self) -> None:
+        if self._catalogs is not None and self._new:
+            self._catalogs.keep_newest(self._keep)
+        self._new = 0
 
     def facts(self, host: str) -> Facts | None:
         """What `host` said about itself at the last contact; None if there was none."""

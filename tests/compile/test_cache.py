@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,22 @@ def test_only_the_newest_are_kept_and_use_counts(
     assert cache.catalog("first") == b"{}"
     cache.keep_catalog("third", b"{}")
     assert sorted(os.listdir(Path(home, "catalogs"))) == ["first", "third"]
+
+
+def test_a_large_fleet_finds_all_of_its_catalogs_next_time(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_file, "KEEP", 8)
+    for _ in range(3):
+        with closing(CatalogCache(home)) as cache:
+            cache.make_room(50)
+            for number in range(50):
+                cache.keep_catalog(f"host{number}", b"{}")
+    again = CatalogCache(home)
+    assert all(again.catalog(f"host{number}") for number in range(50))
+    with closing(CatalogCache(home)) as small:
+        small.keep_catalog("other", b"{}")
+    assert len(os.listdir(Path(home, "catalogs"))) == 8
 
 
 def test_everything_is_private_from_the_start(home: str) -> None:
