@@ -13,6 +13,12 @@ def reach_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("connection")
     group.add_argument("--ask-pass", action="store_true", help="ask for the password of the login")
     group.add_argument("--ask-become-pass", action="store_true", help="ask for the one of sudo")
+    group.add_argument(
+        "--ask-key-pass", action="store_true", help="ask for the passphrase of the private key"
+    )
+    group.add_argument(
+        "--keyring", action="store_true", help="passwords that nobody gives are in your keyring"
+    )
     group.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
     group.add_argument("--no-cache", action="store_true", help="leave no engine on the hosts")
     wait = functools.partial(group.add_argument, metavar="SECONDS", type=seconds)

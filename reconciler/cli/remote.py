@@ -11,8 +11,11 @@ from typing import Any
 from reconciler.cli.desired import Choice, Desired
 from reconciler.compile.cache import CatalogCache
 from reconciler.errors import UsageError
-from reconciler.transport.target import NAMES, Target
+from reconciler.transport.passwords import Keyring
+from reconciler.transport.target import BECOME, BECOME_BY, LOGIN, NAMES, PASSPHRASE, Target
 
+#: Ways to a host that ask for none.
+NO_PASSWORDS = ("local", "chroot", "nspawn")
 EMPTY = b'"resources":[]'
 
 
@@ -29,6 +32,8 @@ class Selected:
         self._cache = cache
         self._choice = Choice(tuple(args.tags), tuple(args.skip_tags))
         self._allow_empty: bool = args.allow_empty
+        cache.make_room(len(desired.inventory.hosts()))
+        self._keyring = Keyring() if args.keyring else None
 
     def variables(self, host: str) -> Mapping[str, Any]:
         """What says how the host is reached; templates cost the import of their engine."""
@@ -45,7 +50,19 @@ class Selected:
 
     def target(self, host: str, asked: Mapping[str, str], ssh_config: str | None) -> Target:
         """How the host is reached. asked: variables that win. Raises ConfigError."""
-        return Target.of(host, {**self.variables(host), **asked}, ssh_config, self.other)
+        variables = {**self.variables(host), **asked}
+        return Target.of(host, {**variables, **self._kept(host, variables)}, ssh_config, self.other)
+
+    def _kept(self, host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The passwords that the keyring has and that nobody gives."""
+        if self._keyring is None or variables.get("ansible_connection") in NO_PASSWORDS:
+            return {}
+        found: dict[str, Any] = {}
+        if not any(map(variables.get, LOGIN)) and variables.get("ansible_connection") != "openssh":
+            found[LOGIN[0]] = self._keyring.password("login", host)
+        if not any(map(variables.get, (*BECOME, *BECOME_BY))):
+            found[BECOME[0]] = self._keyring.password("become", host)
+        return found
 
     def catalog(self, host: str, facts: Mapping[str, Any]) -> bytes:
         """As `push.host.Project`."""
@@ -67,10 +84,11 @@ class Selected:
 
 
 def asked_for(args: argparse.Namespace) -> dict[str, str]:
-    """Passwords that a person types; they win over the inventory's."""
+    """What a person types at the start; it wins over what the inventory says."""
     wanted = {
-        "ansible_password": ("login password: ", args.ask_pass),
-        "ansible_become_password": ("become password: ", args.ask_become_pass),
+        LOGIN[0]: ("login password: ", args.ask_pass),
+        BECOME[0]: ("become password: ", args.ask_become_pass),
+        PASSPHRASE[0]: ("passphrase of the private key: ", args.ask_key_pass),
     }
     if any(ask for _, ask in wanted.values()) and not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask for a password on")
