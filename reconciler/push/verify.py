@@ -107,7 +107,7 @@ class Verifier:
     def _filled(self, check: Check, host: str) -> list[str]:
         if check.kind == "unit" or not check.each:
             return list(check.words)
-        address = self._target(host).hop.address
+        address = self._connector.address(self._target(host))
         return [word.replace("{host}", host).replace("{address}", address) for word in check.words]
 
 
