@@ -318,6 +318,10 @@ class Run:
         unchanged = _unchanged(self._places, lenient)
         healed = [one for one, _ in policies if one.id not in unchanged]
         left = [one for one, policy in policies if policy == "warn" and one.id in unchanged]
+        if not ids:
+            total = sum(not one.handler for one, _ in policies)
+            ignored = sum(policy == "ignore" and one.id in unchanged for one, policy in policies)
+            self._state.resources = {"total": total, "ignored": ignored}
         return _with(catalog, healed), _with(catalog, left)
 
     def _count(self, report: Report | None, looked: Plan | None) -> None:
@@ -331,7 +335,7 @@ class Run:
         state, outcome = self._state, self._outcome
         partial = bool(self._job.ids)
         if not partial:
-            state.failed, state.drifted, state.resources = {}, [], {}
+            state.failed, state.blocked, state.drifted = {}, {}, []
         looked_at = self._looked
         for one in results:
             looked_at.add(one.id)
