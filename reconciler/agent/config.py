@@ -110,28 +110,47 @@ def parse(document: object, file: str) -> Config:
 
     if not isinstance(document, Mapping):
         raise wrong("the agent's settings are a mapping", hint="at least: repo: URL")
-    import difflib
-
-    known = {one.name for one in fields(Config)} | {"repo"}
-    values: dict[str, Any] = {}
-    for key, value in document.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            raise wrong(
-                f"there is no setting '{key}'", key, f"did you mean '{near[0]}'?" if near else HELP
-            )
-        if value is not None:
-            try:
-                values[key] = _fit(key, value)
-            except ValueError as error:
-                raise wrong(f"{key}: {error}", key) from None
+    values = {key: value for key, value in document.items() if value is not None}
+    for key, value in values.items():
+        _check_name(key, wrong)
+        try:
+            values[key] = _fit(key, value)
+        except ValueError as error:
+            raise wrong(f"{key}: {error}", key) from None
     if "repo" in values:
         if "remotes" in values:
             raise wrong("give 'repo' or 'remotes', not both", "repo")
         values["remotes"] = ({"url": values.pop("repo")},)
     if not values.get("remotes"):
         raise wrong("which state repo is to be followed?", hint="add repo: URL")
-    return Config(**values)
+    config = Config(**values)
+    try:
+        _check(config)
+    except ConfigError as error:
+        raise wrong(error.message, hint=error.hint) from None
+    return config
+
+
+def _check_name(key: object, wrong: Callable[..., ConfigError]) -> None:
+    import difflib
+
+    known = {one.name for one in fields(Config)} | {"repo"}
+    if key not in known:
+        near = difflib.get_close_matches(str(key), known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else HELP
+        raise wrong(f"there is no setting '{key}'", key, hint)
+
+
+def _check(config: Config) -> None:
+    """Refuse addresses, names and branches that Git must never see. Raises ConfigError."""
+    from reconciler.source.refs import full_ref
+    from reconciler.source.remote import Remote
+
+    full_ref(config.branch)
+    names = [Remote(**one).name for one in config.remotes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"two remotes are named {twice}", hint="give each a name of its own")
 
 
 def _fit(key: str, value: Any) -> Any:

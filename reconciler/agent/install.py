@@ -8,36 +8,31 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import reconciler
 from reconciler import yamldoc
 from reconciler.agent.config import Config, parse
+from reconciler.agent.link import Provider
 from reconciler.agent.places import UNIT, USER, Places, write
-from reconciler.agent.units import PROVIDER, PROVIDER_SOCKET, TIMER, units
+from reconciler.agent.units import (
+    DEADMAN,
+    DEADMAN_TIMER,
+    PROVIDER,
+    PROVIDER_SOCKET,
+    TIMER,
+    units,
+)
+from reconciler.agent.wish import KNOWN_HOSTS, Wish
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
 
 SYSTEMD = "/etc/systemd/system"
+#: What is started, and so stopped; and every unit that there may be.
+STARTED = (DEADMAN_TIMER, TIMER, UNIT, PROVIDER_SOCKET)
+ALL = (*STARTED, DEADMAN, PROVIDER)
 HEAD = "# What the agent of reconciler follows on this host; `reconciler agent install` wrote it.\n"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What `agent install` was asked for. settings: of agent.yml; None: leave it as it is.
-
-    Files are copied: allowed_signers, deploy_key, known_hosts, credentials, ca_file; "" for none.
-    """
-
-    settings: Mapping[str, Any] | None
-    timer: bool = False
-    allowed_signers: str = ""
-    deploy_key: str = ""
-    known_hosts: str = ""
-    credentials: str = ""
-    ca_file: str = ""
-    start: bool = True
 
 
 @dataclass
@@ -49,34 +44,50 @@ class Installer:
     places: Places = field(default_factory=Places)
 
     def install(self, wish: Wish) -> bool:
-        """Whether anything was changed. Raises ReconcilerError."""
+        """Whether anything was changed. Raises ReconcilerError; nothing was changed then, unless
+        it is that no remote brings the state repo, which the agent goes on trying."""
         self._check()
-        config = self._config(wish)
+        for path in (sys.prefix, os.path.dirname(reconciler.__file__)):
+            _check_owner(path)
+        kept = self._kept()
+        settings = wish.merged(kept, self.places)
+        if not settings.get("remotes"):
+            raise UsageError("which state repo is to be followed?", hint="--repo URL")
+        config = parse(settings, self.places.config if kept else "the options")
+        wish.check(config, self.places)
         self._user()
         self._directory("/etc/reconciler", 0o755)
         self._directory(self.places.trust, 0o700)
         self._directory(self.places.mirrors, 0o700, USER)
         self._copy(wish.allowed_signers, "/etc/reconciler/allowed_signers", 0o644)
         self._copy(wish.deploy_key, self.places.deploy_key, 0o600)
-        self._copy(wish.known_hosts, "/etc/reconciler/known_hosts", 0o644)
+        self._copy(wish.known_hosts, KNOWN_HOSTS, 0o644)
         self._copy(wish.credentials, self.places.credentials, 0o600)
         self._copy(wish.ca_file, self.places.ca_file, 0o644)
-        self._trust()
-        if wish.settings is not None:
-            text = HEAD + yamldoc.dump(dict(wish.settings), sort_keys=False)
+        self._trust(config)
+        if settings != kept:
+            text = HEAD + yamldoc.dump(settings, sort_keys=False)
             self._put(self.places.config, text.encode(), 0o600)
-        self._units(wish, config)
+        self._put_units(wish, config)
+        trouble = self._ask(config) if self.changed else None
+        self._start(wish)
+        if trouble is not None:
+            self.say("the agent is installed and goes on trying, but now:")
+            raise trouble
         return self.changed
 
     def uninstall(self, *, purge: bool) -> bool:
         """Stop and remove the agent; what it manages stays as it is. purge: its memory too."""
         self._check()
-        for unit in (TIMER, UNIT, PROVIDER_SOCKET):
+        for unit in STARTED:
             if os.path.exists(os.path.join(SYSTEMD, unit)):
                 _systemctl("disable", "--now", unit)
-        for name in (TIMER, UNIT, PROVIDER_SOCKET, PROVIDER):
+        for name in ALL:
             self._remove(os.path.join(SYSTEMD, name))
         _systemctl("daemon-reload")
+        # Or it would go on saying that the host is in sync.
+        for path in (self.places.status, self.places.metrics, self.places.watches):
+            self._remove(path)
         if purge:
             for path in (
                 self.places.mirrors,
@@ -101,15 +112,18 @@ class Installer:
             raise UsageError(
                 "this machine does not run systemd", hint="run `reconciler agent once` from cron"
             )
-        for path in (sys.prefix, os.path.dirname(reconciler.__file__)):
-            _check_owner(path)
 
-    def _config(self, wish: Wish) -> Config:
-        if wish.settings is not None:
-            return parse(dict(wish.settings), "the options")
-        from reconciler.agent.config import load
-
-        return load(self.places.config)
+    def _kept(self) -> dict[str, Any]:
+        """The settings of an earlier time. Raises ConfigError if they cannot be read."""
+        try:
+            with open(self.places.config, "rb") as file:
+                content = file.read(1 << 20)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.places.config}: {error.strerror}") from error
+        kept = yamldoc.load(content, self.places.config)
+        return dict(kept) if isinstance(kept, dict) else {}
 
     def _user(self) -> None:
         if _user() is None:
@@ -122,7 +136,7 @@ class Installer:
     def _directory(self, path: str, mode: int, owner: str = "root") -> None:
         found = pwd.getpwnam(owner)
         if not os.path.isdir(path):
-            os.makedirs(path, mode=0o755)
+            os.makedirs(path, mode=mode)
             self._said(f"made {path}")
         os.chown(path, found.pw_uid, found.pw_gid)
         os.chmod(path, mode)
@@ -137,7 +151,7 @@ class Installer:
             raise ConfigError(f"cannot read {source}: {error.strerror}") from error
         self._put(target, content, mode)
 
-    def _trust(self) -> None:
+    def _trust(self, config: Config) -> None:
         from reconciler.source.mark import NAMES, Marks
 
         if not any(os.path.lexists(os.path.join(self.places.trust, name)) for name in NAMES):
@@ -145,11 +159,12 @@ class Installer:
                 return  # it is lost, not new: a person must say what was trusted
             Marks(self.places.trust).enrol()
             self._said("nothing is trusted yet: the first commit that is offered will be the first")
+            if config.trust == "none":
+                self.say("no signature is asked for (--trust none): who can push is root here")
 
-    def _units(self, wish: Wish, config: Config) -> None:
+    def _put_units(self, wish: Wish, config: Config) -> None:
         secrets = [path for path in config.secret_files() if os.path.exists(path)]
         wanted = units(timer=wish.timer, interval=config.interval, secrets=secrets)
-        before = self.changed
         for name, text in wanted.items():
             self._put(os.path.join(SYSTEMD, name), text.encode(), 0o644)
         if not wish.timer:
@@ -157,17 +172,27 @@ class Installer:
                 _systemctl("disable", "--now", TIMER)
             self._remove(os.path.join(SYSTEMD, TIMER))
         _systemctl("daemon-reload")
-        if not wish.start:
-            return
         _systemctl("enable", "--now", PROVIDER_SOCKET)
+
+    def _ask(self, config: Config) -> ReconcilerError | None:
+        """Why no remote brings the state repo, asked the way the agent will ask."""
+        try:
+            with Provider.start(self.places) as provider:
+                provider.look(config.to_json())
+        except ReconcilerError as error:
+            return error
+        return None
+
+    def _start(self, wish: Wish) -> None:
         main = TIMER if wish.timer else UNIT
         if wish.timer:
             _run(["systemctl", "disable", UNIT], check=False)
         _systemctl("enable", main)
         running = _run(["systemctl", "is-active", "--quiet", main], check=False) == 0
-        if not running or self.changed or before:
+        if not running or self.changed:
             _systemctl("restart", main)
             self._said(f"started {main}")
+        _systemctl("enable", "--now", DEADMAN_TIMER)
 
     # -- how -----------------------------------------------------------------------------
 

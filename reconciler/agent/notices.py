@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reconciler.agent.link import python
-from reconciler.agent.places import Places, read_json, write
+from reconciler.agent.places import read_json, write
 from reconciler.agent.status import HEALTHY, WANTED
 
 #: A bad condition is told once it was seen so often, or has lasted so many seconds.
@@ -84,14 +84,14 @@ class Notices:
     standing: dict[str, Standing] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, places: Places) -> Notices:
+    def load(cls, path: str) -> Notices:
         """As the last process left it; anew if that is lost."""
-        kept = read_json(places.notices) or {}
+        kept = read_json(path) or {}
         standing: dict[str, Standing] = {}
         for kind, one in kept.items():
             with contextlib.suppress(TypeError):
                 standing[str(kind)] = Standing(**one)
-        return cls(places.notices, standing)
+        return cls(path, standing)
 
     def due(self, conditions: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
         """What is to be told now; to be called once for each run or poll that ended."""

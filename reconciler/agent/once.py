@@ -30,7 +30,7 @@ def once(places: Places, config: Config) -> tuple[Outcome, dict[str, Any]]:
     document = compose(outcome.state, live, held, max_age=config.max_age, now=time.time())
     outcome.state.save(places)
     publish(places, document, outcome.state.totals)
-    due = Notices.load(places).due(document["conditions"], document["written"])
+    due = Notices.load(places.notices).due(document["conditions"], document["written"])
     if due and config.notify:
         deliver(config.notify, due, document).wait()
     return outcome, document

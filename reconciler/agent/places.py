@@ -70,6 +70,11 @@ class Places:
         return self.at("var/lib/reconciler/notices.json")
 
     @property
+    def deadman(self) -> str:
+        """The same for what is told of a dead agent."""
+        return self.at("var/lib/reconciler/deadman.json")
+
+    @property
     def trust(self) -> str:
         """Where the last trusted commit is remembered, twice."""
         return self.at("var/lib/reconciler")

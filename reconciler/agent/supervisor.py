@@ -121,7 +121,7 @@ class Supervisor:
         self._live = Live(pid=os.getpid())
         self._schedule = Schedule(_identity(), config.interval, config.sweep)
         self._fights = Fights()
-        self._notices = Notices.load(places)
+        self._notices = Notices.load(places.notices)
         self._running: Running | None = None
         self._poll: Child | None = None
         self._tellers: list[subprocess.Popen[bytes]] = []

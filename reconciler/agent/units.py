@@ -11,6 +11,10 @@ from reconciler.agent.places import UNIT, USER, credential
 PROVIDER_SOCKET = "reconciler-provider.socket"
 PROVIDER = "reconciler-provider@.service"
 TIMER = "reconciler-agent.timer"
+#: Places of which the provider sees nothing.
+HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  # names only
+DEADMAN = "reconciler-deadman.service"
+DEADMAN_TIMER = "reconciler-deadman.timer"
 
 AGENT = """\
 [Unit]
@@ -144,6 +148,26 @@ AccuracySec=1s
 [Install]
 WantedBy=timers.target
 """
+DEADMAN_UNIT = """\
+[Unit]
+Description=say so if the agent of reconciler says nothing any more
+
+[Service]
+Type=oneshot
+ExecStart={python} -I -B -m reconciler.agent.deadman
+TimeoutStartSec=10min
+{hardening}"""
+DEADMAN_TIMER_UNIT = """\
+[Unit]
+Description=look whether the agent of reconciler is alive
+
+[Timer]
+OnActiveSec=15min
+OnUnitInactiveSec=15min
+
+[Install]
+WantedBy=timers.target
+"""
 
 
 def units(*, timer: bool, interval: float, secrets: Sequence[str] = ()) -> Mapping[str, str]:
@@ -168,6 +192,8 @@ def units(*, timer: bool, interval: float, secrets: Sequence[str] = ()) -> Mappi
             binds="".join(f"BindReadOnlyPaths={path}\n" for path in binds),
         ),
     }
+    found[DEADMAN] = DEADMAN_UNIT.format(python=python, hardening=AGENT_HARDENING)
+    found[DEADMAN_TIMER] = DEADMAN_TIMER_UNIT
     if timer:
         found[UNIT] = found[UNIT].replace("\n[Install]\nWantedBy=multi-user.target\n", "")
         found[TIMER] = TIMER_UNIT.format(interval=interval, spread=interval / 5)
@@ -176,5 +202,4 @@ def units(*, timer: bool, interval: float, secrets: Sequence[str] = ()) -> Mappi
 
 def hidden(*paths: str) -> list[str]:
     """Those of our own places that the provider would not see behind its private directories."""
-    private = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  # names only
-    return sorted({path for path in paths if path.startswith(private)})
+    return sorted({path for path in paths if path.startswith(HIDDEN)})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reconciler.agent.places import UNIT, Places, read_json
 from reconciler.agent.state import SUSPEND, resume, suspend
@@ -17,6 +18,12 @@ from reconciler.cli.console import Output
 from reconciler.cli.options import Parser, add_action
 from reconciler.errors import ReconcilerError, UsageError
 
+if TYPE_CHECKING:
+    from reconciler.agent.install import Installer
+
+#: Files that `install` copies.
+FILES = ("allowed_signers", "deploy_key", "known_hosts", "credentials", "ca_file")
+SUSPENSION = ["reconciler/suspension", 1]
 #: Seconds that `sync` waits for the run that it asked for.
 PATIENCE = 300.0
 
@@ -38,7 +45,7 @@ def configure(parser: Parser) -> None:
         default=f"{SUSPEND:.0f}",
         help="30m, 2h, 1d (default: 4h)",
     )
-    held.add_argument("--reason", required=True, help="why, for those who wonder")
+    held.add_argument("--reason", metavar="WHY", required=True, help="why, for those who wonder")
     add_action(actions, "resume", "end a suspension")
     _install_options(add_action(actions, "install", "set the agent up on this host and start it"))
     gone = add_action(actions, "uninstall", "remove the agent; what it manages stays")
@@ -46,42 +53,26 @@ def configure(parser: Parser) -> None:
 
 
 def _install_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--repo", metavar="URL", help="https://..., ssh://..., or a path on this host"
-    )
-    parser.add_argument("--branch", default="main", help="branch to follow (default: main)")
-    parser.add_argument(
-        "--host", metavar="NAME", default="", help="the name of this host in the inventory"
-    )
-    parser.add_argument(
-        "--inventory", metavar="PATH", default="", help="inventory, relative to the state repo"
-    )
+    """What is not given stays as it is, or as docs/guide/agent.md says."""
+
+    def add(name: str, metavar: str, what: str) -> None:
+        parser.add_argument(name, metavar=metavar, help=what)
+
+    add("--repo", "URL", "https://..., ssh://..., or a path on this host")
+    add("--branch", "BRANCH", "branch to follow (default: main), or refs/tags/NAME")
+    add("--host", "NAME", "the name of this host in the inventory (default: its host name)")
+    add("--inventory", "PATH", "inventory, relative to the state repo")
     parser.add_argument(
         "--trust",
         choices=("none", "head", "every"),
-        help="which commits must be signed (default: none)",
+        help="which commits must be signed (default: none, with --allowed-signers head)",
     )
-    parser.add_argument(
-        "--allowed-signers", metavar="FILE", default="", help="who may sign, as ssh-keygen reads it"
-    )
-    parser.add_argument(
-        "--deploy-key", metavar="FILE", default="", help="private key for an ssh address"
-    )
-    parser.add_argument(
-        "--known-hosts", metavar="FILE", default="", help="host key of the Git server"
-    )
-    parser.add_argument(
-        "--ca-file", metavar="FILE", default="", help="certificates to trust for an https address"
-    )
-    parser.add_argument(
-        "--credentials",
-        metavar="FILE",
-        default="",
-        help="user:password, or user:token, for an https address",
-    )
-    parser.add_argument(
-        "--interval", metavar="TIME", default="60s", help="how often to fetch (default: 60s)"
-    )
+    add("--allowed-signers", "FILE", "who may sign, as ssh-keygen reads it")
+    add("--deploy-key", "FILE", "private key for an ssh address")
+    add("--known-hosts", "FILE", "host key of the Git server")
+    add("--ca-file", "FILE", "certificates to trust for an https address")
+    add("--credentials", "FILE", "user:password, or user:token, for an https address")
+    add("--interval", "TIME", "how often to fetch (default: 60s)")
     parser.add_argument(
         "--timer", action="store_true", help="a timer instead of a resident process"
     )
@@ -114,7 +105,9 @@ def _once(args: argparse.Namespace, out: Output) -> int:
     from reconciler.agent.once import once
     from reconciler.agent.status import exit_code, oneline
 
-    places = Places()
+    places = _own_places()
+    if _pid_of_agent():
+        raise UsageError("the agent runs already", hint="reconciler agent sync")
     try:
         outcome, document = once(places, load(places.config))
     except OSError as error:
@@ -135,7 +128,12 @@ def _status(args: argparse.Namespace, out: Output) -> int:
 
 
 def _sync(args: argparse.Namespace, out: Output) -> int:
-    pid = _agent_pid()
+    _own_places()
+    pid = _pid_of_agent()
+    if not pid:
+        raise UsageError(
+            "the agent does not run", hint=f"systemctl start {UNIT}, or: reconciler agent once"
+        )
     asked = time.time()
     os.kill(pid, signal.SIGUSR1)
     end = time.monotonic() + PATIENCE
@@ -150,7 +148,8 @@ def _sync(args: argparse.Namespace, out: Output) -> int:
     )
 
 
-def _agent_pid() -> int:
+def _pid_of_agent() -> int:
+    """The resident agent's process; 0 if none runs."""
     document = read_json(Places().status) or {}
     pid = document.get("agent", {}).get("pid", 0)
     try:
@@ -159,9 +158,7 @@ def _agent_pid() -> int:
                 return int(pid)
     except OSError:
         pass
-    raise UsageError(
-        "the agent does not run", hint=f"systemctl start {UNIT}, or: reconciler agent once"
-    )
+    return 0
 
 
 def _suspend(args: argparse.Namespace, out: Output) -> int:
@@ -171,8 +168,10 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
         seconds = duration(args.span)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    held = suspend(Places(), args.reason, seconds, _who())
+    held = suspend(_own_places(), args.reason, seconds, _who())
     _nudge()
+    if out.as_json:
+        out.document({"schema": SUSPENSION, "suspended": True, **vars(held)})
     out.line(
         f"suspended until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(held.until))}: {held.reason}"
     )
@@ -180,18 +179,27 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
 
 
 def _resume(args: argparse.Namespace, out: Output) -> int:
-    was = resume(Places())
+    was = resume(_own_places())
     _nudge()
+    if out.as_json:
+        out.document({"schema": SUSPENSION, "suspended": False, "was_suspended": was})
     out.line("resumed" if was else "it was not suspended")
     return 0
 
 
+def _own_places() -> Places:
+    """Where the agent keeps things, for those who may change them. Raises UsageError."""
+    if os.geteuid() != 0:
+        raise UsageError("this takes root", hint="sudo reconciler agent ...")
+    return Places()
+
+
 def _nudge() -> None:
     """Let a running agent see at once what changed."""
-    try:
-        os.kill(_agent_pid(), signal.SIGHUP)
-    except (UsageError, OSError):
-        return
+    pid = _pid_of_agent()
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
 
 
 def _who() -> str:
@@ -199,41 +207,40 @@ def _who() -> str:
 
 
 def _install(args: argparse.Namespace, out: Output) -> int:
-    from reconciler.agent.install import Installer, Wish
+    from reconciler.agent.wish import Wish
 
-    settings: dict[str, Any] | None = None
-    if args.repo:
-        settings = {
-            "remotes": [{"url": args.repo}],
-            "branch": args.branch,
-            "interval": args.interval,
-        }
-        if args.deploy_key:
-            settings["remotes"][0]["deploy_key"] = Places().deploy_key
-        if args.credentials:
-            settings["remotes"][0]["credentials"] = Places().credentials
-        if args.ca_file:
-            settings["remotes"][0]["ca_file"] = Places().ca_file
-        for name in ("host", "inventory"):
-            if getattr(args, name):
-                settings[name] = getattr(args, name)
-        settings["trust"] = args.trust or ("head" if args.allowed_signers else "none")
-    files = (
-        args.allowed_signers,
-        args.deploy_key,
-        args.known_hosts,
-        args.credentials,
-        args.ca_file,
+    names = ("repo", "branch", "host", "inventory", "trust", "interval")
+    wish = Wish(
+        {name: value for name in names if (value := getattr(args, name)) is not None},
+        timer=args.timer,
+        **{name: getattr(args, name) or "" for name in FILES},
     )
-    wish = Wish(settings, args.timer, *files)
-    changed = Installer(out.line).install(wish)
-    out.line("the agent is installed; see: reconciler agent status" if changed else "0 changes")
+    said = _change(out, lambda installer: installer.install(wish))
+    if said:
+        out.line("the agent is installed; see: reconciler agent status")
     return 0
 
 
 def _uninstall(args: argparse.Namespace, out: Output) -> int:
+    said = _change(out, lambda installer: installer.uninstall(purge=args.purge))
+    if said:
+        out.line("the agent is gone; what it managed stays as it is")
+    return 0
+
+
+def _change(out: Output, act: Callable[[Installer], bool]) -> list[str]:
+    """Install or uninstall, and say each step; the steps, none if nothing was to be done."""
     from reconciler.agent.install import Installer
 
-    changed = Installer(out.line).uninstall(purge=args.purge)
-    out.line("the agent is gone; what it managed stays as it is" if changed else "0 changes")
-    return 0
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        out.line(text)
+
+    act(Installer(say))
+    if out.as_json:
+        out.document({"schema": ["reconciler/agent-install", 1], "changes": said})
+    if not said:
+        out.line("0 changes")
+    return said

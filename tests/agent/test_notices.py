@@ -93,18 +93,18 @@ def test_what_is_meant_and_what_is_said_already_is_not_told() -> None:
 
 def test_a_restart_tells_nothing_twice_and_forgets_no_end(tmp_path: Path) -> None:
     places = Places(str(tmp_path))
-    notices = Notices.load(places)
+    notices = Notices.load(places.notices)
     events(notices, BAD, at=0)
-    notices = Notices.load(places)  # as a timer starts a process for each run
+    notices = Notices.load(places.notices)  # as a timer starts a process for each run
     assert events(notices, BAD, at=60) == [("problem", 0)]
-    notices = Notices.load(places)
+    notices = Notices.load(places.notices)
     assert events(notices, BAD, at=120) == []
     assert events(notices, GOOD, at=130) == [("resolved", 0)]
 
 
 def test_nothing_is_written_while_nothing_changes(tmp_path: Path) -> None:
     places = Places(str(tmp_path))
-    notices = Notices.load(places)
+    notices = Notices.load(places.notices)
     assert events(notices, GOOD, at=0) == []
     assert not Path(places.notices).exists()
     for at in (0, 1, 2):
@@ -120,7 +120,7 @@ def test_lost_memory_starts_anew(tmp_path: Path, damage: str) -> None:
     places = Places(str(tmp_path))
     Path(places.notices).parent.mkdir(parents=True)
     Path(places.notices).write_text(damage)
-    notices = Notices.load(places)
+    notices = Notices.load(places.notices)
     assert [events(notices, BAD, at=at) for at in (0, 1)] == [[], [("problem", 0)]]
 
 

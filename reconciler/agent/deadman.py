@@ -1,0 +1,59 @@
+"""A dead-man's switch: the one who says that the agent is silent cannot be the agent."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from reconciler.agent import journal
+from reconciler.agent.config import load
+from reconciler.agent.notices import Notices, deliver
+from reconciler.agent.places import Places, read_json
+from reconciler.agent.state import State
+from reconciler.agent.status import Live, believe, compose
+from reconciler.errors import ReconcilerError
+
+
+def look(places: Places, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The condition `Agent`, and the status that it is from."""
+    found = read_json(places.status)
+    if found is None:
+        status = compose(State.load(places), Live(), None, now=now)
+        message = "it has not run since this host was booted"
+    else:
+        status = believe(found, now)
+        silent = [one for one in status["conditions"] if one["reason"] == "Silent"]
+        message = str(silent[0]["message"]) if silent else ""
+    condition = {
+        "type": "Agent",
+        "status": str(not message),
+        "reason": "Silent" if message else "Alive",
+        "message": message,
+        "since": float(status["valid_until"]) if found else now,
+        "commit": status["source"]["applied"]["commit"],
+    }
+    return condition, status
+
+
+def main() -> int:
+    """0 if the agent has spoken lately, else 1, which makes the unit a failed one."""
+    places = Places()
+    condition, status = look(places, time.time())
+    try:
+        sinks = load(places.config).notify
+    except ReconcilerError as error:
+        journal.log("err", str(error))
+        return error.exit_code
+    notices = Notices.load(places.deadman)
+    due = notices.due([condition], time.time())
+    if due and sinks:
+        deliver(sinks, due, status).wait()
+    if condition["status"] == "True":
+        return 0
+    journal.log("err", f"the agent is silent: {condition['message']}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What `agent install` was asked for, checked before anything on the machine is changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reconciler.agent.config import Config
+from reconciler.agent.places import Places
+from reconciler.agent.units import HIDDEN
+from reconciler.errors import ConfigError
+from reconciler.source.remote import Remote
+
+KNOWN_HOSTS = "/etc/reconciler/known_hosts"
+#: A line of a file of allowed signers: who, perhaps options, the kind of key, the key.
+SIGNER = re.compile(r"\S+\s+(?:\S+\s+)?(?:ssh-|ecdsa-|sk-)\S+\s+[A-Za-z0-9+/=]{16,}(?:\s.*)?")
+LARGEST = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """settings: of agent.yml, only those that were given; `repo` is the address.
+
+    Files are copied: allowed_signers, deploy_key, known_hosts, credentials, ca_file; "" for none.
+    """
+
+    settings: Mapping[str, Any]
+    timer: bool = False
+    allowed_signers: str = ""
+    deploy_key: str = ""
+    known_hosts: str = ""
+    credentials: str = ""
+    ca_file: str = ""
+
+    def merged(self, kept: Mapping[str, Any], places: Places) -> dict[str, Any]:
+        """The settings that there are with those that were asked for; the rest stays."""
+        settings = {**kept, **self.settings}
+        url = str(settings.pop("repo", "") or "")
+        remotes = settings.pop("remotes", None) or []
+        remotes = [
+            dict(one) if isinstance(one, Mapping) else {"url": one} for one in _list(remotes)
+        ]
+        if url and (not remotes or remotes[0].get("url") != url):
+            remotes = [{"url": url}]  # another place altogether: its keys are others, too
+        for name in ("deploy_key", "credentials", "ca_file"):
+            if getattr(self, name) and remotes:
+                remotes[0][name] = getattr(places, name)
+        if self.allowed_signers and "trust" not in settings:
+            settings["trust"] = "head"
+        return {**({"remotes": remotes} if remotes else {}), **settings}
+
+    def check(self, config: Config, places: Places) -> None:
+        """Refuse files that cannot be what they are given as. Raises ConfigError."""
+        contents: Mapping[str, Callable[[str, str], None]] = {
+            "allowed_signers": _check_signers,
+            "deploy_key": _check_key,
+            "known_hosts": lambda path, text: None,
+            "credentials": lambda path, text: None,
+            "ca_file": _check_certificates,
+        }
+        for name, check in contents.items():
+            if path := getattr(self, name):
+                check(path, _read(path))
+        self._check_trust(config)
+        for number, settings in enumerate(config.remotes):
+            remote = Remote(**settings)
+            if number == 0:
+                given = {
+                    name: os.path.abspath(getattr(self, name))
+                    for name in ("deploy_key", "credentials", "ca_file")
+                    if getattr(self, name)
+                }
+                remote = replace(remote, **given)
+            remote.check_files()
+            remote.password()
+            _check_place(remote, self.known_hosts or remote.known_hosts)
+
+    def _check_trust(self, config: Config) -> None:
+        signers = self.allowed_signers or config.allowed_signers
+        if config.trust != "none" and not config.keyring and not os.path.exists(signers):
+            raise ConfigError(
+                f"trust: {config.trust} asks for signatures, and nobody may sign: there is no {signers}",
+                hint="give --allowed-signers FILE, lines as: alice@example.org ssh-ed25519 AAAA...",
+            )
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if not content.strip():
+        raise ConfigError(f"{path} is empty")
+    return content.decode("utf-8", "replace")
+
+
+def _check_signers(path: str, text: str) -> None:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.startswith("#") and not SIGNER.fullmatch(line.strip()):
+            raise ConfigError(
+                f"{path}:{number} does not say who may sign with which key",
+                hint="alice@example.org ssh-ed25519 AAAA...; see: man ssh-keygen, ALLOWED SIGNERS",
+            )
+
+
+def _check_key(path: str, text: str) -> None:
+    if re.match(r"(ssh|ecdsa|sk)-\S+ ", text):
+        raise ConfigError(
+            f"{path} is a public key", hint="the deploy key is the file without .pub beside it"
+        )
+    if "PRIVATE KEY-----" not in text:
+        raise ConfigError(f"{path} is no private key", hint="ssh-keygen -t ed25519 -N '' makes one")
+    mode = os.stat(path).st_mode & 0o777
+    if mode & 0o077:
+        raise ConfigError(
+            f"the deploy key {path} has mode {mode:04o}: others can read it",
+            hint=f"chmod 0600 {path}; if others were on this machine, make a new one",
+        )
+    done = subprocess.run(
+        ["ssh-keygen", "-y", "-P", "", "-f", path], check=False, capture_output=True, timeout=30
+    )
+    if done.returncode:
+        raise ConfigError(
+            f"the deploy key {path} cannot be used: it has a passphrase, or is damaged",
+            hint="a service cannot type one: ssh-keygen -t ed25519 -N '' -f deploy_key",
+        )
+
+
+def _check_certificates(path: str, text: str) -> None:
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise ConfigError(f"{path} holds no certificate", hint="a file in PEM form is wanted")
+
+
+def _check_place(remote: Remote, known_hosts: str) -> None:
+    place = remote.place
+    if place.protocol == "file":
+        _check_directory(place.path)
+    elif place.protocol == "ssh":
+        name = place.host if place.port == 22 else f"[{place.host.strip('[]')}]:{place.port}"
+        look = ["ssh-keygen", "-F", name, "-f", known_hosts]
+        if subprocess.run(look, check=False, capture_output=True, timeout=30).returncode:
+            raise ConfigError(
+                f"the host key of {name} is not in {known_hosts}, and an unknown server is never trusted",
+                hint=f"ssh-keyscan -p {place.port} {place.host} > server-keys\n"
+                "ssh-keygen -lf server-keys     # compare with what its owner publishes\n"
+                "reconciler agent install ... --known-hosts server-keys",
+            )
+
+
+def _check_directory(path: str) -> None:
+    hidden = next((one for one in HIDDEN if f"{path}/".startswith(one)), None)
+    if hidden:
+        raise ConfigError(
+            f"the part that fetches sees nothing below {hidden}, and so not {path}",
+            hint="move the state repo to a place such as /srv/state.git",
+        )
+    if not any(os.path.exists(os.path.join(path, one)) for one in ("HEAD", ".git")):
+        raise ConfigError(
+            f"{path} is no Git repository", hint=f"git init --bare {path}, or another address"
+        )
