@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
-from yaml import safe_load
+from yaml import YAMLError, safe_load
 
 GROUPS = ("web", "db", "prod", "stage", "g1", "app-x", "eu.west", "a_grp")
 HOSTS = (
@@ -335,11 +335,19 @@ def variables_beside(draw: st.DrawFn, base: str) -> dict[str, str]:
     return files
 
 
+def as_json(text: str) -> str:
+    """A YAML file as JSON; one with a mistake in it as it is."""
+    try:
+        return json.dumps(safe_load(text), indent=1)
+    except YAMLError:
+        return text
+
+
 #: Kind of a source -> what makes one, and how its name may end.
 FORMS: dict[str, tuple[st.SearchStrategy[str], tuple[str, ...]]] = {
     "ini": (ini(), (".ini", "", ".hosts")),
     "yaml": (yaml(), (".yml", ".yaml", "")),
-    "json": (yaml().map(lambda text: json.dumps(safe_load(text), indent=1)), (".json", ".yml", "")),
+    "json": (yaml().map(as_json), (".json", ".yml", "")),
     "toml": (toml(), (".toml",)),
     "program": (program(), (".sh", "")),
 }
