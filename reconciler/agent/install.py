@@ -86,7 +86,7 @@ class Installer:
             self._remove(os.path.join(SYSTEMD, name))
         _systemctl("daemon-reload")
         # Or it would go on saying that the host is in sync.
-        for path in (self.places.status, self.places.metrics, self.places.watches):
+        for path in (self.places.status, self.places.metrics, self.places.socket):
             self._remove(path)
         if purge:
             for path in (
@@ -107,7 +107,7 @@ class Installer:
 
     def _check(self) -> None:
         if os.geteuid() != 0:
-            raise UsageError("installing the agent takes root", hint="sudo reconciler agent ...")
+            raise UsageError("this takes root", hint="sudo reconciler agent ...")
         if not os.path.isdir("/run/systemd/system"):
             raise UsageError(
                 "this machine does not run systemd", hint="run `reconciler agent once` from cron"
@@ -185,8 +185,9 @@ class Installer:
 
     def _start(self, wish: Wish) -> None:
         main = TIMER if wish.timer else UNIT
-        if wish.timer:
-            _run(["systemctl", "disable", UNIT], check=False)
+        if wish.timer and self.changed:
+            # A process that was resident, and would stay.
+            _run(["systemctl", "disable", "--now", UNIT], check=False)
         _systemctl("enable", main)
         running = _run(["systemctl", "is-active", "--quiet", main], check=False) == 0
         if not running or self.changed:

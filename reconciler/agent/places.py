@@ -93,11 +93,6 @@ class Places:
         return self.at("run/reconciler/metrics.prom")
 
     @property
-    def watches(self) -> str:
-        """What the last run says must be watched."""
-        return self.at("run/reconciler/watch.json")
-
-    @property
     def socket(self) -> str:
         """Where systemd starts the provider; not there without its units."""
         return self.at("run/reconciler/provider.sock")

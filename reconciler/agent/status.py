@@ -233,7 +233,8 @@ def _trusted(condition: Make, state: State) -> Condition:
         return condition("Trusted", False, str(refused.get("type", "Refused")), _text(refused))
     if not state.trusted:
         return condition("Trusted", None, "NothingYet")
-    return condition("Trusted", True, "Verified")
+    ordered = state.subject.get("verified") == "order-only"
+    return condition("Trusted", True, "OrderOnly" if ordered else "Verified")
 
 
 def _in_sync(condition: Make, state: State, live: Live, held: Suspension | None) -> Condition:

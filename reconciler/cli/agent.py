@@ -95,6 +95,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _run(args: argparse.Namespace, out: Output) -> int:
     """Become the supervisor, without what the command line has imported."""
+    _own_places()
     out.flush()
     isolated = [] if "PYTHONPATH" in os.environ else ["-I"]
     os.execv(sys.executable, [sys.executable, *isolated, "-B", "-m", "reconciler.agent"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 from collections.abc import Mapping
 
@@ -38,8 +39,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
     }
     unknown = [id_ for id_ in args.resources if id_ not in policies]
     if unknown:
+        near = difflib.get_close_matches(unknown[0], policies, 1)
         raise UsageError(
-            f"the agent applies no {unknown[0]}", hint="see: reconciler agent status -v"
+            f"the agent applies no {unknown[0]}",
+            hint=f"did you mean {near[0]!r}?" if near else "all of them: reconciler drift -v",
         )
     chosen = set(args.resources) or {id_ for id_, policy in policies.items() if policy != "ignore"}
     part = dataclasses.replace(
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         document["policies"] = {one.id: policies[one.id] for one in plan.results}
         out.document(document)
     else:
-        out.lines(show(plan))
+        out.lines(show(plan, verbose=out.verbose))
         _say_policies(plan, policies, out)
     if plan.failed:
         return ResourceError.exit_code
@@ -69,7 +72,7 @@ def applied(places: Places) -> Catalog:
             "the agent has not applied anything on this host yet", hint="reconciler agent status"
         ) from error
     except PermissionError as error:
-        raise UsageError("this takes root", hint="sudo reconciler drift") from error
+        raise UsageError("this takes root", hint="sudo reconciler ...") from error
     except (OSError, ValueError) as error:
         raise ReconcilerError(f"cannot read {places.catalog}: {error}") from error
 

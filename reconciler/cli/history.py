@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Mapping
 
 from reconciler.cli.console import Output, Span
 from reconciler.cli.options import positive, root_option
 from reconciler.cli.render import change_line, duration
-from reconciler.engine.ledger import Ledger
+from reconciler.engine.ledger import STATE, Ledger
+from reconciler.errors import ReconcilerError, UsageError
 from reconciler.resource import Change
 
 LIMIT = 50
@@ -25,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", action="store_true", help="runs instead of changes")
     parser.add_argument(
         "--cause",
-        choices=("intentional", "corrective"),
-        help="only what Git changed, or only drift that was undone",
+        choices=("intentional", "corrective", "prune"),
+        help="only what Git changed, only drift that was undone, or only what was pruned",
     )
     parser.add_argument(
         "-n",
@@ -47,6 +49,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             entries = ledger.runs(args.limit)
         elif ledger is not None:
             entries = ledger.changes(args.resource, args.cause, args.limit)
+        else:
+            _check_absent(os.path.join(args.root, STATE, "ledger.db"))
     if out.as_json:
         out.document(
             {"schema": ["reconciler/history", 1], "runs" if args.runs else "changes": entries}
@@ -59,6 +63,21 @@ def run(args: argparse.Namespace, out: Output) -> int:
         for entry in entries:
             (_show_run if args.runs else _show_change)(entry, out)
     return 0
+
+
+def _check_absent(path: str) -> None:
+    """That nobody could read it must not look like an empty history. Raises ReconcilerError."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        raise UsageError("this takes root", hint="sudo reconciler history") from error
+    if not os.access(path, os.R_OK):
+        raise UsageError("this takes root", hint="sudo reconciler history")
+    raise ReconcilerError(
+        f"the ledger {path} is damaged", hint="the next run keeps it aside and begins a new one"
+    )
 
 
 def _show_run(run: Mapping[str, object], out: Output) -> None:
