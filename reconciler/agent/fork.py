@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Collection
 from typing import NoReturn
@@ -86,10 +85,9 @@ def _become(work: Callable[[], object], keep: Collection[int]) -> NoReturn:
         work()
         code = 0
     except BaseException:  # noqa: BLE001  # nobody above would say it, and the parent's frames are not ours
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
         os._exit(code)
 
 

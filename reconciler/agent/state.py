@@ -26,7 +26,9 @@ class State:
     """Written after each run. Times are seconds since the epoch.
 
     trusted: the newest commit that may be applied. applied: the one whose catalog healing goes
-    by. good: the last one that converged whole. subject: who made the trusted commit, and what it
+    by. good: the last one that converged whole. candidate: the trusted commit while it is not
+    applied, held_by: what keeps it: `Suspended`, `CompileFailed`, `Unreachable`, `RunFailed`, or ""
+    for nothing but time. subject: who made the trusted commit, and what it
     says. source: what the remotes said last, each below `remotes`. problems: what stands in the
     way, by kind (`fetch`, `trust`, `compile`, `run`), each an error as the wire has it, with
     `since`. resources: counts. drifted: what differs and is left so by policy. failed, blocked:
@@ -36,6 +38,7 @@ class State:
 
     trusted: str = ""
     candidate: str = ""
+    held_by: str = ""
     applied: str = ""
     applied_since: float = 0.0
     applied_facts: str = ""

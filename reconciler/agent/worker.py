@@ -126,6 +126,7 @@ class Run:
                 self._state.problem("run", None, started)
             except ReconcilerError as error:
                 self._trouble("run", error)
+        self._hold()
         self._summarise(started, time.monotonic() - clock)
         self._state.save(self._places)
         return self._outcome
@@ -217,6 +218,14 @@ class Run:
             return Catalog.from_json(document)
         except (KeyError, TypeError, AttributeError, ReconcilerError):
             return None
+
+    def _hold(self) -> None:
+        """Say which commit is waiting, and for what."""
+        state = self._state
+        state.candidate = state.trusted if state.trusted != state.applied else ""
+        waits = {"compile": "CompileFailed", "fetch": "Unreachable", "run": "RunFailed"}
+        found = [self._gate(), *(word for kind, word in waits.items() if kind in state.problems)]
+        state.held_by = next(filter(None, found), "") if state.candidate else ""
 
     def _advance(self, catalog: Catalog) -> None:
         """The run of a catalog came to its end: it is what healing goes by from now on."""

@@ -1,0 +1,241 @@
+"""Runs on a directory in place of a machine: which commit is applied, which waits, which heals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from reconciler.agent.config import Config
+from reconciler.agent.hints import Watch
+from reconciler.agent.places import Places
+from reconciler.agent.state import State, resume, suspend
+from reconciler.agent.worker import Job, Outcome, Run
+from reconciler.catalog import Catalog, Report
+from reconciler.errors import TransportError
+from reconciler.source.mark import Marks
+
+GIT = {
+    "GIT_AUTHOR_NAME": "Alice",
+    "GIT_AUTHOR_EMAIL": "alice@example.org",
+    "GIT_COMMITTER_NAME": "Alice",
+    "GIT_COMMITTER_EMAIL": "alice@example.org",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
+SITE = """\
+- hosts: all
+  resources:
+    - {name: motd, copy: {dest: /etc/motd, content: "hello\\n"}}
+    - {name: other, copy: {dest: /etc/other, content: "other\\n"}}
+"""
+BROKEN = SITE + "    - nonsense: {}\n"
+#: A file below a file: that cannot be made.
+FAILING = SITE + '    - {name: impossible, copy: {dest: /etc/motd/below, content: "x"}}\n'
+
+
+class Machine:
+    """A directory root with a state repo beside it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "root"
+        self.repo = directory / "repo"
+        (self.root / "etc").mkdir(parents=True)
+        (self.root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+        (self.root / "etc/group").write_text("root:x:0:\n")
+        self.repo.mkdir()
+        self.places = Places(str(self.root))
+        self.config = Config(remotes=({"url": str(self.repo), "name": "origin"},))
+        Path(self.places.trust).mkdir(parents=True, mode=0o700)
+        Marks(self.places.trust).enrol()
+        self.git("init", "--quiet", "--initial-branch=main")
+
+    def git(self, *args: str) -> str:
+        done = subprocess.run(
+            ["git", *args],
+            cwd=self.repo,
+            env={**os.environ, **GIT},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    def commit(self, site: str) -> str:
+        (self.repo / "site.yml").write_text(site)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--no-gpg-sign", "-m", "change")
+        return self.git("rev-parse", "HEAD")
+
+    def run(self, kind: str = "sync", ids: tuple[str, ...] = (), *, fetch: bool = True) -> Outcome:
+        watches: dict[str, Watch] = {}
+        job = Job(kind, self.config, fetch and not ids, ids)
+        return Run(job, State.load(self.places), self.places, watches).carry_out()
+
+    def motd(self) -> str:
+        return (self.root / "etc/motd").read_text()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    return Machine(tmp_path)
+
+
+def pointers(state: State) -> tuple[str, str, str, str]:
+    return state.trusted, state.candidate, state.applied, state.good
+
+
+def test_a_commit_that_converged_whole_is_trusted_applied_and_good(machine: Machine) -> None:
+    commit = machine.commit(SITE)
+    outcome = machine.run()
+    assert pointers(outcome.state) == (commit, "", commit, commit)
+    assert outcome.state.held_by == ""
+    assert machine.motd() == "hello\n"
+
+
+def test_a_commit_that_does_not_compile_waits_and_healing_goes_on(machine: Machine) -> None:
+    first = machine.commit(SITE)
+    machine.run()
+    second = machine.commit(BROKEN)
+    (machine.root / "etc/motd").write_text("by hand\n")
+    outcome = machine.run()
+    assert pointers(outcome.state) == (second, second, first, first)
+    assert outcome.state.held_by == "CompileFailed"
+    assert machine.motd() == "hello\n"
+    fixed = machine.commit(SITE)
+    assert pointers(machine.run().state) == (fixed, "", fixed, fixed)
+
+
+def test_a_suspension_holds_the_commit_and_the_drift(machine: Machine) -> None:
+    first = machine.commit(SITE)
+    machine.run()
+    second = machine.commit(SITE.replace("hello", "good morning"))
+    (machine.root / "etc/other").write_text("by hand\n")
+    suspend(machine.places, "TICKET-7", 60, "alice")
+    outcome = machine.run()
+    assert pointers(outcome.state) == (second, second, first, first)
+    assert outcome.state.held_by == "Suspended"
+    assert outcome.state.drifted == ["file:/etc/other"]
+    assert machine.motd() == "hello\n"
+    resume(machine.places)
+    assert pointers(machine.run("sweep", fetch=False).state) == (second, "", second, second)
+    assert machine.motd() == "good morning\n"
+
+
+def test_until_a_run_of_a_commit_has_come_to_its_end_the_last_one_heals(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = machine.commit(SITE)
+    machine.run()
+    second = machine.commit(SITE.replace("hello", "good morning"))
+
+    def break_off(*_: object) -> Report:
+        raise TransportError("the engine was killed by SIGKILL")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Run, "_apply", break_off)
+        outcome = machine.run()
+    assert pointers(outcome.state) == (second, second, first, first)
+    assert outcome.state.held_by == "RunFailed"
+    (machine.root / "etc/motd").write_text("by hand\n")
+    healed = machine.run("heal", ("file:/etc/motd",))
+    assert machine.motd() == "hello\n"
+    assert pointers(healed.state) == (second, second, first, first)
+    assert pointers(machine.run("retry", fetch=False).state) == (second, "", second, second)
+    assert machine.motd() == "good morning\n"
+
+
+def test_a_commit_of_which_one_resource_fails_is_applied_and_not_good(machine: Machine) -> None:
+    first = machine.commit(SITE)
+    machine.run()
+    second = machine.commit(FAILING.replace("hello", "good morning"))
+    outcome = machine.run()
+    assert pointers(outcome.state) == (second, "", second, first)
+    assert outcome.failed
+    assert list(outcome.state.failed) == ["file:/etc/motd/below"]
+    (machine.root / "etc/motd").write_text("by hand\n")
+    machine.run("heal", ("file:/etc/motd",))
+    assert machine.motd() == "good morning\n"
+
+
+def test_a_commit_that_is_trusted_is_applied_at_boot_though_no_remote_answers(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    with monkeypatch.context() as broken:
+        broken.setattr(Run, "_converge", lambda *_: None)
+        machine.run()
+    machine.repo.rename(machine.repo.with_name("gone"))
+    outcome = machine.run("boot", fetch=False)
+    assert outcome.state.applied == outcome.state.trusted != ""
+    assert machine.motd() == "hello\n"
+
+
+def test_a_catalog_that_was_lost_is_compiled_again_from_the_mirror(machine: Machine) -> None:
+    commit = machine.commit(SITE)
+    machine.run()
+    Path(machine.places.catalog).write_bytes(b"\0" * 100)
+    (machine.root / "etc/motd").unlink()
+    assert machine.run("sweep", fetch=False).corrected == ["file:/etc/motd"]
+    assert State.load(machine.places).applied == commit
+
+
+def test_a_heal_looks_only_at_what_it_is_about(machine: Machine) -> None:
+    machine.commit(SITE)
+    machine.run()
+    for name in ("motd", "other"):
+        (machine.root / "etc" / name).write_text("by hand\n")
+    outcome = machine.run("heal", ("file:/etc/motd",))
+    assert outcome.corrected == ["file:/etc/motd"]
+    assert (machine.root / "etc/other").read_text() == "by hand\n"
+
+
+def test_a_sweep_without_drift_is_a_look_and_nothing_more(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    machine.run()
+    applied: list[Catalog] = []
+    monkeypatch.setattr(Run, "_apply", lambda _, __, catalog, ___: applied.append(catalog))
+    outcome = machine.run("sweep", fetch=False)
+    assert applied == []
+    assert outcome.state.last_run["outcome"] == "ok"
+    assert outcome.state.resources["total"] == 2
+
+
+def said(where: str, word: str) -> tuple[str, dict[str, str]]:
+    """What site.yml and the host's settings say, for one word at one of three places."""
+    if where == "resource":
+        return SITE.replace("{name: motd,", f"{{name: motd, drift: {word},"), {}
+    if where == "tag":
+        return SITE.replace("{name: motd,", "{name: motd, tags: [loose],"), {"loose": word}
+    return SITE.replace("{name: other,", "{name: other, drift: heal,"), {"default": word}
+
+
+@pytest.mark.parametrize(
+    ("where", "word"),
+    [("resource", "warn"), ("resource", "ignore"), ("tag", "warn"), ("tag", "ignore"),
+     ("host", "heal"), ("host", "warn"), ("host", "ignore")],
+)  # fmt: skip
+def test_drift_is_healed_said_or_left_alone_as_resource_tag_or_host_say(
+    machine: Machine, where: str, word: str
+) -> None:
+    site, policy = said(where, word)
+    machine.config = Config(remotes=machine.config.remotes, drift=policy)
+    machine.commit(site)
+    machine.run()
+    for name in ("motd", "other"):
+        (machine.root / "etc" / name).write_text("by hand\n")
+    outcome = machine.run("sweep", fetch=False)
+    assert (machine.root / "etc/other").read_text() == "other\n"
+    assert machine.motd() == ("hello\n" if word == "heal" else "by hand\n")
+    assert outcome.state.drifted == (["file:/etc/motd"] if word == "warn" else [])
+    watched = str(machine.root / "etc/motd") in (outcome.watches or {})
+    assert watched == (word != "ignore")
+    # What Git changes is applied, whatever the word.
+    machine.commit(site.replace("hello", "good morning"))
+    machine.run()
+    assert machine.motd() == "good morning\n"
