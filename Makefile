@@ -13,7 +13,7 @@ demo: ## boot a host, converge it from Git, break it, watch it heal
 	@.venv/bin/python -P scripts/demo.py $(ARGS)
 
 test: ## everything: lint, types, import contracts, all tests on the built wheel
-	@scripts/setup debian everything wheel images
+	@scripts/setup debian everything wheel images vagrant
 	@scripts/check
 	@scripts/test $(ARGS)
 
@@ -22,7 +22,7 @@ test-fast: ## the tests that boot no host and take no time
 	@scripts/test -m "not host and not slow and not soak" $(ARGS)
 
 test-slow: ## the slow tests, and those that take too long for make test
-	@scripts/setup debian everything wheel images
+	@scripts/setup debian everything wheel images vagrant
 	@scripts/test -m "slow or soak" $(ARGS)
 
 test-fleet: ## runs over 16 and over 50 booted hosts, and what they cost
