@@ -7,43 +7,57 @@ from dataclasses import dataclass, field
 
 from reconciler.agent.schedule import HEAL_STEPS
 
-#: So many corrections of one resource within so many seconds are a fight.
+#: So many corrections of one resource within so many seconds are a fight, which is over after as
+#: many quiet ones.
 MANY = 5
 WINDOW = 600.0
 
 
 @dataclass
-class Fights:
-    """Corrections of the last minutes. Times are of `time.monotonic`."""
+class Streak:
+    """The last corrections of one resource, each within the window of the one before."""
 
-    corrections: dict[str, list[float]] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    contended: bool = False
+
+    def corrected(self, now: float) -> bool:
+        """Once more; whether it is a fight, and was none before."""
+        self.times = [*self.times, now][-len(HEAL_STEPS) :]
+        before = self.contended
+        self.contended = before or sum(now - at < WINDOW for at in self.times) >= MANY
+        return self.contended and not before
+
+
+@dataclass
+class Fights:
+    """What was corrected lately. Times are of `time.monotonic`."""
+
+    streaks: dict[str, Streak] = field(default_factory=dict)
 
     def corrected(self, ids: Iterable[str], now: float) -> list[str]:
         """These were corrected; which of them are contended only since now."""
-        fresh: list[str] = []
-        for id_ in ids:
-            times = [*self._recent(id_, now), now][-len(HEAL_STEPS) :]
-            self.corrections[id_] = times
-            if len(times) == MANY:
-                fresh.append(id_)
-        return fresh
+        self._forget_what_is_quiet(now)
+        return [id_ for id_ in ids if self.streaks.setdefault(id_, Streak()).corrected(now)]
 
     def forget(self) -> None:
         """There is another desired state: whoever was right, it starts anew."""
-        self.corrections = {}
+        self.streaks = {}
 
     def contended(self, now: float) -> list[str]:
         """What is fought about."""
-        found = [id_ for id_ in self.corrections if len(self._recent(id_, now)) >= MANY]
-        self.corrections = {k: v for k, v in self.corrections.items() if self._recent(k, now)}
-        return sorted(found)
+        self._forget_what_is_quiet(now)
+        return sorted(id_ for id_, streak in self.streaks.items() if streak.contended)
 
     def due(self, id_: str, now: float) -> float:
         """When it may be corrected again."""
-        times = self._recent(id_, now)
-        if not times:
+        self._forget_what_is_quiet(now)
+        streak = self.streaks.get(id_)
+        if streak is None:
             return now
-        return max(now, times[-1] + HEAL_STEPS[min(len(times) - 1, len(HEAL_STEPS) - 1)])
+        wait = HEAL_STEPS[min(len(streak.times), len(HEAL_STEPS) - 1)]
+        return max(now, streak.times[-1] + wait)
 
-    def _recent(self, id_: str, now: float) -> list[float]:
-        return [at for at in self.corrections.get(id_, ()) if now - at < WINDOW]
+    def _forget_what_is_quiet(self, now: float) -> None:
+        quiet = [id_ for id_, streak in self.streaks.items() if now - streak.times[-1] >= WINDOW]
+        for id_ in quiet:
+            del self.streaks[id_]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 #: Seconds: after boot until the first fetch, at most.
 SPLAY = 30.0
-#: The longest wait after failures.
-FETCH_CAP = 900.0
+#: Seconds: the first wait after a fetch that failed, and the longest.
+FETCH_FIRST, FETCH_CAP = 1.0, 900.0
 APPLY_FIRST, APPLY_CAP = 5.0, 900.0
+#: Seconds since the last correction of a resource, by how many there were in the last minutes.
 HEAL_STEPS = (0.0, 2.0, 6.0, 18.0, 54.0, 162.0, 300.0)
 
 
@@ -45,11 +46,13 @@ class Schedule:
         return now + wait * self.chance.uniform(0.95, 1.05)
 
     def after_failure(self, now: float) -> float:
-        """After one that failed: up to twice as long each time, wholly by chance above the interval."""
+        """After one that failed: anywhere within a time that doubles with each failure.
+
+        So hosts that lost their server together do not come back to it together.
+        """
+        longest = min(FETCH_CAP, FETCH_FIRST * 2.0 ** min(self.failures, 20))
         self.failures += 1
-        longest = min(FETCH_CAP, self.interval * 2.0 ** min(self.failures, 20))
-        longest = max(longest, self.interval)
-        return now + self.interval + self.chance.uniform(0, longest - self.interval)
+        return now + self.chance.uniform(min(FETCH_FIRST, longest) / 2, longest)
 
     def next_sweep(self, now: float) -> float:
         """Half an hour or so, a tenth more or less."""

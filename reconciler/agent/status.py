@@ -119,7 +119,13 @@ def _source(state: State, age: float, *, stale: bool) -> dict[str, Any]:
         "last_success": source.get("last_success", 0),
         "error": state.problems.get("fetch", {}).get("message"),
         "trusted": {"commit": state.trusted, **state.subject},
-        "candidate": {"commit": waiting, "since": state.first_seen} if waiting else None,
+        "candidate": {
+            "commit": waiting,
+            "since": state.first_seen,
+            "held_by": state.held_by or None,
+        }
+        if waiting
+        else None,
         "applied": {"commit": state.applied, "since": state.applied_since},
         "good": {"commit": state.good},
         "quarantine": _quarantine(state),

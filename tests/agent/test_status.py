@@ -123,6 +123,7 @@ def test_a_commit_that_waits_is_the_candidate_and_one_that_cannot_be_used_is_in_
     assert compose(state, Live(), None, now=110.0)["source"]["candidate"] == {
         "commit": NEW,
         "since": 105.0,
+        "held_by": None,
     }
     state.problem("compile", {"type": "SchemaError", "message": "no", "commit": NEW}, 106.0)
     state.problem("trust", {"type": "BadSignature", "message": "not signed"}, 107.0)

@@ -216,7 +216,7 @@ def said(where: str, word: str) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("where", "word"),
+    "where, word",
     [("resource", "warn"), ("resource", "ignore"), ("tag", "warn"), ("tag", "ignore"),
      ("host", "heal"), ("host", "warn"), ("host", "ignore")],
 )  # fmt: skip
