@@ -6,7 +6,8 @@ import argparse
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.cli.console import Output, Span
@@ -14,7 +15,8 @@ from reconciler.cli.desired import Desired
 from reconciler.cli.fleetview import View, view_of
 from reconciler.cli.places import open_cache
 from reconciler.cli.remote import Selected, asked_for, is_local
-from reconciler.cli.rollout import settings_of
+from reconciler.cli.rollout import HERE, settings_of
+from reconciler.compile.cache import CatalogCache
 from reconciler.engine.wire import Message
 from reconciler.errors import UsageError
 from reconciler.push import journal as journals
@@ -32,6 +34,7 @@ from reconciler.transport.target import Target
 if TYPE_CHECKING:
     from reconciler.push.fleet import Check
     from reconciler.push.settings import Settings
+    from reconciler.push.workers import Workers
 
 
 def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
@@ -40,12 +43,12 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
     None, and nothing done, where all of them are this machine itself.
     """
     begun = time.monotonic()
-    with closing(open_cache(out)) as cache, Connector() as connector:
-        desired = Desired(
-            args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
-        )
+    with closing(open_cache(out)) as cache, Connector() as connector, ExitStack() as stack:
+        away = args.executor != HERE
+        desired = _desired(args, cache, out, away=away)
         names = desired.chosen(args.limit)
-        if names and all(is_local(desired, name) for name in names):
+        workers = stack.enter_context(_workers(args, desired, names)) if away else None
+        if not away and names and all(is_local(desired, name) for name in names):
             return None
         settings = settings_of(desired.tree, args)
         run = _Run(args, out, mode, desired, settings, names)
@@ -59,8 +62,17 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
 
         view = view_of(args, out, run.head, total=sum(len(one.hosts) for one in run.batches))
         teller = _Teller(view, run.journal, desired)
-        work = HostWork(target, project, connector, _manner(args, out, mode, settings), teller.tell)
-        fleet = Fleet(work, run.terms, teller, Threads(), run.check(target, connector))
+        manner, check = _manner(args, out, mode, settings), run.check(target, connector)
+        if workers is None:
+            work = HostWork(target, project, connector, manner, teller.tell)
+            fleet = Fleet(work, run.terms, teller, Threads(), check)
+        else:
+            from reconciler.cli.workers import employ
+
+            # What waits for a thread of a worker waits here, where the limits can hold it back.
+            terms = replace(run.terms, parallel=min(run.terms.parallel, workers.room))
+            work = stack.enter_context(employ(args, desired, manner, workers, teller))
+            fleet = Fleet(work, terms, teller, workers, check)
         teller.fleet = fleet
         with closing(run), view:
             course = fleet.run(run.batches)
@@ -79,6 +91,21 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
 
             write(args.junit, run.head, course)
     return code
+
+
+def _desired(args: argparse.Namespace, cache: CatalogCache, out: Output, *, away: bool) -> Desired:
+    if away:
+        from reconciler.cli.workers import committed
+
+        return committed(args, cache, out)
+    return Desired(args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty)
+
+
+def _workers(args: argparse.Namespace, desired: Desired, names: Sequence[str]) -> Workers:
+    from reconciler.cli.workers import check_hosts, connect
+
+    check_hosts(desired, args.inventories, names)
+    return connect(args)
 
 
 def _manner(args: argparse.Namespace, out: Output, mode: Mode, settings: Settings) -> Manner:
@@ -233,10 +260,20 @@ class _Teller:
         self._desired = desired
         self.fleet: Fleet | None = None
 
+    @property
+    def wants_events(self) -> bool:
+        """Whether anybody watches while it happens."""
+        return self._view.wants_events
+
     def tell(self, host: str, event: Message) -> None:
-        """From any thread; events are for those who watch while it happens."""
-        if self.fleet is not None and self._view.wants_events:
+        """From any thread; events are for those who watch."""
+        if self.fleet is not None and self.wants_events:
             self.fleet.tell(host, event)
+
+    def begun(self, host: str) -> None:
+        """From any thread: a worker begins a host."""
+        if self.fleet is not None:
+            self.fleet.begun(host)
 
     def batch(self, number: int, batch: Batch) -> None:
         self._view.batch(number, batch)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FILE = "reconciler.yml"
 HOST_TIMEOUT = 3600.0
+#: The executor of this process.
+HERE = "threads"
 
 
 def fleet_options(parser: argparse.ArgumentParser, *, rollout: bool) -> None:
@@ -27,6 +29,18 @@ def fleet_options(parser: argparse.ArgumentParser, *, rollout: bool) -> None:
     group.add_argument(
         "--only-failed", metavar="RUN", help="the hosts that failed in a run; `last` is the newest"
     )
+    group.add_argument(
+        "--executor",
+        metavar="WHERE",
+        default=HERE,
+        help="threads (default), or workers: dask://HOST:PORT",
+    )
+    for flag, what in (
+        ("--tls-ca-file", "who signs for scheduler, workers and us"),
+        ("--tls-cert", "our certificate"),
+        ("--tls-key", "its key"),
+    ):
+        group.add_argument(flag, metavar="FILE", default="", help=f"with dask://: {what}")
     group.add_argument("--jsonl", action="store_true", help="print events, one JSON object a line")
     group.add_argument("--junit", metavar="FILE", help="also write the results as JUnit XML")
     if not rollout:

@@ -2,7 +2,8 @@
 
 The coordinator is one loop that waits on one queue: hosts that are done, events of hosts, signals
 and time limits all arrive there. It never waits for a host, so one that hangs costs its own time
-limit and nobody else's. Host tasks run on any `concurrent.futures.Executor`.
+limit and nobody else's. Host tasks run on any `concurrent.futures.Executor`; one that may begin
+a task later than it takes it, or twice because it has lost the first one, says so with `begun`.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import queue
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from reconciler.engine.wire import Message
-from reconciler.errors import HostUnreachable, Interrupted, ReconcilerError
+from reconciler.errors import HostUnreachable, Interrupted, LockBusy, ReconcilerError
 from reconciler.push.outcome import Outcome, of_error
 from reconciler.push.rollout import Batch, Limits, Tally, verdict
+from reconciler.push.threads import Threads
 
 PARALLEL = 50
 #: A task has its own way to end at the time limit, and says more; so long it may take for that.
 GRACE = 1.0
 Done = tuple[Literal["done"], str, "Future[Outcome]"]
 Told = tuple[Literal["told"], str, Message]
+Begun = tuple[Literal["begun"], str, None]
 Signal = tuple[Literal["signal"], int, None]
 Check = Callable[[Sequence[str]], str]
 
@@ -35,8 +38,13 @@ Check = Callable[[Sequence[str]], str]
 class Work(Protocol):
     """What is done with one host."""
 
-    def run(self, host: str) -> Outcome:
-        """All of it, on the executor. Every failure is an outcome."""
+    @property
+    def run(self) -> Callable[..., Outcome]:
+        """All of it, on the executor: `run(host, wait)`. Every failure is an outcome.
+
+        wait: seconds for the host's lock, which an earlier attempt of this run may still hold; 0
+        if there was none. For an executor in other processes it can be pickled.
+        """
         ...
 
     def stop(self, host: str) -> None:
@@ -88,7 +96,8 @@ class Listener(Protocol):
 class Terms:
     """What a run may do.
 
-    parallel: hosts at a time. host_timeout: seconds for one host, retries included.
+    parallel: hosts at a time. host_timeout: seconds for one host, retries included; where a task
+    waits for somebody to begin it, it may wait as long, and its time counts from then.
     pause: seconds between batches. total: hosts of the whole fleet, which the limits are about.
     """
 
@@ -109,7 +118,8 @@ class Course:
 
 
 class Fleet:
-    """One run. check: looks at the good hosts of a batch; says what is wrong, "" if nothing is."""
+    """One run. check: looks at the good hosts of a batch, from here, whatever the executor; says
+    what is wrong, "" if nothing is."""
 
     def __init__(
         self,
@@ -126,6 +136,7 @@ class Fleet:
         self._check = check
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: dict[str, float] = {}
+        self._begun: Counter[str] = Counter()
         self._outcomes: dict[str, Outcome] = {}
         self._tally = Tally()
         self._stopped = ""
@@ -135,6 +146,10 @@ class Fleet:
     def tell(self, host: str, event: Message) -> None:
         """An event of a host, from any thread."""
         self._queue.put(("told", host, event))
+
+    def begun(self, host: str) -> None:
+        """A task has begun, and its time counts from now; again, if it was lost. From any thread."""
+        self._queue.put(("begun", host, None))
 
     def run(self, batches: Sequence[Batch]) -> Course:
         """All batches, or as far as the limits, the checks and the operator let it go.
@@ -187,7 +202,10 @@ class Fleet:
         # Taken before it starts: a task may be done before `submit` returns.
         self._running[host] = time.monotonic() + self._terms.host_timeout + GRACE
         self._listener.began(host)
-        future = self._executor.submit(self._work.run, host)
+        self._submit(host)
+
+    def _submit(self, host: str, wait: float = 0.0) -> None:
+        future = self._executor.submit(self._work.run, host, wait)
         future.add_done_callback(lambda done: self._queue.put(("done", host, done)))
 
     def _turn(self, until: float) -> None:
@@ -207,15 +225,37 @@ class Fleet:
             self._ended(of_error(host, error, limit))
         self._listener.settled()
 
-    def _take(self, item: Done | Told | Signal) -> None:
+    def _take(self, item: Done | Told | Begun | Signal) -> None:
         if item[0] == "signal":
             self._told_to_stop()
-        elif item[0] == "told":
-            # A host that was given up may still talk.
-            if item[1] in self._running:
-                self._listener.event(item[1], item[2])
+        elif item[0] == "begun":
+            self._has_begun(item[1])
+        # A host that was given up may still talk.
         elif item[1] in self._running:
-            self._ended(_outcome(item[1], item[2]))
+            if item[0] == "told":
+                self._listener.event(item[1], item[2])
+            else:
+                self._done(_outcome(item[1], item[2]))
+
+    def _has_begun(self, host: str) -> None:
+        """What was said to a task that got lost is said again to the one that replaces it."""
+        self._begun[host] += 1
+        if host not in self._running:
+            self._work.abandon(host)
+        elif self._signals:
+            self._work.stop(host)
+        if host in self._running and self._begun[host] == 1:
+            self._running[host] = time.monotonic() + self._terms.host_timeout + GRACE
+
+    def _done(self, outcome: Outcome) -> None:
+        """Where a task was lost, its engine may still be at the resource that it was at."""
+        host = outcome.host
+        lost = self._begun[host] - 1
+        left = self._running[host] - GRACE - time.monotonic()
+        if lost > 0 and isinstance(outcome.error, LockBusy) and left > 0 and not self._signals:
+            self._submit(host, left)
+        else:
+            self._ended(outcome)
 
     def _ended(self, outcome: Outcome) -> None:
         del self._running[outcome.host]
@@ -237,7 +277,7 @@ class Fleet:
         if self._check is None or not good:
             return
         self._listener.checking(number)
-        future = self._executor.submit(self._check, good)
+        future = Threads().submit(self._check, good)
         while not future.done() and not self._signals:
             self._turn(time.monotonic() + 0.05)
         if future.done() and (wrong := future.result()):

@@ -112,10 +112,15 @@ def fetch_history(
         raise
 
 
-def open_engine(target: Target, connector: Connector, options: Options) -> Engine:
-    """The engine on a host, for other talk than a push. Raises ReconcilerError."""
+def open_engine(
+    target: Target, connector: Connector, options: Options, packed: bytes | None = None
+) -> Engine:
+    """The engine on a host, for other talk than a push. Raises ReconcilerError.
+
+    packed: what `packed_engine` gave, where many hosts get the same.
+    """
     how = Launch(
-        packed_engine(),
+        packed_engine() if packed is None else packed,
         interpreter=target.interpreter,
         become=target.become,
         keep=options.keep_engine,

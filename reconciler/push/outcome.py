@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
+from reconciler import errors
 from reconciler.catalog import Plan, Report
+from reconciler.engine.wire import error_from_json, error_to_json
 from reconciler.errors import (
+    CommandFailed,
     ConfigError,
+    ConfigErrors,
     Interrupted,
     LockBusy,
     ReconcilerError,
@@ -65,6 +69,10 @@ class Outcome:
         codes.update({"changed": CHANGES, "pending": CHANGES, "held": HELD})
         return codes.get(self.state, 0)
 
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Outcome], tuple[dict[str, Any]]]:
+        """Between processes it travels as JSON: an error is made from more than it is pickled with."""
+        return _unpacked, (_packed(self),)
+
 
 def of_document(host: str, document: Plan | Report, seconds: float, attempts: int) -> Outcome:
     """A host that answered."""
@@ -119,3 +127,48 @@ def exit_code(
     )
     found = next((code for code in gravest if code in codes), 0)
     return found or (CHANGES if detailed and CHANGES in codes else 0)
+
+
+# -- between processes -------------------------------------------------------------------------
+
+
+def _packed(outcome: Outcome) -> dict[str, Any]:
+    document, error = outcome.document, outcome.error
+    return {
+        "host": outcome.host,
+        "state": outcome.state,
+        "plan": document.to_json() if isinstance(document, Plan) else None,
+        "report": document.to_json() if isinstance(document, Report) else None,
+        "error": _error_packed(error) if error is not None else None,
+        "counts": dict(outcome.counts),
+        "seconds": outcome.seconds,
+        "attempts": outcome.attempts,
+    }
+
+
+def _unpacked(packed: dict[str, Any]) -> Outcome:
+    outcome = Outcome(packed["host"], packed["state"])
+    if packed["plan"] is not None:
+        outcome = replace(outcome, document=Plan.from_json(packed["plan"]))
+    if packed["report"] is not None:
+        outcome = replace(outcome, document=Report.from_json(packed["report"]))
+    if packed["error"] is not None:
+        outcome = replace(outcome, error=error_from_json(packed["error"]))
+    return replace(
+        outcome,
+        counts=packed["counts"],
+        seconds=packed["seconds"],
+        attempts=packed["attempts"],
+    )
+
+
+def _error_packed(error: ReconcilerError) -> dict[str, Any]:
+    """As the wire has it, under the nearest name that every reader knows."""
+    if isinstance(error, ConfigErrors):
+        return {"type": "ConfigErrors", "errors": [_error_packed(one) for one in error.errors]}
+    known = (
+        kind.__name__
+        for kind in type(error).__mro__
+        if getattr(errors, kind.__name__, None) is kind and kind is not CommandFailed
+    )
+    return {**error_to_json(error), "type": next(known)}

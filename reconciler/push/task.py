@@ -14,6 +14,7 @@ from reconciler.engine.wire import Message
 from reconciler.errors import HostUnreachable, Interrupted, ReconcilerError
 from reconciler.push.host import Options, Project, open_engine, talk
 from reconciler.push.outcome import Outcome, of_document, of_error
+from reconciler.push.parcel import packed_engine
 from reconciler.transport.connect import Connector
 from reconciler.transport.engine import Engine
 from reconciler.transport.target import Target
@@ -78,17 +79,18 @@ class HostWork:
         self._connector = connector
         self._manner = manner
         self._tell = tell
+        self._packed: bytes | None = None
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         self._stopped: set[str] = set()
         self._wake = threading.Event()
 
-    def run(self, host: str) -> Outcome:
-        """Reach the host and plan for it or converge it."""
+    def run(self, host: str, wait: float = 0.0) -> Outcome:
+        """Reach the host and plan for it or converge it. wait: as in `Work`."""
         begun = time.monotonic()
         attempts = _Attempts(host, self._manner.retries)
         try:
-            document = self._reached(host, attempts, begun)
+            document = self._reached(host, attempts, begun, wait)
         except ReconcilerError as error:
             return of_error(host, error, time.monotonic() - begun, attempts.made)
         except RecursionError:
@@ -119,13 +121,15 @@ class HostWork:
             # Hanging up waits for the other side; the coordinator must not.
             threading.Thread(target=_unheard, args=(engine.close,), daemon=True).start()
 
-    def _reached(self, host: str, attempts: _Attempts, begun: float) -> Plan | Report:
+    def _reached(self, host: str, attempts: _Attempts, begun: float, wait: float) -> Plan | Report:
         with self._project.lock:
             target = self._target(host)
+            # Packing parses modules, and Python's parser is not for two threads at a time.
+            self._packed = self._packed or packed_engine()
         while True:
             attempts.made += 1
             try:
-                engine = open_engine(target, self._connector, self._in_time(begun))
+                engine = open_engine(target, self._connector, self._in_time(begun), self._packed)
             except HostUnreachable:
                 self._go_on(host)
                 if not attempts.again(self._wake, begun):
@@ -133,20 +137,20 @@ class HostWork:
                 self._go_on(host)
                 continue
             with engine:
-                return self._talk(host, engine)
+                return self._talk(host, engine, wait)
 
-    def _talk(self, host: str, engine: Engine) -> Plan | Report:
+    def _talk(self, host: str, engine: Engine, wait: float) -> Plan | Report:
         with self._lock:
             self._engines[host] = engine
         try:
             self._go_on(host)
-            manner = self._manner
+            options = self._manner.options
             return talk(
                 engine,
                 host,
                 self._project,
-                manner.mode,
-                manner.options,
+                self._manner.mode,
+                replace(options, lock_timeout=max(options.lock_timeout, wait)),
                 lambda event: self._tell(host, event),
             )
         finally:

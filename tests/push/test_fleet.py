@@ -69,7 +69,7 @@ class Hosts:
         self.most = 0
         self._lock = threading.Lock()
 
-    def run(self, host: str) -> Outcome:
+    def run(self, host: str, wait: float = 0.0) -> Outcome:
         with self._lock:
             self.at_work += 1
             self.most = max(self.most, self.at_work)

@@ -1,0 +1,153 @@
+"""The part of a fleet run that happens on a dask worker: one host, on the coordinator's order.
+
+A worker opens an order once, for all hosts of it that it is given. It says when it begins a host, so
+that the coordinator knows from when the time counts, and that a lost task has been begun again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dask.config as dask_config
+from distributed import Worker, get_worker
+
+from reconciler.engine.wire import Message
+from reconciler.errors import Interrupted, ReconcilerError
+from reconciler.push.order import Opened, Opening, Order
+from reconciler.push.outcome import Outcome, of_error
+
+#: One topic for all runs: the scheduler keeps the last events of each for good.
+TOPIC = "reconciler"
+#: Seconds between two words about one host; the table of a terminal is drawn as often.
+SPARING = 0.25
+#: Seconds after which an order whose coordinator is gone is closed, once another one comes.
+FORGOTTEN = 600.0
+
+
+def perform(opening: Opening, order: Order, host: str, wait: float = 0.0) -> Outcome:
+    """Plan for a host or converge it. Every failure is an outcome."""
+    worker = get_worker()
+    _say(worker, {"id": order.id, "host": host, "event": "begun", "worker": str(worker.name)})
+    task = _enter(order, worker)
+    try:
+        # Another version may not even know what there is in an order.
+        order.check_code()
+        return task.run(opening, host, wait)
+    except ReconcilerError as error:
+        return of_error(host, error)
+    finally:
+        task.leave()
+
+
+def stop(id_: str, host: str) -> None:
+    """Stop a host that is at work here at its next boundary."""
+    with _lock:
+        task = _tasks.get(id_)
+    if task is not None:
+        task.tell_to("stop", host)
+
+
+def abandon(id_: str, host: str) -> None:
+    """Hang up on a host that is at work here."""
+    with _lock:
+        task = _tasks.get(id_)
+    if task is not None:
+        task.tell_to("abandon", host)
+
+
+def end(id_: str) -> None:
+    """The coordinator has no further word about this order."""
+    with _lock:
+        task = _tasks.pop(id_, None)
+    if task is not None:
+        task.end()
+
+
+class _Task:
+    """An order that was opened here, or is about to be; it is closed when nobody is at it."""
+
+    def __init__(self, order: Order, worker: Worker) -> None:
+        self.used = time.monotonic()
+        self.at_work = 0
+        self._order = order
+        self._worker = worker
+        self._opening = threading.Lock()
+        self._opened: Opened | None = None
+        self._ended = False
+        self._told: dict[str, str] = {}
+        self._said: dict[str, float] = {}
+
+    def run(self, opening: Opening, host: str, wait: float) -> Outcome:
+        with self._opening:
+            opened = self._opened or opening(self._order, _settings(), self._tell)
+            self._opened = opened
+        if host in self._told:
+            raise Interrupted("interrupted before anything was done")
+        return opened.run(host, wait)
+
+    def tell_to(self, what: str, host: str) -> None:
+        """`stop` or `abandon`; never waits, since the worker's event loop says it."""
+        self._told[host] = what
+        opened = self._opened
+        if opened is not None:
+            act: Callable[[str], None] = getattr(opened, what)
+            act(host)
+
+    def leave(self) -> None:
+        with _lock:
+            self.at_work -= 1
+            self.used = time.monotonic()
+            last = self._ended and not self.at_work
+        if last:
+            self._close()
+
+    def end(self) -> None:
+        with _lock:
+            self._ended = True
+            last = not self.at_work
+        if last:
+            # To hang up on a jump host takes a moment, and an event loop has none.
+            threading.Thread(target=self._close, daemon=True).start()
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def _tell(self, host: str, event: Message) -> None:
+        now = time.monotonic()
+        watched = self._order.events and event.get("event") == "start"
+        if watched and now - self._said.get(host, 0.0) >= SPARING:
+            self._said[host] = now
+            known = {key: event.get(key) for key in ("event", "index", "total")}
+            _say(
+                self._worker,
+                {"id": self._order.id, "host": host, **known, "resource": str(event.get("id"))},
+            )
+
+
+_lock = threading.Lock()
+_tasks: dict[str, _Task] = {}
+
+
+def _enter(order: Order, worker: Worker) -> _Task:
+    now = time.monotonic()
+    with _lock:
+        old = [id_ for id_, one in _tasks.items() if not one.at_work and now - one.used > FORGOTTEN]
+        task = _tasks.setdefault(order.id, _Task(order, worker))
+        task.at_work += 1
+    for id_ in old:
+        end(id_)
+    return task
+
+
+def _settings() -> dict[str, str]:
+    found: Any = dask_config.get("reconciler", {})
+    return {str(key).replace("-", "_"): str(value) for key, value in dict(found or {}).items()}
+
+
+def _say(worker: Worker, message: Message) -> None:
+    worker.log_event(TOPIC, message)
