@@ -166,7 +166,8 @@ def reach(remote: Remote, limits: Limits) -> None:
 
 
 _Rule = tuple[str, str, str]
-#: What git, ssh and TLS libraries say: the cause in our words, and what to do.
+#: What git, ssh and TLS libraries say: the cause in our words, and what to do. The first that
+#: fits; that what came cannot be read may also be the consequence of a connection that broke off.
 _CAUSES: tuple[_Rule, ...] = (
     (
         r"[Oo]ut of memory|create (?:async )?thread|cannot allocate|mmap failed",
@@ -224,11 +225,6 @@ _CAUSES: tuple[_Rule, ...] = (
         "git fetch --unshallow in it",
     ),
     (
-        r"fsck|bad object|invalid|did not receive expected|corrupt|inflate|SHA1 mismatch|index-pack",
-        "what it sent is damaged or malformed",
-        "git fsck --full in the repository there",
-    ),
-    (
         r"Operation too slow|timed out|[Tt]imeout",
         "it is too slow, or stopped to answer",
         "is its network or its disk in trouble?",
@@ -240,6 +236,11 @@ _CAUSES: tuple[_Rule, ...] = (
         ),
         "the connection failed",
         "is the server up? the next poll tries again",
+    ),
+    (
+        r"fsck|bad object|invalid|did not receive expected|corrupt|inflate|SHA1 mismatch|index-pack",
+        "what it sent is damaged or malformed",
+        "git fsck --full in the repository there",
     ),
 )
 

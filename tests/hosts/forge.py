@@ -13,6 +13,7 @@ from pathlib import Path
 from hosts.agents import conditions, wait_for
 from hosts.booted import BootedHost
 from hosts.lab import Lab
+from reconciler import yamldoc
 from source.servers import Server, make_certificate
 from source.signers import People, StateRepo
 
@@ -38,9 +39,9 @@ class Forge:
         self._certificate = make_certificate(directory, "git", self.address, self.authority)
         self._servers: list[Server] = []
 
-    def serve(self) -> Server:
-        """One more server, of all repos."""
-        server = Server(self.root, self._certificate, self.address)
+    def serve(self, port: int = 0) -> Server:
+        """One more server, of all repos. port: of one that was stopped, to have it back."""
+        server = Server(self.root, self._certificate, self.address, port)
         self._servers.append(server)
         return server
 
@@ -60,6 +61,16 @@ class Forge:
         put(host, f"{HANDED}/ca.pem", Path(self.authority[0]).read_text())
         ours = ["--repo", f"{server.url}/{repo}", "--ca-file", f"{HANDED}/ca.pem"]
         return host.reconciler("agent", "install", *ours, "--interval", "5s", *options).stdout
+
+
+def configure(host: BootedHost, **settings: object) -> None:
+    """Change settings of an agent, as a person would: edit the file, and install again."""
+    path = "/etc/reconciler/agent.yml"
+    document = yamldoc.load(host.run(["cat", path]).stdout.encode(), path)
+    assert isinstance(document, dict)
+    put(host, path, json.dumps({**document, **settings}))
+    host.reconciler("agent", "install")
+    host.run(["systemctl", "reload", "reconciler-agent"])
 
 
 def put(host: BootedHost, path: str, text: str, mode: str = "0600") -> None:
