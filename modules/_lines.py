@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import AbstractContextManager
 from typing import Callable, NamedTuple
 
+from reconciler import patience
 from reconciler.errors import ResourceError, SchemaError, TimedOut
 
 #: Seconds of processor time that the search of one edit may take.
@@ -84,29 +82,14 @@ def absent(lines: list[bytes], line: bytes, match: Matcher | None) -> list[bytes
     return [one for index, one in enumerate(lines) if index not in gone]
 
 
-@contextmanager
-def bounded(pattern: str) -> Iterator[None]:
-    """Within this, a search may take SEARCH_LIMIT: `re` looks for signals while it works.
-
-    Raises TimedOut. Only the main thread can be interrupted; elsewhere there is no limit.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def late(number: int, frame: FrameType | None) -> None:
-        raise TimedOut(
-            f"the search for {pattern!r} took more than {SEARCH_LIMIT:g} s",
-            hint="nested repeats such as (a+)+ take exponential time; write it without them",
-        )
-
-    before = signal.signal(signal.SIGVTALRM, late)
-    signal.setitimer(signal.ITIMER_VIRTUAL, SEARCH_LIMIT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+def bounded(pattern: str) -> AbstractContextManager[None]:
+    """Within this, a search may take SEARCH_LIMIT. Raises TimedOut."""
+    return patience.bounded(
+        SEARCH_LIMIT,
+        lambda: TimedOut(
+            f"the search for {pattern!r} took more than {SEARCH_LIMIT:g} s", hint=patience.HINT
+        ),
+    )
 
 
 def _text(line: bytes) -> bytes:

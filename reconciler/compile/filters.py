@@ -8,7 +8,6 @@ changes from run to run (`advice` says what to do instead).
 from __future__ import annotations
 
 import posixpath
-import re
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,15 @@ from jinja2 import Undefined
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.utils import pass_context
 
-from reconciler.compile import ipfilters, listfilters, sandbox, textfilters, units, versions
+from reconciler.compile import (
+    ipfilters,
+    listfilters,
+    regexes,
+    sandbox,
+    textfilters,
+    units,
+    versions,
+)
 
 #: Of Jinja2's own: their results are not the same every time.
 REMOVED = ("random", "lipsum")
@@ -93,28 +100,6 @@ def urlsplit(value: str, query: str = "") -> Any:
 # -- tests -------------------------------------------------------------------------------
 
 
-def matches(how: Callable[..., Any]) -> Callable[..., bool]:
-    """A test from one of re's functions."""
-
-    def test(
-        value: object, pattern: str = "", ignorecase: bool = False, multiline: bool = False
-    ) -> bool:
-        return bool(how(pattern, str(value), textfilters.flags(ignorecase, multiline)))
-
-    return test
-
-
-def regex_test(
-    value: object,
-    pattern: str = "",
-    ignorecase: bool = False,
-    multiline: bool = False,
-    match_type: str = "search",
-) -> bool:
-    how = {"search": re.search, "match": re.match, "fullmatch": re.fullmatch}[match_type]
-    return bool(how(pattern, str(value), textfilters.flags(ignorecase, multiline)))
-
-
 def is_subset(one: Any, other: Any) -> bool:
     return all(value in other for value in one)
 
@@ -162,6 +147,7 @@ FILTERS: dict[str, Any] = _named(
     {
         "_counted": sandbox.counted,
         **textfilters.FILTERS,
+        **regexes.FILTERS,
         **listfilters.FILTERS,
         **ipfilters.FILTERS,
         "bool": to_bool,
@@ -189,7 +175,7 @@ FILTERS: dict[str, Any] = _named(
 )
 TESTS: dict[str, Any] = _named(
     {
-        "match": matches(re.match), "search": matches(re.search), "regex": regex_test,
+        **regexes.TESTS,
         "version": versions.compare, "version_compare": versions.compare,
         "subset": is_subset, "issubset": is_subset,
         "superset": lambda one, other: is_subset(other, one),

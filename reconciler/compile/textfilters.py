@@ -1,11 +1,10 @@
-"""Filters that make text: encodings, digests, regular expressions, comments, YAML and JSON."""
+"""Filters that make text: encodings, digests, comments, YAML and JSON."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import re
 import shlex
 import uuid
 from collections.abc import Iterable, Mapping
@@ -74,55 +73,6 @@ def to_uuid(value: object, namespace: object = NAMESPACE) -> str:
 
 def quote(value: object) -> str:
     return shlex.quote("" if value is None else str(value))
-
-
-def flags(ignorecase: bool, multiline: bool) -> int:
-    """The options of Ansible's regular expressions as `re` has them."""
-    return (re.IGNORECASE if ignorecase else 0) | (re.MULTILINE if multiline else 0)
-
-
-def regex_replace(
-    value: object, pattern: str = "", replacement: str = "", ignorecase: bool = False,
-    multiline: bool = False, count: int = 0, mandatory_count: int = 0,
-) -> str:  # fmt: skip
-    result, changed = re.subn(
-        str(pattern), str(replacement), str(value), count=count, flags=flags(ignorecase, multiline)
-    )
-    if mandatory_count and mandatory_count != changed:
-        raise TemplateRuntimeError(
-            f"{pattern!r} matches {changed} times, not {mandatory_count} times"
-        )
-    return result
-
-
-def regex_search(
-    value: object, regex: str, *groups: str, ignorecase: bool = False, multiline: bool = False
-) -> Any:
-    found = re.search(regex, str(value), flags(ignorecase, multiline))
-    if found is None:
-        return None
-    if not groups:
-        return found.group()
-    chosen: list[str | Any] = []
-    for group in groups:
-        name = re.fullmatch(r"\\(?:g<(\w+)>|(\d+))", group)
-        if name is None:
-            raise TemplateRuntimeError(f"{group!r} is no group: write '\\\\1' or '\\\\g<name>'")
-        key = name[1] or name[2]
-        chosen.append(found.group(int(key) if key.isdigit() else key))
-    return chosen
-
-
-def regex_findall(
-    value: object, regex: str, multiline: bool = False, ignorecase: bool = False
-) -> list[Any]:
-    return re.findall(regex, str(value), flags(ignorecase, multiline))
-
-
-def regex_escape(value: object, re_type: str = "python") -> str:
-    if re_type == "python":
-        return re.escape(str(value))
-    return re.sub(r"([].[^$*\\])", r"\\\1", str(value))
 
 
 COMMENTS = {
@@ -235,10 +185,6 @@ FILTERS: dict[str, Any] = {
     "md5": lambda value: digest(value, "md5"),
     "to_uuid": to_uuid,
     "quote": quote,
-    "regex_replace": regex_replace,
-    "regex_search": regex_search,
-    "regex_findall": regex_findall,
-    "regex_escape": regex_escape,
     "comment": comment,
     "replace": replace,
     "center": center,

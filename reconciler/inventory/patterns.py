@@ -10,12 +10,10 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-import signal
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+from reconciler import patience
 from reconciler.errors import InventoryError
 from reconciler.inventory.names import did_you_mean, shown
 
@@ -142,29 +140,16 @@ def _matcher(part: str) -> Callable[[str], object]:
         ) from error
 
 
-@contextmanager
-def _bounded(part: str) -> Iterator[None]:
-    """Within this, matching may take REGEX_LIMIT: `re` looks for signals while it works.
-
-    Only the main thread can be interrupted; elsewhere there is no limit.
-    """
-    if part[0] != "~" or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def late(number: int, frame: FrameType | None) -> None:
-        raise InventoryError(
-            f"pattern {shown(part)} took more than {REGEX_LIMIT:g} s",
-            hint="nested repeats such as (a+)+ take exponential time; write it without them",
-        )
-
-    before = signal.signal(signal.SIGVTALRM, late)
-    signal.setitimer(signal.ITIMER_VIRTUAL, REGEX_LIMIT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+def _bounded(part: str) -> AbstractContextManager[None]:
+    """Within this, matching may take REGEX_LIMIT."""
+    if part[0] != "~":
+        return nullcontext()
+    return patience.bounded(
+        REGEX_LIMIT,
+        lambda: InventoryError(
+            f"pattern {shown(part)} took more than {REGEX_LIMIT:g} s", hint=patience.HINT
+        ),
+    )
 
 
 def _subscripted(hosts: Sequence[str], found: re.Match[str], part: str) -> Sequence[str]:

@@ -16,7 +16,10 @@ from pathlib import Path
 import reconciler
 from reconciler.errors import ConfigError
 
-RING_0 = ("__init__.py", "errors.py", "resource.py", "safepath.py", "host.py", "catalog.py")
+RING_0 = (
+    *("__init__.py", "errors.py", "resource.py", "safepath.py", "host.py", "catalog.py"),
+    "patience.py",
+)
 MAIN = "import sys\n\nfrom reconciler.engine.__main__ import main\n\nsys.exit(main())\n"
 #: The oldest time that a zip can hold.
 EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -135,9 +135,28 @@ def test_a_test_says_what_ansible_says(expression: str, value: object) -> None:
         ("[1] | shuffle", "needs a seed"),
         ("'k' | regex_search('k', 'nope')", "is no group"),
         ("'k' | regex_replace('(', '')", "unterminated subpattern"),
+        ("'k' | regex_replace('x', '\\\\1')", "invalid group reference"),
+        ("('a' * 9000) | regex_replace('(?=(.*))', '\\\\1')", "more than 8 MiB of data"),
         ("{'a': nobody} | to_json", "'nobody' is not defined"),
         ("[nobody] | to_nice_yaml", "'nobody' is not defined"),
     ],
 )
 def test_a_filter_that_cannot_do_it_says_why(expression: str, message: str) -> None:
     assert message in refused(f"{{{{ {expression} }}}}").message
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "text is match('^(a+)+$')", "text is search('(a+)+$')", "text is regex('(a+)+$')",
+        "text | regex_search('(a+)+$')", "text | regex_findall('(a+)+$')",
+        "text | regex_replace('(a+)+$', '')", "[text] | select('match', '(a+)+$') | list",
+    ],
+)  # fmt: skip
+def test_an_expression_that_takes_for_ever_is_ended(
+    use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.compile.regexes.LIMIT", 0.2)
+    said = refused("{{ " + use.replace("text", "('a' * 60 ~ '!')") + " }}").message
+    assert "took more than 0.2 s" in said
+    assert "nested repeats" in said
