@@ -47,6 +47,11 @@ def body(line: bytes) -> bytes:
     return line.rstrip(b"\r\n")
 
 
+def shown(line: bytes) -> str:
+    """A line for a person, without its end."""
+    return body(line).decode("utf-8", "backslashreplace")
+
+
 def searcher(pattern: str) -> Matcher:
     """Searches a line by a regular expression. Raises SchemaError for one that is none."""
     try:

@@ -92,6 +92,12 @@ class Cron(Resource):
         kind = "env:" if self.env else ""
         return {f"cron:{self.cron_file or self._user}:{kind}{self.name}"}
 
+    def undone(self) -> dict[str, Value] | None:
+        if self.state == "absent":
+            return None
+        place: dict[str, Value] = {"user": self.user, "cron_file": self.cron_file}
+        return {"name": self.name, **place, "env": self.env, "state": "absent"}
+
     def needs(self) -> set[str]:
         needs = {f"user:{self._user}", "package:cron", "package:cronie"}
         if self.cron_file is None:

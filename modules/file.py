@@ -80,7 +80,7 @@ class File(Resource):
 
     @property
     def _path(self) -> str:
-        return self.path.rstrip("/") or "/"
+        return "/" + os.path.normpath(self.path).lstrip("/")
 
     @property
     def _owned(self) -> Owned:

@@ -16,7 +16,7 @@ from typing import Literal
 from reconciler.errors import ResourceError
 from reconciler.host import Host
 from reconciler.modules._accounts import check_name, from_name_service, refuse_name_service, tool
-from reconciler.resource import Diff, Resource, State
+from reconciler.resource import Diff, Resource, State, Value
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Group(Resource):
 
     def claims(self) -> set[str]:
         return {f"group:{self.name}"}
+
+    def undone(self) -> dict[str, Value] | None:
+        return {"name": self.name, "state": "absent"} if self.state == "present" else None
 
     def desired(self) -> State:
         if self.state == "absent":

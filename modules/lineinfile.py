@@ -27,7 +27,7 @@ from reconciler.modules import _lines
 from reconciler.modules._mode import check_mode
 from reconciler.modules._owned import Owned
 from reconciler.modules._put import check_path, make_parents, parents, put
-from reconciler.resource import Diff, Resource, State
+from reconciler.resource import Diff, Resource, State, Value
 from reconciler.safepath import Attributes
 
 #: How often an edit is made anew because somebody else wrote the file meanwhile.
@@ -88,6 +88,10 @@ class Lineinfile(Resource):
     def claims(self) -> set[str]:
         return {f"line:{self.path}#{self._wanted}"}
 
+    def undone(self) -> dict[str, Value] | None:
+        gone: dict[str, Value] = {"path": self.path, "line": self.line, "state": "absent"}
+        return None if self.state == "absent" or self.backrefs else gone
+
     def needs(self) -> set[str]:
         return {f"path:{self.path}"} | parents(self.path) | self.owned.needs()
 
@@ -115,8 +119,8 @@ class Lineinfile(Resource):
         lines = host.memo("lines", path, lambda: _lines.split(host.read(path)))
         edited = self.edit(lines)
         if self.state == "absent":
-            gone = [line for line in lines if line not in edited] if edited != lines else []
-            return {"line": "\n".join(_shown(line) for line in gone)} if edited != lines else None
+            gone = [_lines.shown(line) for line in lines if line not in edited]
+            return {"line": "\n".join(gone)} if edited != lines else None
         seen: State = {"line": self.line}
         if edited != lines:
             self._must_converge(edited)
@@ -193,7 +197,7 @@ class Lineinfile(Resource):
         start = next((index for index, (was, now) in pairs if was != now), len(old))
         more = len(new) - len(old)
         added = start == len(old) or (more > 0 and old[start:] == new[start + more :])
-        return None if added else _shown(lines[start])
+        return None if added else _lines.shown(lines[start])
 
     def warn(self, host: Host) -> None:
         """Say so if a later change of `line` would leave the old one behind."""
@@ -244,7 +248,3 @@ def _write(host: Host, declared: str, resources: Sequence[Lineinfile]) -> None:
     validate = list(dict.fromkeys(one.validate for one in resources if one.validate is not None))
     backup = any(one.backup for one in resources)
     put(host, path, [b"".join(lines)], numbers, found, validate=validate, backup=backup)
-
-
-def _shown(line: bytes) -> str:
-    return _lines.body(line).decode("utf-8", "backslashreplace")

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 from reconciler.errors import ResourceError, Unsupported
 from reconciler.host import Host
 from reconciler.modules import _apt
-from reconciler.resource import Diff, Resource, State
+from reconciler.resource import Diff, Resource, State, Value
 
 PROVIDERS = {"apt": _apt}
 #: How a package manager is recognised where no fact names it.
@@ -86,6 +86,13 @@ class Package(Resource):
 
     def claims(self) -> set[str]:
         return {f"package:{_apt.subject(self.name)}"}
+
+    def undone(self) -> dict[str, Value] | None:
+        subject = _apt.subject(self.name)
+        one = self.state not in ("absent", "build-dep") and not self._file
+        return (
+            {"name": subject, "state": "absent"} if one and not set("*?[") & set(subject) else None
+        )
 
     def needs(self) -> set[str]:
         needs = {"path:/etc/apt/**"}

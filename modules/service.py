@@ -72,6 +72,15 @@ class Service(Resource):
         scope = "" if self.scope == "system" else f"{self.scope}/"
         return {f"unit:{scope}{_lenient(self.name)}"}
 
+    def undone(self) -> dict[str, Value] | None:
+        undone: dict[str, Value] = {}
+        if self.state == "started":
+            undone["state"] = "stopped"
+        for name in ("enabled", "masked"):
+            if getattr(self, name):
+                undone[name] = False
+        return {"name": self.name, "scope": self.scope, **undone} if undone else None
+
     def needs(self) -> set[str]:
         if self.name == "*":
             return {"path:/etc/systemd/**"}

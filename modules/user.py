@@ -25,7 +25,7 @@ from reconciler.errors import NotYet, SchemaError
 from reconciler.host import Host
 from reconciler.modules import _accounts, _home
 from reconciler.modules._put import parents
-from reconciler.resource import Diff, Resource, Secret, State
+from reconciler.resource import Diff, Resource, Secret, State, Value
 
 KILL = "stop them first (loginctl terminate-user NAME), or declare force: true"
 
@@ -90,6 +90,9 @@ class User(Resource):
 
     def claims(self) -> set[str]:
         return {f"user:{self.name}"}
+
+    def undone(self) -> dict[str, Value] | None:
+        return {"name": self.name, "state": "absent"} if self.state == "present" else None
 
     def needs(self) -> set[str]:
         named = [self.group or self.name, *(self.groups or ())]

@@ -169,6 +169,11 @@ class Resource:
         """Carry the notification out: restart, reload, run."""
         raise Unsupported("this resource type cannot be notified")
 
+    def undone(self) -> dict[str, Value] | None:
+        """The parameters of this type that take it away again, for when it is declared no more;
+        None: prune keeps it. Paths need none: what was there before them is known."""
+        return None
+
     def absorbs(self, diff: Diff) -> bool:
         """True if this change did what notifications owed so far would do: a service that
         was just started needs no restart."""

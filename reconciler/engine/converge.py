@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from reconciler.catalog import Catalog, Declaration, Report, Result, show_value
+from reconciler.catalog import Catalog, Report, Result, show_value
 from reconciler.engine.diff import shown
-from reconciler.engine.ledger import Known, Ledger, Takeover
+from reconciler.engine.ledger import Known, Ledger, Owning, Takeover
 from reconciler.engine.limit import Boundary, limit
 from reconciler.engine.order import Node, Order
 from reconciler.engine.plan import (
@@ -42,7 +42,7 @@ from reconciler.engine.plan import (
 )
 from reconciler.errors import Moved, NotConverged, ReconcilerError, ResourceError
 from reconciler.host import Host
-from reconciler.resource import Diff
+from reconciler.resource import Diff, Secret
 
 #: How often a resource is tried again because somebody else changed it meanwhile.
 TRIES = 3
@@ -177,13 +177,13 @@ class _Work:
 
     def end(self, report: Report) -> Report:
         """Flush, and write the ledger; a ledger that cannot be written now is said aloud."""
-        owned: dict[str, tuple[Declaration, Sequence[str], bool]] = {}
+        owned: dict[str, Owning] = {}
         for node in self.order.nodes:
             status = self.results[node.id].status if node.id in self.results else ""
             if status in ("ok", "changed"):
-                owned[node.id] = (node.declaration, sorted(node.resource.claims()), True)
+                owned[node.id] = _owning(node, converged=True)
             elif status in ("failed", "blocked") and node.id in self.known:
-                owned[node.id] = (node.declaration, sorted(node.resource.claims()), False)
+                owned[node.id] = _owning(node, converged=False)
         # What a run that was told to stop never began, it owes nothing for.
         self.closed |= self.intended - self.tried
         self.settle()
@@ -480,6 +480,14 @@ class _Work:
         finally:
             self.host.readonly = True
             self.host.forget()
+
+
+def _owning(node: Node, *, converged: bool) -> Owning:
+    """How it is undone is kept, unless that would hold a secret."""
+    undo = node.resource.undone()
+    secret = node.declaration.no_log or any(isinstance(v, Secret) for v in (undo or {}).values())
+    claims = sorted(node.resource.claims())
+    return Owning(node.declaration, claims, None if secret else undo, converged)
 
 
 def _unwritable(error: sqlite3.Error) -> ResourceError:

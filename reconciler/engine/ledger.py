@@ -38,15 +38,18 @@ SLACK = 100
 #: The end of the name of an image that is not yet whole.
 NEW = ".new"
 
-#: Of the tables. Version 1 knew nothing of pruning.
-VERSION = 2
+#: Of the tables. Version 1 knew nothing of pruning, version 2 not how a resource is undone.
+VERSION = 3
+#: What each version added to the table of resources.
+ADDED = {2: "prune TEXT DEFAULT ''", 3: "undo TEXT DEFAULT ''"}
 TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, started REAL, seconds REAL, mode TEXT, host TEXT, commit_id TEXT,
     dirty INTEGER, status TEXT, summary TEXT);
 CREATE TABLE IF NOT EXISTS resources (
     id TEXT PRIMARY KEY, type TEXT, wish TEXT, claims TEXT, file TEXT, line INTEGER,
-    commit_id TEXT, run TEXT, since REAL, converged INTEGER, prune TEXT DEFAULT '');
+    commit_id TEXT, run TEXT, since REAL, converged INTEGER, prune TEXT DEFAULT '',
+    undo TEXT DEFAULT '');
 CREATE TABLE IF NOT EXISTS tombstones (resource TEXT PRIMARY KEY, run TEXT, since REAL);
 CREATE TABLE IF NOT EXISTS changes (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, at REAL, resource TEXT, status TEXT,
@@ -60,6 +63,23 @@ CREATE TABLE IF NOT EXISTS images (
     gid INTEGER, size INTEGER, sha256 TEXT, link TEXT, stored TEXT);
 CREATE INDEX IF NOT EXISTS changes_of ON changes (resource, seq);
 """
+
+#: Columns go by their names: a newer version may have added others.
+ADD_RUN = (
+    "INSERT OR REPLACE INTO runs (id, started, seconds, mode, host, commit_id, dirty, status, summary)"
+    " VALUES (?,?,?,?,?,?,?,?,?)"
+)
+ADD_RESOURCE = (
+    "INSERT OR REPLACE INTO resources (id, type, wish, claims, file, line, commit_id, run, since, converged, prune, undo)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+ADD_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (resource, run, since) VALUES (?,?,?)"
+ADD_INTENT = "INSERT OR REPLACE INTO intents (resource, run, notify, paths) VALUES (?,?,?,?)"
+ADD_DEBT = "INSERT OR IGNORE INTO owed (handler, because, run) VALUES (?,?,?)"
+ADD_IMAGE = (
+    "INSERT OR IGNORE INTO images (path, run, at, kind, mode, uid, gid, size, sha256, link, stored)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+)
 
 
 class Known(NamedTuple):
@@ -80,7 +100,8 @@ class Intent(NamedTuple):
 class Owned(NamedTuple):
     """What the ledger keeps of a resource for the time when nobody declares it any more.
 
-    prune: its own word on that, or "". tombstone: the run that first found it undeclared, or "".
+    prune: its own word on that, or "". undo: the parameters that take it away; None: nobody knows
+    any. tombstone: the run that first found it undeclared, or "".
     """
 
     type: str
@@ -88,7 +109,17 @@ class Owned(NamedTuple):
     file: str
     line: int
     prune: str
+    undo: dict[str, Any] | None
     tombstone: str
+
+
+class Owning(NamedTuple):
+    """What a run says of a resource at its end: what `Owned` has, and whether it converged."""
+
+    declaration: Declaration
+    claims: Sequence[str]
+    undo: Mapping[str, object] | None
+    converged: bool
 
 
 class Takeover(NamedTuple):
@@ -186,19 +217,25 @@ class Ledger:
     def owned(self) -> dict[str, Owned]:
         """Every resource that the ledger owns, whole."""
         rows = self._database.execute(
-            "SELECT id, type, claims, file, line, prune, coalesce(t.run, '') FROM resources"
+            "SELECT id, type, claims, file, line, prune, undo, coalesce(t.run, '') FROM resources"
             " LEFT JOIN tombstones t ON t.resource = id ORDER BY id"
         )
-        return {row[0]: Owned(row[1], tuple(json.loads(row[2])), *row[3:]) for row in rows}
+        return {
+            id: Owned(kind, tuple(json.loads(claims)), file, line, prune, json.loads(undo or "null"), tomb)
+            for id, kind, claims, file, line, prune, undo, tomb in rows
+        }  # fmt: skip
 
-    def first_action(self, resource: str) -> str:
-        """What we did to a resource the first time that we changed it; "" if that is not known."""
+    def is_ours(self, resource: str) -> bool:
+        """Whether there was nothing of it when we first changed it; False if that is not known."""
         row = self._database.execute(
-            "SELECT action FROM changes WHERE resource = ? AND status = 'changed'"
+            "SELECT action, changes FROM changes WHERE resource = ? AND status = 'changed'"
             " ORDER BY seq LIMIT 1",
             (resource,),
         ).fetchone()
-        return str(row[0]) if row else ""
+        if row is None:
+            return False
+        found = [change["before"] for change in json.loads(row[1] or "[]")]
+        return row[0] == "create" or (bool(found) and all(before is None for before in found))
 
     def image_content(self, stored: str) -> Iterator[bytes]:
         """The pieces of a first image. Raises OSError."""
@@ -215,7 +252,7 @@ class Ledger:
         """Remember since when resources are undeclared, and forget it of those that are back."""
         with self._database:
             self._database.executemany(
-                "INSERT OR IGNORE INTO tombstones VALUES (?,?,?)",
+                ADD_TOMBSTONE,
                 [(id, run, time.time()) for id in undeclared],
             )
             self._database.executemany(
@@ -329,8 +366,8 @@ class Ledger:
         run that was killed; in one transaction, durably."""
         with self._database:
             self._database.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?,?,0,?,?,?,?,'running','{}')",
-                (run, time.time(), mode, host, commit, dirty),
+                ADD_RUN,
+                (run, time.time(), 0, mode, host, commit, dirty, "running", "{}"),
             )
             self._owe(run, taken.owed)
             self._close(taken.intents)
@@ -343,13 +380,13 @@ class Ledger:
 
     def _intend(self, run: str, intents: Sequence[Intent]) -> None:
         self._database.executemany(
-            "INSERT OR REPLACE INTO intents VALUES (?,?,?,?)",
+            ADD_INTENT,
             [(one.resource, run, json.dumps(one.notify), json.dumps(one.paths)) for one in intents],
         )
 
     def _owe(self, run: str, owed: Mapping[str, Iterable[str]]) -> None:
         self._database.executemany(
-            "INSERT OR IGNORE INTO owed VALUES (?,?,?)",
+            ADD_DEBT,
             [(handler, one, run) for handler, because in owed.items() for one in because],
         )
 
@@ -394,25 +431,25 @@ class Ledger:
              result.reason, result.mark.file, result.mark.line),
         )  # fmt: skip
 
-    def finish(
-        self, report: Report, owned: Mapping[str, tuple[Declaration, Sequence[str], bool]]
-    ) -> None:
-        """The end of a run. owned: id -> declaration, its claims, whether it converged."""
+    def finish(self, report: Report, owned: Mapping[str, Owning]) -> None:
+        """The end of a run."""
         known = self.known()
-        prunes = dict(self._database.execute("SELECT id, prune FROM resources").fetchall())
+        rows = self._database.execute("SELECT id, prune, undo FROM resources")
+        ends = {id: (prune, undo) for id, prune, undo in rows}
         with self._database:
-            for id, (declaration, claims, converged) in owned.items():
+            for id, (declaration, claims, undo, converged) in owned.items():
                 wish = wish_digest(declaration)
-                if known.get(id) != Known(wish, converged) or prunes[id] != declaration.prune:
+                end = (declaration.prune, json.dumps(undo, sort_keys=True) if undo else "")
+                if known.get(id) != Known(wish, converged) or ends[id] != end:
                     self._database.execute(
-                        "INSERT OR REPLACE INTO resources VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                        ADD_RESOURCE,
                         (id, declaration.type, wish, json.dumps(sorted(claims)), declaration.mark.file,
                          declaration.mark.line, report.commit, report.run, time.time(), converged,
-                         declaration.prune),
+                         *end),
                     )  # fmt: skip
             status = "interrupted" if report.interrupted else "failed" if report.failed else "done"
             self._database.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?)",
+                ADD_RUN,
                 (report.run, report.started, report.seconds, report.mode, report.host, report.commit,
                  report.dirty, status, json.dumps(report.counts())),
             )  # fmt: skip
@@ -457,7 +494,7 @@ class Ledger:
             now = time.time()
             with self._database:
                 self._database.executemany(
-                    "INSERT OR IGNORE INTO images VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    ADD_IMAGE,
                     [(_to_sql(path), run, now, *image) for path, image in images.items()],
                 )
             self._imaged.update(images)
@@ -524,15 +561,24 @@ def _connect(path: str) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous=FULL")
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version != VERSION:
-            database.executescript(TABLES)
-            if version == 1:
-                database.execute("ALTER TABLE resources ADD COLUMN prune TEXT DEFAULT ''")
-            database.execute(f"PRAGMA user_version={VERSION}")
+            _migrate(database, version)
         _check(database)
     except sqlite3.DatabaseError:
         database.close()
         raise
     return database
+
+
+def _migrate(database: sqlite3.Connection, version: int) -> None:
+    """Bring the tables of an older version up to date, whole or not at all.
+
+    Those of a newer one stay as they are: tables only grow, so what we know of is there.
+    """
+    if version > VERSION:
+        return
+    added = [column for since, column in ADDED.items() if 0 < version < since]
+    columns = "".join(f"ALTER TABLE resources ADD COLUMN {column};\n" for column in added)
+    database.executescript(f"BEGIN;{TABLES}{columns}PRAGMA user_version={VERSION};COMMIT;")
 
 
 def _check(database: sqlite3.Connection) -> None:

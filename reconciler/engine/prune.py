@@ -8,6 +8,9 @@ is rarely meant that a host loses a tenth of what it has.
     keep      it stays as it is, and is listed
     restore   a path becomes what it was before it was first changed; what we made goes
     delete    it goes, whatever was there before
+
+A path is known by its first image. Other types say, while they are declared, by which parameters
+they are taken away (`Resource.undone`); what says nothing is kept, and listed.
 """
 
 from __future__ import annotations
@@ -19,18 +22,11 @@ from typing import Callable
 
 from reconciler.catalog import Catalog, Declaration, Report, Result
 from reconciler.engine.ledger import Ledger, Owned
-from reconciler.engine.loader import Loader
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
 from reconciler.safepath import Attributes
 
-#: How a type that has no path is undone: its parameters beside the key.
-UNDONE: Mapping[str, Mapping[str, object]] = {
-    "package": {"state": "absent"},
-    "user": {"state": "absent"},
-    "group": {"state": "absent"},
-    "service": {"state": "stopped", "enabled": False},
-}
+#: Types whose first picture is kept as an image; others say themselves how they are undone.
 PATHS = ("file",)
 
 Converge = Callable[[Catalog], Report]
@@ -107,10 +103,13 @@ def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
     for id, one in owned.items():
         if id in declared or id.startswith("handler:"):
             continue
-        if one.claims and claimed.issuperset(one.claims):
+        left = [claim for claim in one.claims if not _is_claimed(claim, claimed)]
+        if one.claims and not left:
             taken.append(id)
             continue
         gone = _decide(id, one, rules.of(one), images, ledger, claimed)
+        if len(left) < len(one.claims):
+            gone = Gone(id, one, gone.policy, "", "part of it is declared by another resource")
         (kept if not gone.act else ready if one.tombstone else waiting).append(gone)
     budget = max(rules.most, len(owned) * rules.percent // 100)
     count = len(ready) + len(waiting)
@@ -157,6 +156,14 @@ def prune(
     return left.to_json(pruned), failed
 
 
+def _is_claimed(claim: str, claimed: set[str]) -> bool:
+    """Whether what is declared owns this: itself, or the whole file that it is in."""
+    kind, _, what = claim.partition(":")
+    if kind in ("line", "content"):
+        return claim in claimed or f"path:{what.split('#', 1)[0]}" in claimed
+    return claim in claimed
+
+
 def _decide(
     id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], ledger: Ledger,
     claimed: set[str],
@@ -164,9 +171,9 @@ def _decide(
     if policy == "keep":
         return Gone(id, one, policy, "", "policy: keep")
     if one.type not in PATHS:
-        if one.type not in UNDONE:
-            return Gone(id, one, policy, "", f"prune cannot undo a {one.type}")
-        if policy == "restore" and ledger.first_action(id) != "create":
+        if one.undo is None:
+            return Gone(id, one, policy, "", f"nobody knows how to undo this {one.type}")
+        if policy == "restore" and not ledger.is_ours(id):
             return Gone(id, one, policy, "", "it was there before us, or nobody knows")
         return Gone(id, one, policy, "delete")
     return _decide_path(id, one, policy, images, claimed)
@@ -232,12 +239,14 @@ def _undo_path(host: Host, ledger: Ledger, gone: Gone, run: str) -> str:
 def _undo(gone: Gone, name: str, commit: str, converge: Converge) -> str:
     """Raises ResourceError."""
     kind, _, key = gone.id.partition(":")
-    first = next(iter(Loader().type(kind).__dataclass_fields__))
-    declaration = Declaration(
-        kind, key, {first: key, **UNDONE[kind]}, Mark(gone.owned.file, gone.owned.line)
-    )
+    mark = Mark(gone.owned.file, gone.owned.line)
+    declaration = Declaration(kind, key, gone.owned.undo or {}, mark)
     report = converge(Catalog(name, (declaration,), commit=commit))
     result: Result | None = next(iter(report.results), None)
     if result is None or result.status in ("failed", "blocked"):
         raise ResourceError(result.reason if result else "the run did not get to it")
-    return "stopped and disabled" if kind == "service" else "deleted"
+    if result.status == "ok":
+        return "was gone already"
+    stopped = {change.attribute: change.after for change in result.changes}
+    said = [f"{name} is {after}" for name, after in stopped.items() if after is not None]
+    return ", ".join(said) or "deleted"

@@ -136,7 +136,7 @@ def test_what_another_resource_has_taken_over_is_only_forgotten(world: World) ->
     with sqlite3.connect(world.path("/var/lib/reconciler/ledger.db")) as database:
         database.execute(
             "INSERT INTO resources SELECT 'other:/etc/a', 'other', wish, claims, file, line,"
-            " commit_id, run, since, converged, prune FROM resources WHERE id = 'file:/etc/a'"
+            " commit_id, run, since, converged, prune, undo FROM resources WHERE id = 'file:/etc/a'"
         )
     found = [prune(world, {"default": "delete"}) for _ in range(3)][-1]
     assert found["kept"] == found["ready"] == found["waiting"] == []
@@ -163,3 +163,135 @@ def test_what_changed_meanwhile_fails_or_is_done_and_stops_nothing_else(
         assert ids(found, "ready") == ["file:/etc/a"]
     else:
         assert world.path("/etc/a").read_text() == "theirs"
+
+
+def lines(world: World, path: str) -> list[str]:
+    return world.path(path).read_text().splitlines()
+
+
+def test_the_line_that_we_added_goes_and_the_rest_of_the_file_stays(world: World) -> None:
+    world.path("/etc/conf").write_text("a=1\nb=old\n")
+    world.declare("lineinfile", "/etc/conf#c=3", {"path": "/etc/conf", "line": "c=3"})
+    replaced = {"path": "/etc/conf", "regexp": "^b=", "line": "b=new"}
+    world.declare("lineinfile", "/etc/conf#^b=", replaced)
+    world.apply()
+    assert lines(world, "/etc/conf") == ["a=1", "b=new", "c=3"]
+    world.path("/etc/conf").write_text("a=1\nb=new\nc=3\nlater=yes\n")
+    world.resources = []
+    prune(world, RESTORE)
+    found = prune(world, RESTORE)
+    assert ids(found, "pruned") == ["lineinfile:/etc/conf#c=3"]
+    # What was replaced was somebody's: that one stays, and is listed.
+    assert [(one["id"], one["why"]) for one in found["kept"]] == [
+        ("lineinfile:/etc/conf#^b=", "it was there before us, or nobody knows")
+    ]
+    assert lines(world, "/etc/conf") == ["a=1", "b=new", "later=yes"]
+
+
+def test_a_line_goes_as_it_was_last_declared(world: World) -> None:
+    world.path("/etc/conf").write_text("")
+    for text in ("c=3", "c=4"):
+        world.resources = []
+        world.declare(
+            "lineinfile", "/etc/conf#^c=", {"path": "/etc/conf", "regexp": "^c=", "line": text}
+        )
+        world.apply()
+    world.resources = []
+    prune(world, RESTORE)
+    assert ids(prune(world, RESTORE), "pruned") == ["lineinfile:/etc/conf#^c="]
+    assert lines(world, "/etc/conf") == []
+
+
+def cron(world: World, name: str, job: str = "/bin/true", **more: object) -> None:
+    params = {"name": name, "job": job, "user": "root", "cron_file": "app", **more}
+    world.declare("cron", f"{name}#app", params)
+
+
+def test_the_job_that_we_added_goes_and_others_stay(world: World) -> None:
+    world.path("/etc/cron.d").mkdir(parents=True)
+    world.path("/etc/cron.d/app").write_text(
+        "MAILTO=ops\n#Ansible: theirs\n1 1 * * * root /theirs\n"
+    )
+    cron(world, "ours", hour="2")
+    cron(world, "theirs", job="/changed")
+    world.apply()
+    assert "/changed" in world.path("/etc/cron.d/app").read_text()
+    world.resources = []
+    prune(world, RESTORE)
+    found = prune(world, RESTORE)
+    assert ids(found, "pruned") == ["cron:ours#app"]
+    assert ids(found, "kept") == ["cron:theirs#app"]
+    left = world.path("/etc/cron.d/app").read_text()
+    assert "ours" not in left
+    assert "MAILTO=ops" in left
+    assert "/changed" in left
+    prune(world, {"cron": "delete"})
+    assert lines(world, "/etc/cron.d/app") == ["MAILTO=ops"]
+
+
+def test_a_file_of_jobs_goes_with_its_last_job(world: World) -> None:
+    world.path("/etc/cron.d").mkdir(parents=True)
+    cron(world, "ours")
+    cron(world, "MAILTO", job="ops", env=True)
+    world.apply()
+    world.resources = []
+    prune(world, RESTORE)
+    assert len(ids(prune(world, RESTORE), "pruned")) == 2
+    assert not world.path("/etc/cron.d/app").exists()
+
+
+def test_what_only_names_an_absence_leaves_nothing_to_undo(world: World) -> None:
+    world.path("/etc/conf").write_text("a\nb\n")
+    world.declare(
+        "lineinfile", "/etc/conf#b", {"path": "/etc/conf", "line": "b", "state": "absent"}
+    )
+    world.apply()
+    world.resources = []
+    for _ in range(2):
+        found = prune(world, {"default": "delete"})
+    assert [one["why"] for one in found["kept"]] == ["nobody knows how to undo this lineinfile"]
+    assert lines(world, "/etc/conf") == ["a"]
+
+
+def test_no_secret_is_kept_for_undoing(world: World) -> None:
+    world.path("/etc/conf").write_text("")
+    world.declare(
+        "lineinfile", "/etc/conf#^k=", {"path": "/etc/conf", "regexp": "^k=", "line": "k=s3cr3t"},
+        no_log=True,
+    )  # fmt: skip
+    world.apply()
+    world.resources = []
+    prune(world, {"default": "delete"})
+    found = prune(world, {"default": "delete"})
+    assert ids(found, "kept") == ["lineinfile:/etc/conf#^k="]
+    ledger = world.path("/var/lib/reconciler")
+    assert all(b"s3cr3t" not in one.read_bytes() for one in ledger.glob("ledger.db*"))
+
+
+@pytest.mark.parametrize("params", [{"state": "touch"}, {"mode": "0600", "state": "file"}])
+def test_a_path_that_another_resource_declares_is_not_pruned(
+    world: World, params: dict[str, object]
+) -> None:
+    """The content is declared no more, the path still is, in another spelling."""
+    world.file("/etc/a", "ours")
+    world.apply()
+    world.resources = []
+    world.declare("file", "/etc/./a", {"path": "/etc/./a", **params})
+    world.apply()
+    for _ in range(3):
+        found = prune(world, {"default": "delete"})
+    assert found["pruned"] == found["kept"] == found["ready"] == []
+    assert world.path("/etc/a").read_text() == "ours"
+
+
+def test_a_line_of_a_file_that_is_declared_whole_by_now_is_left_to_that(world: World) -> None:
+    world.path("/etc/conf").write_text("")
+    world.declare("lineinfile", "/etc/conf#c=3", {"path": "/etc/conf", "line": "c=3"})
+    world.apply()
+    world.resources = []
+    world.file("/etc/conf", "c=3\n")
+    world.apply()
+    for _ in range(3):
+        found = prune(world, {"default": "delete"})
+    assert found["pruned"] == found["kept"] == []
+    assert lines(world, "/etc/conf") == ["c=3"]

@@ -13,7 +13,7 @@ import pytest
 from engine.toys import toy
 from reconciler.catalog import Report, Result
 from reconciler.engine import ledger as module
-from reconciler.engine.ledger import Intent, Ledger, Takeover, wish_digest
+from reconciler.engine.ledger import Intent, Ledger, Owning, Takeover, wish_digest
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
 from reconciler.resource import Change
@@ -100,7 +100,9 @@ def test_what_it_owns_is_written_once_and_again_when_the_wish_changes(tmp_path: 
     node = toy("a")
     with Ledger.open(str(tmp_path)) as ledger:
         for run in ("r1", "r2"):
-            ledger.finish(Report("h", (), run=run), {"toy:a": (node.declaration, ["toy:a"], True)})
+            ledger.finish(
+                Report("h", (), run=run), {"toy:a": Owning(node.declaration, ["toy:a"], None, True)}
+            )
         assert ledger._database.execute("SELECT run FROM resources").fetchall() == [("r1",)]
         assert ledger.known()["toy:a"].wish == wish_digest(node.declaration)
 
