@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor, Future, wait
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -95,6 +95,10 @@ class Workers(Executor):
 
     def everywhere(self, fn: Callable[..., None], *args: str) -> Future[object]:
         """Call a function on every worker, beside its tasks; who is gone by now does not matter."""
+        if self._client.status != "running":
+            nobody: Future[object] = Future()
+            nobody.set_result(None)
+            return nobody
         return Threads().submit(self._client.run, fn, *args, on_error="ignore")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -109,12 +113,14 @@ class WorkerWork:
         self._workers = workers
         self._opening = opening
         self._order = order
+        self._said: list[Future[object]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._workers.everywhere(worker.end, self._order.id).result()
+        wait(self._said, PATIENCE)
+        wait([self._workers.everywhere(worker.end, self._order.id)], PATIENCE)
 
     @property
     def run(self) -> Callable[..., Outcome]:
@@ -123,11 +129,11 @@ class WorkerWork:
 
     def stop(self, host: str) -> None:
         """As `Work`."""
-        self._workers.everywhere(worker.stop, self._order.id, host)
+        self._said.append(self._workers.everywhere(worker.stop, self._order.id, host))
 
     def abandon(self, host: str) -> None:
         """As `Work`."""
-        self._workers.everywhere(worker.abandon, self._order.id, host)
+        self._said.append(self._workers.everywhere(worker.abandon, self._order.id, host))
 
 
 async def _ended(task: Task[Any]) -> Any:
