@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from reconciler.cli.console import Output, Span
 from reconciler.cli.desired import Desired
-from reconciler.cli.options import inventory_options, repo_options
+from reconciler.cli.options import facts_option, inventory_options, repo_options
 from reconciler.cli.places import Facts, facts_of, open_cache, read_facts
 from reconciler.cli.render import commit_text
 from reconciler.compile.cache import CatalogCache
@@ -40,11 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="without an inventory: the name of the one host (default: this machine's)",
     )
-    parser.add_argument(
-        "--facts",
-        metavar="FILE",
-        help="facts of every host: what `reconciler facts --json` printed",
-    )
+    facts_option(parser, "every host")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

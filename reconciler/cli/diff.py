@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from reconciler.catalog import HIDDEN, Declaration
 from reconciler.cli.console import Line, Output, Span, line, plain
 from reconciler.cli.desired import Desired
-from reconciler.cli.options import inventory_options
+from reconciler.cli.options import facts_option, inventory_options
 from reconciler.cli.places import Facts, facts_of, open_cache, read_facts
 from reconciler.cli.render import SYMBOLS, change_line
 from reconciler.cli.visible import visible
@@ -82,11 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", metavar="NAME", help="without an inventory: the name of the one host"
     )
-    parser.add_argument(
-        "--facts",
-        metavar="FILE",
-        help="facts of every host: what `reconciler facts --json` printed",
-    )
+    facts_option(parser, "every host")
     parser.add_argument("--markdown", action="store_true", help="for a comment on a pull request")
     parser.add_argument(
         "--detailed-exitcode", action="store_true", help="exit 2 if any host is touched"

@@ -88,6 +88,15 @@ def inventory_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def facts_option(parser: argparse.ArgumentParser, whose: str) -> None:
+    """Facts from a file, in place of those of the last contact or of this machine."""
+    parser.add_argument(
+        "--facts",
+        metavar="FILE",
+        help=f"facts of {whose}: what `reconciler facts --json` printed",
+    )
+
+
 def local_options(parser: argparse.ArgumentParser) -> None:
     """This machine, and by which name the inventory knows it."""
     group = parser.add_argument_group("this machine")

@@ -14,7 +14,7 @@ from contextlib import closing
 from reconciler.catalog import Declaration, Json
 from reconciler.cli.console import Line, Output, Span, line
 from reconciler.cli.desired import Desired
-from reconciler.cli.options import inventory_options, repo_options
+from reconciler.cli.options import facts_option, inventory_options, repo_options
 from reconciler.cli.places import facts_of, open_cache, read_facts
 from reconciler.cli.render import commit_text, value_text
 from reconciler.compile import Compiled, Layered, Origin
@@ -28,9 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     repo_options(parser)
     inventory_options(parser)
     parser.add_argument("--host", metavar="NAME", help="for which host (default: this machine)")
-    parser.add_argument(
-        "--facts", metavar="FILE", help="facts of the host: what `reconciler facts --json` printed"
-    )
+    facts_option(parser, "the host")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, NamedTuple
 
 from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
+from reconciler.source.process import drain
 
 #: Seconds that a git process may take, and that it may be silent while an object is read.
 TIMEOUT = 60.0
@@ -192,30 +193,17 @@ def init(directory: str) -> None:
 
 def collect(process: subprocess.Popen[bytes], directory: str, timeout: float = TIMEOUT) -> bytes:
     """All that a process prints. Raises SourceError, ConfigError."""
-    limit = time.monotonic() + timeout
-    stdin, stdout, stderr = _pipes(process)
+    stdin, _, _ = _pipes(process)
     stdin.close()
-    out, err = bytearray(), bytearray()
-    streams = {stdout.fileno(): out, stderr.fileno(): err}
-    open_streams = list(streams)
-    while open_streams:
-        ready, _, _ = select.select(open_streams, [], [], max(0.0, limit - time.monotonic()))
-        if not ready:
-            raise _too_slow(directory, timeout)
-        for fd in ready:
-            data = os.read(fd, CHUNK)
-            streams[fd] += data
-            if not data:
-                open_streams.remove(fd)
-        if len(out) + len(err) > OUTPUT_CAP:
-            raise SourceError(f"git in {directory} printed more than {OUTPUT_CAP >> 20} MiB")
-    try:
-        code = process.wait(max(0.1, limit - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise _too_slow(directory, timeout) from None
+    out, err, stopped = drain(process, time.monotonic() + timeout, OUTPUT_CAP)
+    if stopped == "time":
+        raise _too_slow(directory, timeout)
+    if stopped == "output":
+        raise SourceError(f"git in {directory} printed more than {OUTPUT_CAP >> 20} MiB")
+    code = process.wait()
     if code != 0:
         raise explain(err.decode("utf-8", "replace"), directory)
-    return bytes(out)
+    return out
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

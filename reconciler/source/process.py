@@ -67,7 +67,7 @@ def run(
             ),
         )
     try:
-        out, err, stopped = _read(process, time.monotonic() + seconds, cap)
+        out, err, stopped = drain(process, time.monotonic() + seconds, cap)
     finally:
         # Before it is reaped, its number can belong to no other group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -93,9 +93,13 @@ def memory_file(content: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def _read(
+def drain(
     process: subprocess.Popen[bytes], deadline: float, cap: int
 ) -> tuple[bytes, bytes, Literal["", "time", "output"]]:
+    """What a program prints and complains of until it ends, and why it was not waited for longer.
+
+    deadline: of the monotonic clock. cap: most bytes of both together. It is not reaped.
+    """
     assert process.stdout is not None  # noqa: S101  # asked for above
     assert process.stderr is not None  # noqa: S101
     kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
