@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import fabric
+import paramiko
 from paramiko.ssh_exception import (
     AuthenticationException,
     ChannelException,
@@ -55,7 +56,7 @@ class Connections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._jumps: dict[tuple[object, ...], tuple[threading.Lock, StrictConnection]] = {}
-        self._configs: dict[str | None, fabric.Config] = {}
+        self._files: dict[str | None, paramiko.SSHConfig] = {}
 
     def open(self, target: Target) -> SshTransport:
         """Connect and log in. Raises HostUnreachable, HostKeyRefused, AuthFailed, ConfigError."""
@@ -88,9 +89,9 @@ class Connections:
         self, way: tuple[Hop, ...], before: StrictConnection | None, target: Target
     ) -> StrictConnection:
         key = (target.ssh_config, way)
+        config = self._config(target.ssh_config)
         with self._lock:
             if key not in self._jumps:
-                config = self._config(target.ssh_config)
                 made = StrictConnection(way[-1], config, {}, gateway=before or False)
                 self._jumps[key] = (threading.Lock(), made)
             lock, connection = self._jumps[key]
@@ -100,10 +101,12 @@ class Connections:
         return connection
 
     def _config(self, path: str | None) -> fabric.Config:
-        if path not in self._configs:
-            # lazy: Fabric's own configuration files are none of ours.
-            self._configs[path] = fabric.Config(lazy=True, ssh_config=ssh_config.load(path))
-        return self._configs[path]
+        """One for each connection: Fabric's is changed by whoever reads it."""
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = ssh_config.load(path)
+        # lazy: Fabric's own configuration files are none of ours.
+        return fabric.Config(lazy=True, ssh_config=self._files[path])
 
 
 def _proxy_jump(heard: Mapping[str, str]) -> Sequence[Hop]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,81 +14,17 @@ from typing import Any
 
 import pytest
 
+from hosts import pushing
 from hosts.access import generate_key
 from hosts.booted import BootedHost
+from hosts.fleets import Fleet, states
 from hosts.lab import Lab
 from hosts.room import room_for
 
 GOOD = 4
-SITE = """\
-- hosts: all
-  resources:
-    - file: {path: /srv/site, state: directory, mode: "0755"}
-    - copy: {dest: /srv/site/index, content: "{{ inventory_hostname }} v{{ v }}\\n", mode: "0644"}
-      notify: say so
-    - command: {argv: [sh, -c, "sleep {{ slow }}; touch /srv/slow-{{ v }}"], creates: "/srv/slow-{{ v }}"}
-      when: slow > 0
-    - file: {path: /srv/site/last, state: directory}
-      when: slow > 0
-  handlers:
-    - name: say so
-      command: touch /srv/notified
-"""
-
+PASSWORD = "hunter2 is%no secret"
 #: Fifty hosts need a machine to themselves.
 SIZES = [16, pytest.param(50, marks=pytest.mark.soak)]
-
-
-class Fleet:
-    """Some booted hosts, a state repo for them, and calls of the program."""
-
-    def __init__(self, path: Path, lab: Lab, hosts: Sequence[BootedHost]) -> None:
-        self.path = path / "repo"
-        self.kept = path
-        self.lab = lab
-        self.hosts = {host.name: host for host in hosts}
-        self.names = list(self.hosts)
-        self.also: dict[str, dict[str, Any]] = {}
-        self.want(1)
-
-    def want(self, version: int, slow: float = 0) -> None:
-        (self.path / "group_vars").mkdir(parents=True, exist_ok=True)
-        (self.path / "site.yml").write_text(SITE)
-        (self.path / "group_vars/all.yml").write_text(f"v: {version}\nslow: {slow}\n")
-        hosts = {**{name: {} for name in self.names}, **self.also}
-        (self.path / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
-
-    def start(self, verb: str, *words: str) -> subprocess.Popen[str]:
-        code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
-        config = ["--ssh-config", str(self.lab.access.config)]
-        return subprocess.Popen(
-            [sys.executable, "-c", code, verb, "-i", "hosts.yml", *config, *words],
-            cwd=self.path,
-            env={
-                **os.environ,
-                "XDG_CACHE_HOME": str(self.kept / "cache"),
-                "XDG_STATE_HOME": str(self.kept / "state"),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def call(self, verb: str, *words: str) -> tuple[int, str, str]:
-        process = self.start(verb, *words)
-        out, err = process.communicate(timeout=180)
-        return process.returncode, out, err
-
-    def document(self, verb: str, *words: str) -> dict[str, Any]:
-        code, out, err = self.call(verb, "--json", *words)
-        assert out, err
-        found: dict[str, Any] = json.loads(out)
-        assert found["exit"] == code
-        return found
-
-
-def states(document: dict[str, Any]) -> dict[str, str]:
-    return {host: one["state"] for host, one in document["states"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -170,21 +106,39 @@ def test_a_failing_host_stops_the_rollout_which_is_resumed(fleet: Fleet) -> None
     assert resumed["run"] == held["run"]
 
 
-def test_one_failed_and_one_out_of_reach_are_6(fleet: Fleet) -> None:
-    fleet.hosts["fleet0"].run(["sh", "-c", "echo in the way > /srv/site"])
-    fleet.also = {"nobody": {"ansible_host": fleet.hosts["fleet0"].address, "ansible_port": 9}}
+def test_the_exit_code_says_what_came_of_the_run(fleet: Fleet) -> None:
+    """The rest of the table is in tests/push/test_outcome.py, and 7 and 130 are here."""
+    some = ("--connect-retries", "0", "--limit")
+    first, second, *_ = fleet.names
+    fleet.also = {
+        "nobody": {"ansible_host": fleet.hosts[first].address, "ansible_port": 9},
+        "liar": {**_liar(fleet.hosts[first], "f(b'no JSON')"), "ansible_host": first},
+    }
     fleet.want(1)
-    assert fleet.document("apply", "--connect-retries", "0")["exit"] == 6
+    fleet.hosts[second].run(["sh", "-c", "echo in the way > /srv/site"])
+    table = [
+        (2, "plan", "--detailed-exitcode", *some, first),
+        (0, "plan", *some, first),
+        (2, "apply", "--detailed-exitcode", *some, first),
+        (0, "apply", "--detailed-exitcode", *some, first),
+        (1, "apply", *some, f"{first},liar"),
+        (3, "apply", *some, "nosuch"),
+        (3, "apply", "--batches", "none", *some, first),
+        (4, "apply", *some, f"{first},{second}"),
+        (5, "apply", *some, f"{first},nobody"),
+        (6, "apply", *some, f"{first},{second},nobody"),
+        (7, "apply", "--batches", "1", *some, f"{second},fleet3"),
+    ]
+    for code, *words in table:
+        found, _, err = fleet.call(*words)
+        assert found == code, f"{words}: {err}"
 
 
 def test_ctrl_c_stops_hosts_at_a_boundary_and_their_reports_still_come(fleet: Fleet) -> None:
     fleet.want(2, slow=3)
     process = fleet.start("apply", "--json", "--batches", "2")
     slow = [fleet.hosts[name] for name in ("fleet0", "fleet1")]
-    for _ in range(200):
-        if all((host.root / "srv/site/index").exists() for host in slow):
-            break
-        time.sleep(0.05)
+    _wait_for(slow, "srv/site/index")
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -199,6 +153,38 @@ def test_ctrl_c_stops_hosts_at_a_boundary_and_their_reports_still_come(fleet: Fl
         assert not (host.root / "srv/site/last").exists()
     again = fleet.document("apply", "--resume", "last")
     assert states(again) == dict.fromkeys(fleet.names, "changed")
+
+
+def test_the_second_ctrl_c_waits_for_nobody_and_hosts_stop_by_themselves(fleet: Fleet) -> None:
+    fleet.want(3, slow=4)
+    process = fleet.start("apply", "--json")
+    slow = list(fleet.hosts.values())
+    _wait_for(slow, "srv/site/index")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 2, "it waited for a host"
+    assert (process.returncode, states(json.loads(out))) == (
+        130, dict.fromkeys(fleet.names, "interrupted"),
+    ), err  # fmt: skip
+    _wait_for(slow, "srv/slow-3")
+    time.sleep(1)
+    for host in slow:
+        assert not (host.root / "srv/site/last").exists(), "the engine went on without us"
+    again = fleet.document("apply", "--only-failed", "last")
+    assert states(again) == dict.fromkeys(fleet.names, "changed")
+
+
+def _wait_for(hosts: Sequence[BootedHost], path: str) -> None:
+    """Until a file is there on all of them."""
+    for _ in range(400):
+        if all((host.root / path).exists() for host in hosts):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not come")
 
 
 def test_a_unit_that_is_down_holds_the_next_batch_back(fleet: Fleet) -> None:
@@ -216,10 +202,118 @@ def test_a_unit_that_is_down_holds_the_next_batch_back(fleet: Fleet) -> None:
     assert fleet.document("apply")["exit"] == 0
 
 
+def test_a_password_for_sudo_is_typed_once_for_all_hosts(fleet: Fleet) -> None:
+    asking = fleet.hosts["fleet1"]
+    pushing.login(asking, "deploy", password=PASSWORD)
+    rule = asking.root / "etc/sudoers.d/deploy"
+    rule.write_text("deploy ALL=(ALL) ALL\n")
+    try:
+        fleet.add(asking, ansible_user="deploy", ansible_become=True)
+        fleet.want(1)
+        without = fleet.document("apply")
+        assert states(without)["fleet1"] == "unreachable"
+        assert "--ask-become-pass" in without["hosts"]["fleet1"]["errors"][0]["hint"]
+        done = _typed(fleet, PASSWORD, "apply", "--json", "--ask-become-pass")
+        assert states(json.loads(done)) == {**dict.fromkeys(fleet.names, "ok"), "fleet1": "changed"}
+        assert (asking.root / "srv/site/index").read_text() == "fleet1 v1\n"
+    finally:
+        rule.unlink()
+
+
+def _typed(fleet: Fleet, text: str, *words: str) -> str:
+    """What a call says on stdout whose password is typed on a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        process = fleet.start(*words, stdin=theirs)
+        time.sleep(0.5)
+        os.write(ours, f"{text}\n".encode())
+        out, err = process.communicate(timeout=60)
+        assert text not in out + err
+        return out
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+# -- hosts that answer what they like ----------------------------------------------------------
+
+LIAR = """\
+#!/usr/bin/python3
+import json, os, struct, sys, time
+os.write(1, sys.argv[-4].encode() + b"\\ngo\\n")
+def raw(data):
+    while data: data = data[os.write(1, data):]
+def f(payload): raw(struct.pack(">cI", b"J", len(payload)) + payload)
+def say(**message): f(json.dumps(message).encode())
+def talk():
+    say(hello=1)
+    say(facts={"hostname": ESCAPES})
+ESCAPES = "\\x1b]0;owned\\x07\\x1b[2J\\x1b[31m\\u202e\\r\\n"
+"""
+REPORT = """\
+talk()
+say(event="start", id=ESCAPES, source=["x", 1, 1])
+one = {"id": ESCAPES, "status": "failed", "source": [ESCAPES, 1, 1], "reason": ESCAPES,
+       "hint": ESCAPES, "title": ESCAPES, "diff": ESCAPES}
+say(report={"schema": ["reconciler/report", 1], "host": "fleet0", "commit": ESCAPES, "dirty": False,
+            "seconds": 1, "warnings": [ESCAPES], "results": [one], "run": ESCAPES, "mode": "push",
+            "started": 0, "interrupted": False})
+"""
+#: By name: what is said, and what becomes of the host.
+LIARS = {
+    "endless": ("talk()\nwhile True: say(event='x' * 1000000)", "failed"),
+    "gigantic": ("raw(b'J\\xff\\xff\\xff\\xff')", "failed"),
+    "deep": ("talk(); f(b'[' * 1000000)", "failed"),
+    "deeper": ("talk(); f(b'{\"report\":' * 1000000 + b'1' + b'}' * 1000000)", "failed"),
+    "garbage": ("raw(os.urandom(4096))", "failed"),
+    "escapes": (REPORT, "failed"),
+    "shouting": ("os.write(2, ESCAPES.encode() * 1000); sys.exit(3)", "unreachable"),
+    "open": ("talk()", "unreachable"),
+    "dripping": ("raw(b'J\\0\\1\\0\\0')\nwhile True: raw(b' '); time.sleep(0.2)", "unreachable"),
+    "deaf": ("talk()\nos.close(0)", "unreachable"),
+}
+
+
+def _liar(host: BootedHost, program: str, name: str = "liar") -> dict[str, Any]:
+    """Variables by which an interpreter on a host says what it likes."""
+    path = f"/usr/local/bin/{name}"
+    script = host.root / path.lstrip("/")
+    script.write_text(f"{LIAR}{program}\ntime.sleep(600)\n")
+    script.chmod(0o755)
+    return {"ansible_python_interpreter": path}
+
+
+@pytest.mark.slow
+def test_what_hostile_hosts_say_costs_them_only(fleet: Fleet) -> None:
+    for number, (name, (program, _)) in enumerate(LIARS.items()):
+        on = fleet.names[number % len(fleet.names)]
+        fleet.also[name] = {**_liar(fleet.hosts[on], program, name), "ansible_host": on}
+    fleet.want(1)
+    begun = time.monotonic()
+    found = fleet.document("apply", "--host-timeout", "15")
+    assert time.monotonic() - begun < 40
+    expected = {name: state for name, (_, state) in LIARS.items()}
+    said = {name: found["hosts"][name].get("errors") for name in LIARS}
+    assert states(found) == {**dict.fromkeys(fleet.names, "changed"), **expected}, said
+    for name in fleet.names:
+        assert found["states"][name]["seconds"] < 14, "it waited for a hostile one"
+    for host in fleet.hosts.values():
+        host.run(["pkill", "-f", "/usr/local/bin/"], check=False)
+    # The terminal of a person is not theirs either.
+    for words in (("apply", "-v"), ("apply", "--jsonl"), ("plan",)):
+        _, out, err = fleet.call(
+            *words, "--host-timeout", "2", "--limit", "escapes,shouting,fleet1"
+        )
+        assert not [c for c in out + err if c != "\n" and not c.isprintable()], out + err
+        assert "owned" in out + err or "shouting" in out + err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", SIZES)
-def test_a_large_fleet_with_one_host_hung(lab: Lab, tmp_path: Path, count: int) -> None:
+def test_a_large_fleet_converges_whatever_is_wrong_with_some_of_its_hosts(
+    lab: Lab, tmp_path: Path, count: int
+) -> None:
     with room_for(count):
         hosts = lab.boot_many([f"many{count}-{number}" for number in range(count)])
         try:
@@ -230,7 +324,7 @@ def test_a_large_fleet_with_one_host_hung(lab: Lab, tmp_path: Path, count: int) 
             again = fleet.document("apply")
             without = time.monotonic() - begun
             assert set(states(again).values()) == {"ok"}
-            hung = hosts[count // 2]
+            hung = hosts[-1]
             pid = hung.run(["systemctl", "show", "-P", "MainPID", "ssh"]).stdout.strip()
             hung.run(["kill", "-STOP", pid])
             hung.access.hang_up(hung.name)
@@ -240,6 +334,65 @@ def test_a_large_fleet_with_one_host_hung(lab: Lab, tmp_path: Path, count: int) 
             assert one_hung["summary"]["ok"] == count - 1
             assert states(one_hung)[hung.name] == "unreachable"
             assert took < without + 10 + 3
+            _converges_around(fleet, hosts, tmp_path)
         finally:
             for host in hosts:
                 lab.discard(host)
+
+
+def _converges_around(fleet: Fleet, hosts: Sequence[BootedHost], tmp_path: Path) -> None:
+    """The last host hangs; six more are made unwell, or hard to reach."""
+    down, bare, full, posing, asking, behind, jump = hosts[:7]
+    down.kill()
+    bare.run(["sh", "-c", "rm /usr/bin/python3*"])
+    _fill(full, "/srv/site")
+    other = " ".join(generate_key(tmp_path / "other", "other").split()[:2])
+    fleet.add(posing, host_keys=[other])
+    pushing.login(asking, "deploy", password=PASSWORD)
+    (asking.root / "etc/sudoers.d/deploy").write_text("deploy ALL=(ALL) ALL\n")
+    become = {"ansible_become": True, "ansible_become_password": PASSWORD}
+    fleet.add(asking, ansible_user="deploy", **become)
+    fleet.add(behind, via=[jump.name], **_hidden(behind, jump))
+    fleet.want(2)
+    found = fleet.document("apply", "--host-timeout", "20", "--connect-retries", "0")
+    bad = {
+        down.name: "HostUnreachable",
+        bare.name: "HostUnfit",
+        posing.name: "HostKeyRefused",
+        hosts[-1].name: "HostUnreachable",
+    }
+    expected = {host.name: "changed" for host in hosts}
+    expected.update(dict.fromkeys(bad, "unreachable"))
+    said = [one["errors"][0] for one in found["hosts"].values() if "errors" in one]
+    assert states(found) == {**expected, full.name: "failed"}, json.dumps(said)
+    assert {name: found["hosts"][name]["errors"][0]["kind"] for name in bad} == bad
+    assert found["exit"] == 6
+    (failed,) = [one for one in found["hosts"][full.name]["results"] if one["status"] == "failed"]
+    assert "No space left on device" in failed["reason"]
+    for host in (asking, behind, jump):
+        assert (host.root / "srv/site/index").read_text() == f"{host.name} v2\n"
+    # Only what was wrong is tried again, and what is well by now converges.
+    full.run(["umount", "/srv/site"])
+    again = fleet.document(
+        "apply", "--only-failed", "last", "--host-timeout", "20", "--connect-retries", "0"
+    )
+    assert states(again) == {**dict.fromkeys(bad, "unreachable"), full.name: "changed"}
+
+
+def _fill(host: BootedHost, path: str) -> None:
+    """A file system below `path` that has no room left."""
+    fill = f"mount -t tmpfs -o size=64k tmpfs {path} && cat /dev/zero >{path}/all"
+    host.run(["sh", "-c", fill], check=False)
+
+
+def _hidden(host: BootedHost, jump: BootedHost) -> dict[str, Any]:
+    """Variables of a host whose sshd now listens where only the jump host can reach it."""
+    for one, address in ((jump, "198.51.100.1/30"), (host, "198.51.100.2/30")):
+        one.run(["ip", "address", "add", address, "dev", "host0"])
+    (host.root / "etc/ssh/sshd_config.d/hidden.conf").write_text("ListenAddress 198.51.100.2\n")
+    host.run(["systemctl", "restart", "ssh"])
+    host.access.hang_up(host.name)
+    with pytest.raises(OSError, match="refused"), socket.create_connection((host.address, 22), 2):
+        pass
+    key = (host.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
+    return {"ansible_host": "198.51.100.2", "host_keys": [" ".join(key)]}

@@ -9,7 +9,7 @@ import pytest
 
 from hosts import pushing
 from hosts.booted import BootedHost
-from reconciler.errors import AuthFailed, ConfigError, HostUnfit
+from reconciler.errors import AuthFailed, HostUnfit
 from reconciler.transport.target import Target
 
 Rules = Callable[[str], None]
@@ -137,17 +137,46 @@ def test_su_of_root_asks_nobody(deploy: BootedHost) -> None:
     assert pushing.plan(to, pushing.Wish({"/tmp/x": b"x\n"})).differs
 
 
-def test_doas_without_a_password(deploy: BootedHost) -> None:
+@pytest.fixture(scope="module")
+def doas(deploy: BootedHost) -> Rules:
+    """Installs doas, and writes its rules."""
     deploy.run(["apt-get", "install", "-qy", "--no-install-recommends", "doas"], timeout=300)
     conf = deploy.root / "etc/doas.conf"
-    conf.write_text("permit nopass deploy\n")
+
+    def write(text: str) -> None:
+        conf.write_text(text)
+
+    return write
+
+
+def test_doas_without_a_password(deploy: BootedHost, doas: Rules) -> None:
+    doas("permit nopass deploy\n")
     to = target(deploy, ansible_become_method="doas")
     assert pushing.apply(to, wish("doas")).changed
-    conf.write_text("permit deploy\n")
+    # A password that is not asked for is not sent.
+    unasked = target(deploy, ansible_become_method="doas", ansible_become_password=CANARY)
+    assert not pushing.apply(unasked, wish("doas")).changed
+    doas("permit deploy\n")
     with pytest.raises(AuthFailed):
         pushing.apply(to, wish("never"))
-    with pytest.raises(ConfigError, match="terminal"):
-        target(deploy, ansible_become_method="doas", ansible_become_password="x")
+
+
+@pytest.mark.parametrize("way", ["ssh", "openssh"])
+def test_doas_with_a_password_asks_on_a_terminal_of_its_own(
+    deploy: BootedHost, doas: Rules, way: str
+) -> None:
+    doas("permit deploy\n")
+    by = {"ansible_connection": way, "ansible_become_method": "doas"}
+    to = target(deploy, ansible_become_password=CANARY, **by)
+    # No program that the engine runs has that terminal, or could be taken for a question.
+    look = "(: </dev/tty) 2>/srv/become-tty; cat /proc/*/cmdline /proc/*/environ >/srv/seen; true"
+    wanted = pushing.Wish({f"/srv/become-doas-{way}": bytes(3_000_000)}, f"{look} # {way}")
+    assert pushing.apply(to, wanted).changed
+    assert owner(deploy, f"doas-{way}") == 0
+    assert "No such device" in (deploy.root / "srv/become-tty").read_text()
+    assert CANARY.encode() not in (deploy.root / "srv/seen").read_bytes()
+    with pytest.raises(AuthFailed, match="doas does not accept the password"):
+        pushing.apply(target(deploy, ansible_become_password="wrong guess", **by), wish("never"))
 
 
 def test_a_host_without_the_program_is_told_apart(fresh_host: BootedHost) -> None:

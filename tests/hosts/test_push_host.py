@@ -14,7 +14,6 @@ from hosts.access import generate_key
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 from reconciler.errors import (
-    AuthFailed,
     ConnectionLost,
     HostKeyRefused,
     HostUnfit,
@@ -273,82 +272,6 @@ def test_a_login_shell_that_runs_nothing_is_told_apart(host: BootedHost) -> None
         pushing.plan(pushing.target(host, ansible_user="nobodyin"), wish("never"))
 
 
-@BOTH
-def test_nobody_is_let_in_without_a_right(host: BootedHost, way: str) -> None:
-    to = pushing.target(host, ansible_user="stranger", ansible_connection=way)
-    with pytest.raises(AuthFailed) as failure:
-        pushing.plan(to, wish("never"))
-    assert failure.value.exit_code == 5
-
-
-@BOTH
-def test_a_port_on_which_nobody_answers_is_unreachable(host: BootedHost, way: str) -> None:
-    to = pushing.target(host, ansible_port=23, ansible_connection=way)
-    with pytest.raises((HostUnreachable, HostKeyRefused)) as failure:
-        pushing.plan(to, wish("never"))
-    assert type(failure.value) is HostUnreachable
-
-
-def test_a_password_lets_in_where_keys_do_not(host: BootedHost, tmp_path: Path) -> None:
-    pushing.login(host, "bypass", password="open sesame")
-    config = tmp_path / "config"
-    config.write_text(
-        f"UserKnownHostsFile {host.access.known_hosts}\nIdentityFile /nonexistent\n"
-        "IdentitiesOnly yes\n"
-    )
-    reach = {"ansible_host": host.address, "ansible_user": "bypass"}
-    right = Target.of("x", {**reach, "ansible_password": "open sesame"}, str(config))
-    assert pushing.plan(right, wish("bypass")).differs
-    wrong = Target.of("x", {**reach, "ansible_password": "open barley"}, str(config))
-    with pytest.raises(AuthFailed) as failure:
-        pushing.plan(wrong, wish("never"))
-    assert "barley" not in str(failure.value)
-
-
-@BOTH
-def test_a_key_of_the_agent_lets_in(
-    host: BootedHost, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    socket = tmp_path / "agent"
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
-    try:
-        while not socket.exists():
-            time.sleep(0.02)
-        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-        subprocess.run(["ssh-add", "-q", str(host.access.key)], check=True)
-        to = _without_key(host, tmp_path, way)
-        assert pushing.plan(to, wish("agent")).differs
-    finally:
-        agent.terminate()
-        agent.wait()
-
-
-@BOTH
-def test_a_user_certificate_lets_in(host: BootedHost, tmp_path: Path, way: str) -> None:
-    ca = generate_key(tmp_path / "ca", "ca")
-    generate_key(tmp_path / "mine", "mine")
-    sign = ["ssh-keygen", "-q", "-s", str(tmp_path / "ca"), "-I", "me", "-n", "root"]
-    subprocess.run([*sign, str(tmp_path / "mine.pub")], check=True)
-    on_host(host, "/etc/ssh/user_ca.pub").write_text(ca)
-    drop_in = on_host(host, "/etc/ssh/sshd_config.d/ca.conf")
-    drop_in.write_text("TrustedUserCAKeys /etc/ssh/user_ca.pub\n")
-    host.run(["systemctl", "reload", "ssh"])
-    host.wait_for_ssh()
-    mine = str(tmp_path / "mine")
-    to = _without_key(host, tmp_path, way, ansible_ssh_private_key_file=mine)
-    assert pushing.plan(to, wish("user-cert")).differs
-    (tmp_path / "mine-cert.pub").unlink()
-    with pytest.raises(AuthFailed):
-        pushing.plan(to, wish("never"))
-
-
-def _without_key(host: BootedHost, directory: Path, way: str, **variables: object) -> Target:
-    config = directory / "config"
-    config.write_text(f"User root\nUserKnownHostsFile {host.access.known_hosts}\n")
-    reach = {"ansible_host": host.address, "ansible_connection": way, **variables}
-    return Target.of(host.name, reach, str(config))
-
-
 # -- jump hosts --------------------------------------------------------------------------------
 
 
@@ -461,3 +384,33 @@ def test_a_host_that_stops_answering_costs_its_time_limit(host: BootedHost, way:
         )
     assert time.monotonic() - started < 8
     host.run(["pkill", "-x", "sleep"])
+
+
+@BOTH
+def test_a_host_that_freezes_in_the_middle_is_noticed(host: BootedHost, way: str) -> None:
+    wanted = pushing.Wish({}, f"touch /srv/frozen-{way}; sleep 60")
+    alive = "-o ServerAliveInterval=1 -o ServerAliveCountMax=2"
+    to = pushing.target(host, ansible_connection=way, ansible_ssh_common_args=alive)
+    before = _sessions(host)
+    freezing = threading.Thread(target=_freeze_when, args=(host, f"/srv/frozen-{way}", before))
+    freezing.start()
+    started = time.monotonic()
+    with pytest.raises(ConnectionLost) as failure:
+        pushing.apply(to, wanted)
+    assert time.monotonic() - started < 15
+    assert "run again" in failure.value.hint
+    freezing.join()
+    host.run(["sh", "-c", "pkill -CONT sshd; pkill -x sleep"], check=False)
+
+
+def _sessions(host: BootedHost) -> set[str]:
+    return set(host.run(["pgrep", "-f", "sshd: root@"], check=False).stdout.split())
+
+
+def _freeze_when(host: BootedHost, path: str, before: set[str]) -> None:
+    """Stop the sshd of the new session once `path` is there."""
+    for _ in range(200):
+        if on_host(host, path).exists():
+            break
+        time.sleep(0.05)
+    host.run(["kill", "-STOP", *sorted(_sessions(host) - before)])

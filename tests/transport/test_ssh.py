@@ -6,6 +6,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,31 @@ def test_a_host_that_falls_silent_is_noticed(
             channel.receive(60)
         assert time.monotonic() - started < 8
         transport.close()
+
+
+def test_many_connections_are_made_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("Host h*\n  HostName 127.0.0.1\n  Port 1\n")
+    connections = Connections()
+    errors: list[BaseException] = []
+
+    def reach(number: int) -> None:
+        try:
+            connections.open(Target.of(f"h{number}", {}, str(tmp_path / "config")))
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is shown
+            errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # what threads share is met by them in every state
+    try:
+        threads = [threading.Thread(target=reach, args=(number,)) for number in range(60)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(errors) == 60
+    assert not [one for one in errors if not isinstance(one, HostUnreachable)]
 
 
 def test_what_libraries_log_is_not_shown_to_operators() -> None:
