@@ -51,7 +51,7 @@ def watch(out: Output, *, short: bool) -> int:
             code = show(document, out, short=short)
             out.flush()
             before = _told(document)
-            while _told(document) == before:
+            while _told(document) == before and not out.closed:
                 time.sleep(BETWEEN)
                 document = read_status()
     except KeyboardInterrupt:

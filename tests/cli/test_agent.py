@@ -1,0 +1,234 @@
+"""`reconciler agent` without an agent: what is read, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Call
+from reconciler.agent import status as status_module
+from reconciler.agent.places import Places
+from reconciler.agent.state import State, suspension
+from reconciler.agent.status import Live, compose, publish
+
+GOOD = "a" * 40
+SETTLED = State(
+    trusted=GOOD,
+    applied=GOOD,
+    good=GOOD,
+    resources={"total": 3},
+    subject={"subject": "first", "author": "Alice"},
+    source={"last_success": time.time(), "remote": "origin"},
+    last_run={"id": "r", "kind": "sync", "outcome": "ok", "started": time.time(), "duration_s": 1},
+)
+
+Put = Callable[..., None]
+
+
+@pytest.fixture
+def places(root: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """A host of which we are root."""
+    places = Places(str(root))
+    for name in ("agent", "agentstatus"):
+        monkeypatch.setattr(f"reconciler.cli.{name}.Places", lambda: places)
+    monkeypatch.setattr("reconciler.cli.agent.os.geteuid", lambda: 0)
+    monkeypatch.setattr(status_module, "REBOOT", str(root / "nothing"))
+    return places
+
+
+@pytest.fixture
+def put(places: Places) -> Put:
+    """Publish a status, as the agent does."""
+
+    def publish_one(state: State = SETTLED, ago: float = 0.0) -> None:
+        live = Live("idle", state_since=1.0, started=1.0)
+        publish(places, compose(state, live, suspension(places), now=time.time() - ago), {})
+
+    return publish_one
+
+
+# -- status ------------------------------------------------------------------------------
+
+
+def test_a_host_that_is_as_it_should_be_is_one_green_line(call: Call, put: Put) -> None:
+    put()
+    done = call("agent", "status", "--oneline")
+    assert (done.code, done.out) == (0, f"in sync at {GOOD[:12]}, 3 resources\n")
+
+
+def test_the_whole_status_says_it_in_words(call: Call, put: Put) -> None:
+    put()
+    lines = call("agent", "status").out.splitlines()
+    assert lines[0] == f"in sync at {GOOD[:12]}, 3 resources"
+    assert f"  trusted    {GOOD[:12]}  first (Alice)" in lines
+    assert "  resources  3: 3 in sync" in lines
+    assert "  InSync         True    Converged" in lines
+    assert any(line.startswith("  last run   sync, ok, ") for line in lines)
+
+
+def test_what_is_wrong_is_listed_with_its_reason(call: Call, put: Put) -> None:
+    state = State.from_json(SETTLED.to_json())
+    state.failed, state.blocked = {"file:/a": "no space"}, {"file:/b": "waits for file:/a"}
+    state.drifted = ["file:/c"]
+    state.problem(
+        "trust", {"type": "BadSignature", "message": "not signed", "hint": "do this"}, 1.0
+    )
+    state.source["refused"] = "c" * 40
+    put(state)
+    done = call("agent", "status")
+    assert done.code == 10
+    for line in (
+        "  failed     file:/a: no space",
+        "  blocked    file:/b: waits for file:/a",
+        "  drifted    file:/c",
+        f"  not used   {'c' * 12}  BadSignature: not signed",
+        "  Trusted        False   BadSignature  not signed",
+        "      do this",
+        "  resources  3: 0 in sync, 1 drifted, 1 failed, 1 blocked",
+    ):
+        assert line in done.out.splitlines()
+
+
+def test_the_document_is_that_of_the_file(call: Call, put: Put, places: Places) -> None:
+    put()
+    done = call("agent", "status", "--json")
+    assert done.code == 0
+    assert done.json() == json.loads(Path(places.status).read_text())
+
+
+def test_no_status_and_an_old_one_are_no_success(call: Call, put: Put) -> None:
+    done = call("agent", "status")
+    assert done.code == 3
+    assert "agent install --repo" in done.err
+    put(ago=3600)
+    done = call("agent", "status", "--oneline")
+    assert done.code == 3
+    assert "Ready=False (Silent)" in done.out
+
+
+def test_watching_shows_each_change_once_and_ends_with_ctrl_c(
+    call: Call, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put()
+    failed = State.from_json({**SETTLED.to_json(), "failed": {"file:/a": "no"}})
+    looks = iter([SETTLED, SETTLED, failed, failed])
+
+    def sleep(seconds: float) -> None:
+        state = next(looks, None)
+        if state is None:
+            raise KeyboardInterrupt
+        put(state)
+
+    monkeypatch.setattr("reconciler.cli.agentstatus.time.sleep", sleep)
+    done = call("agent", "status", "--watch", "--oneline")
+    told = [line for line in done.out.splitlines() if ":" not in line[:3]]
+    assert done.code == 4
+    assert [line.split()[0] for line in told] == ["in", "InSync=False"]
+    assert "error" not in done.err
+
+
+def test_watching_ends_when_nobody_reads_any_more(put: Put, places: Places) -> None:
+    put()
+    code = (
+        "import sys; from reconciler.agent.places import Places\n"
+        "import reconciler.cli.agentstatus as a\n"
+        f"a.Places = lambda: Places({places.root!r})\n"
+        "from reconciler.cli.main import main\n"
+        "sys.exit(main(['agent', 'status', '--watch', '--oneline']))"
+    )
+    watcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert watcher.stdout is not None
+    watcher.stdout.readline()
+    watcher.stdout.close()
+    put(State.from_json({**SETTLED.to_json(), "failed": {"file:/a": "no"}}))
+    assert watcher.wait(20) in (0, 4)
+
+
+# -- suspend, resume, sync ---------------------------------------------------------------
+
+
+def test_a_suspension_has_a_reason_an_end_and_somebody(
+    call: Call, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "alice")
+    document = call("agent", "suspend", "--reason", "TICKET-7", "--json").json()
+    assert document["schema"] == ["reconciler/suspension", 1]
+    assert (document["reason"], document["by"]) == ("TICKET-7", "alice")
+    assert document["until"] - document["since"] == 4 * 3600
+    assert call("agent", "suspend", "--reason", "x", "--for", "7d").code == 0
+    held = suspension(places)
+    assert held is not None
+    assert held.until - held.since == 7 * 86400
+    assert call("agent", "resume").out == "resumed\n"
+    assert suspension(places) is None
+    assert call("agent", "resume").out == "it was not suspended\n"
+    assert call("agent", "resume", "--json").json()["was_suspended"] is False
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ((), "--reason"),
+        (("--reason", " "), "why?"),
+        (("--reason", "x", "--for", "8d"), "7 days at most"),
+        (("--reason", "x", "--for", "0"), "7 days at most"),
+        (("--reason", "x", "--for", "soon"), "is no time"),
+        (("--reason", "x", "--for=-1h"), "is no time"),
+    ],
+)
+def test_a_suspension_that_says_too_little_is_refused(
+    call: Call, places: Places, words: tuple[str, ...], said: str
+) -> None:
+    done = call("agent", "suspend", *words)
+    assert done.code == 3
+    assert said in done.err
+    assert suspension(places) is None
+
+
+def test_a_suspended_host_is_never_green(call: Call, put: Put) -> None:
+    call("agent", "suspend", "--reason", "TICKET-7")
+    put()
+    done = call("agent", "status", "--oneline")
+    assert done.code == 7
+    assert "Suspended=True" in done.out
+
+
+def test_there_is_no_sync_without_an_agent(call: Call, put: Put) -> None:
+    put()
+    done = call("agent", "sync")
+    assert done.code == 3
+    assert "the agent does not run" in done.err
+
+
+@pytest.mark.parametrize(
+    "action", ["run", "once", "sync", "resume", "suspend --reason x", "install", "uninstall"]
+)
+def test_what_changes_the_host_takes_root(
+    call: Call, places: Places, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = call("agent", *action.split())
+    assert done.code == 3
+    assert "this takes root" in done.err
+
+
+def test_a_ledger_that_only_root_can_read_is_no_empty_history(
+    call: Call, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("history", "--root", root).out.startswith("nothing: no run")
+    (root / "var/lib/reconciler").mkdir(parents=True)
+    (root / "var/lib/reconciler/ledger.db").write_text("garbage" * 100)
+    done = call("history", "--root", root)
+    assert done.code == 1
+    assert "is damaged" in done.err
+    monkeypatch.setattr("reconciler.cli.history.os.access", lambda *_: False)
+    done = call("history", "--root", root)
+    assert done.code == 3
+    assert "this takes root" in done.err
