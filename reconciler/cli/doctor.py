@@ -166,9 +166,10 @@ def _lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _ledger(patient: Patient) -> Iterator[Finding]:
-    from reconciler.engine.ledger import STATE, Ledger
+    from reconciler.engine.ledger import Ledger
+    from reconciler.engine.ledgerfile import place
 
-    path = os.path.join(patient.root, STATE, "ledger.db")
+    path = place(patient.root)
     with Ledger.open_readonly(patient.root) as ledger:
         if ledger is not None:
             said = ledger.check()

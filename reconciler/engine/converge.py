@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from reconciler.catalog import Catalog, Report, Result, show_value
+from reconciler.engine import image
 from reconciler.engine.diff import shown
-from reconciler.engine.ledger import Known, Ledger, Owning, Takeover
+from reconciler.engine.ledger import Ledger, Memory, Owning, Takeover
 from reconciler.engine.limit import Boundary, limit
 from reconciler.engine.order import Node, Order
 from reconciler.engine.plan import (
@@ -103,7 +104,7 @@ def _sweep(ledger: Ledger, host: Host) -> None:
     for path in {path for intent in intents for path in intent.paths}:
         host.files.sweep(path)
     if intents:
-        ledger.sweep_images()
+        image.sweep(ledger.root)
 
 
 @dataclass
@@ -124,7 +125,7 @@ class _Work:
     boundary: Boundary
     owed: Owed
     results: dict[str, Result] = field(default_factory=dict)
-    known: dict[str, Known] = field(default_factory=dict)
+    memory: Memory = field(default_factory=lambda: Memory({}))
     unsettled: list[Result] = field(default_factory=list)
     closed: set[str] = field(default_factory=set)
     intended: set[str] = field(default_factory=set)
@@ -139,7 +140,7 @@ class _Work:
     # -- the beginning and the end -------------------------------------------------------
 
     def begin(self, catalog: Catalog, steps: Sequence[Step], taken: Takeover) -> None:
-        self.known = self.ledger.known()
+        self.memory = Memory.of(self.ledger, self.host.root)
         self.interrupted = {intent.resource for intent in self.ledger.intents()}
         pending = [step.node for step in steps if step.pending]
         if not pending and not self.owed and not taken.intents:
@@ -166,7 +167,7 @@ class _Work:
             try:
                 self.ledger.keep_images(self.run.id, self.host, [path], hidden)
             except sqlite3.Error as error:
-                raise _unwritable(error) from error
+                raise self._unwritable(error) from error
 
         try:
             paths = (path for intent in intents for path in intent.paths)
@@ -182,7 +183,7 @@ class _Work:
             status = self.results[node.id].status if node.id in self.results else ""
             if status in ("ok", "changed"):
                 owned[node.id] = _owning(node, converged=True)
-            elif status in ("failed", "blocked") and node.id in self.known:
+            elif status in ("failed", "blocked") and node.id in self.memory.known:
                 owned[node.id] = _owning(node, converged=False)
         # What a run that was told to stop never began, it owes nothing for.
         self.closed |= self.intended - self.tried
@@ -191,7 +192,7 @@ class _Work:
             if not self.trouble:
                 self.ledger.finish(report, owned)
         except sqlite3.Error as error:
-            self.trouble = f"the run went through, but could not be recorded: {error}"
+            self.trouble = self._unrecorded(error)
         if self.trouble:
             return replace(report, warnings=(*report.warnings, self.trouble))
         return report
@@ -208,17 +209,25 @@ class _Work:
             if self.unsettled or self.owed or self.closed:
                 self.ledger.settle(self.run.id, self.unsettled, self.owed, self.closed)
         except sqlite3.Error as error:
-            self.trouble = f"the run went through, but could not be recorded: {error}"
+            self.trouble = self._unrecorded(error)
         except OSError as error:
             self.trouble = f"what was written may not survive a power failure: {error.strerror}"
         else:
             self.unsettled, self.closed, self.trouble = [], set(), ""
 
+    def _unrecorded(self, error: sqlite3.Error) -> str:
+        return f"the run went through, but could not be recorded in {self.ledger.path}: {error}"
+
+    def _unwritable(self, error: sqlite3.Error) -> ResourceError:
+        return ResourceError(
+            f"the ledger {self.ledger.path} cannot be written, so nothing is changed: {error}"
+        )
+
     def _delivered(self, handlers: Sequence[str]) -> None:
         try:
             self.ledger.delivered(handlers)
         except sqlite3.Error as error:
-            self.trouble = f"the run went through, but could not be recorded: {error}"
+            self.trouble = self._unrecorded(error)
 
     # -- resources -----------------------------------------------------------------------
 
@@ -317,7 +326,7 @@ class _Work:
                     self.intended.add(step.node.id)
         except sqlite3.Error as error:
             for step, _ in work:
-                self._fail(step, step.result, _unwritable(error), clock)
+                self._fail(step, step.result, self._unwritable(error), clock)
             return
         outcomes = self._apply(work)
         nodes = [step.node for step, _ in work]
@@ -343,7 +352,7 @@ class _Work:
         """What is about to be done, which may be more than the plan could know."""
         before = replace(step.result, because=(), reason="")
         text = self.run.diff and self.room > 0
-        result = described(before, step.node, diff, self.host, self.known, text=text)
+        result = described(before, step.node, diff, self.host, self.memory, text=text)
         self.room -= len(result.diff)
         return result
 
@@ -488,7 +497,3 @@ def _owning(node: Node, *, converged: bool) -> Owning:
     secret = node.declaration.no_log or any(isinstance(v, Secret) for v in (undo or {}).values())
     claims = sorted(node.resource.claims())
     return Owning(node.declaration, claims, None if secret else undo, converged)
-
-
-def _unwritable(error: sqlite3.Error) -> ResourceError:
-    return ResourceError(f"the ledger cannot be written, so nothing is changed: {error}")

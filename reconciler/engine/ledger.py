@@ -6,8 +6,9 @@ at its end what came of it. A run that was killed in between leaves intents behi
 resource is found in sync by the next run, its change did happen, and its notifications are
 owed. So nothing that was owed is lost, whatever the instant.
 
-A ledger that SQLite refuses is put aside (`ledger.db.bad-TIME`) and a new one begun: the host
-is the truth, and the next run writes down again what it owns.
+What its file goes through is in `ledgerfile`. One that lost what it knew says so until a run has
+written down again what it owns: what that run changes has an unknown cause, and what was there
+before us is not known any more, so that it is never put back.
 """
 
 from __future__ import annotations
@@ -16,53 +17,22 @@ import hashlib
 import json
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import (
-    Any,
-    NamedTuple,
-)
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from reconciler.catalog import Declaration, Report, Result, dumps
+from reconciler.engine import image, ledgerfile
+from reconciler.engine.image import Image, from_sql, to_sql
+from reconciler.engine.ledgerfile import Opened
 from reconciler.errors import ReconcilerError, ResourceError
 from reconciler.host import Host
 
-STATE = "var/lib/reconciler"
-#: Larger files are not copied; their image says so.
-IMAGE_CAP = 64 << 20
 #: Runs, and their changes, that are kept; so many more until the oldest are forgotten.
 KEEP_RUNS = 1000
 SLACK = 100
-#: The end of the name of an image that is not yet whole.
-NEW = ".new"
-
-#: Of the tables. Version 1 knew nothing of pruning, version 2 not how a resource is undone.
-VERSION = 3
-#: What each version added to the table of resources.
-ADDED = {2: "prune TEXT DEFAULT ''", 3: "undo TEXT DEFAULT ''"}
-TABLES = """
-CREATE TABLE IF NOT EXISTS runs (
-    id TEXT PRIMARY KEY, started REAL, seconds REAL, mode TEXT, host TEXT, commit_id TEXT,
-    dirty INTEGER, status TEXT, summary TEXT);
-CREATE TABLE IF NOT EXISTS resources (
-    id TEXT PRIMARY KEY, type TEXT, wish TEXT, claims TEXT, file TEXT, line INTEGER,
-    commit_id TEXT, run TEXT, since REAL, converged INTEGER, prune TEXT DEFAULT '',
-    undo TEXT DEFAULT '');
-CREATE TABLE IF NOT EXISTS tombstones (resource TEXT PRIMARY KEY, run TEXT, since REAL);
-CREATE TABLE IF NOT EXISTS changes (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, at REAL, resource TEXT, status TEXT,
-    action TEXT, cause TEXT, changes TEXT, reason TEXT, file TEXT, line INTEGER);
-CREATE TABLE IF NOT EXISTS intents (
-    resource TEXT PRIMARY KEY, run TEXT, notify TEXT, paths TEXT);
-CREATE TABLE IF NOT EXISTS owed (
-    handler TEXT, because TEXT, run TEXT, PRIMARY KEY (handler, because));
-CREATE TABLE IF NOT EXISTS images (
-    path TEXT PRIMARY KEY, run TEXT, at REAL, kind TEXT, mode INTEGER, uid INTEGER,
-    gid INTEGER, size INTEGER, sha256 TEXT, link TEXT, stored TEXT);
-CREATE INDEX IF NOT EXISTS changes_of ON changes (resource, seq);
-"""
 
 #: Columns go by their names: a newer version may have added others.
 ADD_RUN = (
@@ -87,6 +57,31 @@ class Known(NamedTuple):
 
     wish: str
     converged: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a run can know of the ones before it. lost: the ledger was begun anew."""
+
+    known: Mapping[str, Known]
+    lost: bool = False
+
+    @classmethod
+    def of(cls, ledger: Ledger | None, root: str) -> Memory:
+        """From a ledger; without one, of a host that may have had one."""
+        if ledger is None:
+            return cls({}, ledgerfile.was_here(root))
+        return cls(ledger.known(), bool(ledger.lost))
+
+    def settled(self, declaration: Declaration) -> bool:
+        """Whether an earlier run converged this very wish: what differs now is drift."""
+        return self.known.get(declaration.id) == Known(wish_digest(declaration), True)
+
+    def cause(self, declaration: Declaration) -> str:
+        """Why this differs: `corrective`, `intentional`, or `unknown`."""
+        if self.settled(declaration):
+            return "corrective"
+        return "unknown" if self.lost and declaration.id not in self.known else "intentional"
 
 
 class Intent(NamedTuple):
@@ -136,71 +131,60 @@ class Takeover(NamedTuple):
 class Ledger:
     """The open ledger of a host. One writer at a time, under the host's lock."""
 
-    def __init__(
-        self, root: str, database: sqlite3.Connection, warnings: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, root: str, opened: Opened) -> None:
         self.root = root
-        self.warnings = list(warnings)
-        self._database = database
+        #: Why it does not know what it should, or "".
+        self.lost = opened.lost
+        self._database = opened.database
         self._imaged: set[str] | None = None
 
     @classmethod
     @contextmanager
     def open(cls, root: str) -> Iterator[Ledger]:
         """For a run that changes things. Raises ReconcilerError if it cannot be written."""
-        directory = os.path.join(root, STATE)
-        path = os.path.join(directory, "ledger.db")
-        warnings: list[str] = []
+        path = ledgerfile.place(root)
         try:
-            os.makedirs(os.path.join(directory, "images"), mode=0o700, exist_ok=True)
-            os.chmod(directory, 0o700)
-            try:
-                database = _connect(path)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                aside = f"{path}.bad-{int(time.time())}"
-                for suffix in ("", "-wal", "-shm"):
-                    if os.path.exists(path + suffix):
-                        os.rename(path + suffix, aside + suffix)
-                warnings.append(
-                    f"the ledger was damaged ({error}) and is kept as {aside}; a new one was begun"
-                )
-                database = _connect(path)
+            opened = ledgerfile.connect(root)
         except (OSError, sqlite3.Error) as error:
             raise ReconcilerError(
                 f"cannot write the ledger {path}: {error}", hint="is there space, and is it root's?"
             ) from error
         try:
-            yield cls(root, database, warnings)
+            yield cls(root, opened)
         except sqlite3.Error as error:
             raise ReconcilerError(f"cannot write the ledger {path}: {error}") from error
         finally:
-            database.close()
+            opened.database.close()
 
     @classmethod
     @contextmanager
     def open_readonly(cls, root: str) -> Iterator[Ledger | None]:
         """For a look that must not touch a byte; None if there is no ledger, or none readable.
 
-        After a kill there is a write-ahead log, which `readonly_shm` lets SQLite read without
-        writing beside it; without a log nobody else is writing, and `immutable` looks for none.
+        Raises ReconcilerError if it becomes unreadable meanwhile.
         """
-        path = os.path.join(root, STATE, "ledger.db")
-        option = "readonly_shm=1" if _has_log(path) else "immutable=1"
-        database: sqlite3.Connection | None = None
-        try:
-            database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&{option}", uri=True)
-            _check(database)
-        except sqlite3.Error:
-            if database is not None:
-                database.close()
+        opened = ledgerfile.connect_readonly(root)
+        if opened is None:
             yield None
             return
         try:
-            yield cls(root, database)
+            yield cls(root, opened)
+        except sqlite3.Error as error:
+            path = ledgerfile.place(root)
+            raise ReconcilerError(f"cannot read the ledger {path}: {error}") from error
         finally:
-            database.close()
+            opened.database.close()
+
+    @property
+    def path(self) -> str:
+        """Where it is, to be named in messages."""
+        return ledgerfile.place(self.root)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know of it."""
+        then = "the cause of what differs now is unknown, and what left Git before is not pruned"
+        return [f"{self.lost}; a new one was begun: {then}"] if self.lost else []
 
     # -- what it knows -------------------------------------------------------------------
 
@@ -228,18 +212,19 @@ class Ledger:
     def is_ours(self, resource: str) -> bool:
         """Whether there was nothing of it when we first changed it; False if that is not known."""
         row = self._database.execute(
-            "SELECT action, changes FROM changes WHERE resource = ? AND status = 'changed'"
+            "SELECT action, cause, changes FROM changes WHERE resource = ? AND status = 'changed'"
             " ORDER BY seq LIMIT 1",
             (resource,),
         ).fetchone()
-        if row is None:
+        # Drift when we first changed it: so we had changed it before, and what we knew is lost.
+        if row is None or row[1] in ("corrective", "unknown"):
             return False
-        found = [change["before"] for change in json.loads(row[1] or "[]")]
+        found = [change["before"] for change in json.loads(row[2] or "[]")]
         return row[0] == "create" or (bool(found) and all(before is None for before in found))
 
     def image_content(self, stored: str) -> Iterator[bytes]:
         """The pieces of a first image. Raises OSError."""
-        with open(os.path.join(self.root, STATE, "images", stored), "rb") as file:
+        with open(os.path.join(ledgerfile.images(self.root), stored), "rb") as file:
             while piece := file.read(1 << 20):
                 yield piece
 
@@ -268,7 +253,7 @@ class Ledger:
                     [(id,) for id in ids],
                 )
             self._database.executemany(
-                "DELETE FROM images WHERE path = ?", [(_to_sql(path),) for path in paths]
+                "DELETE FROM images WHERE path = ?", [(to_sql(path),) for path in paths]
             )
             self._imaged = None
 
@@ -453,6 +438,11 @@ class Ledger:
                 (report.run, report.started, report.seconds, report.mode, report.host, report.commit,
                  report.dirty, status, json.dumps(report.counts())),
             )  # fmt: skip
+            if self.lost and not report.interrupted:
+                claims = {claim for _, claimed, _, _ in owned.values() for claim in claimed}
+                paths = (claim[len("path:") :] for claim in claims if claim.startswith("path:"))
+                self._keep(report.run, dict.fromkeys(paths, image.UNKNOWN))
+                self._database.execute("DELETE FROM lost")
             self._forget_old_runs()
 
     def _forget_old_runs(self) -> None:
@@ -477,72 +467,47 @@ class Ledger:
         """
         if self._imaged is None:
             rows = self._database.execute("SELECT path FROM images")
-            self._imaged = {_from_sql(row[0]) for row in rows}
-        images: dict[str, tuple[object, ...]] = {}
+            self._imaged = {from_sql(row[0]) for row in rows}
+        images: dict[str, Image] = {}
         failed: ResourceError | None = None
         for path in paths:
             if path in self._imaged or path in images:
                 continue
             try:
-                images[path] = self._image(host, path, path in hidden)
+                images[path] = (
+                    image.UNKNOWN
+                    if self.lost
+                    else image.take(self.root, host, path, hidden=path in hidden)
+                )
             except (OSError, ResourceError) as error:
                 failed = failed or ResourceError(
                     f"cannot keep what {path} was before its first change: {_said(error)}",
                     hint="it is not changed without that",
                 )
         if images:
-            now = time.time()
             with self._database:
-                self._database.executemany(
-                    ADD_IMAGE,
-                    [(_to_sql(path), run, now, *image) for path, image in images.items()],
-                )
+                self._keep(run, images)
             self._imaged.update(images)
         if failed is not None:
             raise failed
 
-    def sweep_images(self) -> None:
-        """Remove the images that a killed run had not yet copied whole."""
-        directory = os.path.join(self.root, STATE, "images")
-        for name in os.listdir(directory):
-            if name.endswith(NEW):
-                os.unlink(os.path.join(directory, name))
-
-    def _image(self, host: Host, path: str, hidden: bool) -> tuple[object, ...]:
-        found = host.lstat(path)
-        if found is None:
-            return ("absent", None, None, None, None, None, None, None)
-        attributes = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_size)
-        if stat.S_ISLNK(found.st_mode):
-            return ("link", *attributes, None, _to_sql(host.readlink(path)), None)
-        if not stat.S_ISREG(found.st_mode):
-            return (
-                "directory" if stat.S_ISDIR(found.st_mode) else "special",
-                *attributes,
-                None,
-                None,
-                None,
-            )
-        if hidden or found.st_size > IMAGE_CAP:
-            return ("file", *attributes, None, None, None)
-        sha256 = host.digest(path)
-        stored = os.path.join(self.root, STATE, "images", sha256)
-        if not os.path.exists(stored):
-            _store(f"{stored}{NEW}", host.files.chunks(path))
-            os.rename(f"{stored}{NEW}", stored)
-        return ("file", *attributes, sha256, None, sha256)
+    def _keep(self, run: str, images: Mapping[str, Image]) -> None:
+        now = time.time()
+        self._database.executemany(
+            ADD_IMAGE,
+            [(to_sql(path), run, now, *one) for path, one in images.items()],
+        )
 
     def images(self) -> dict[str, dict[str, object]]:
         """path -> what it was before it was first changed."""
-        names = ("kind", "mode", "uid", "gid", "size", "sha256", "link", "stored")
         rows = self._database.execute(
             "SELECT path, kind, mode, uid, gid, size, sha256, link, stored FROM images"
         )
         found: dict[str, dict[str, object]] = {
-            str(_from_sql(row[0])): dict(zip(names, row[1:])) for row in rows
+            str(from_sql(row[0])): dict(zip(Image._fields, row[1:])) for row in rows
         }
-        for image in found.values():
-            image["link"] = _from_sql(image["link"])
+        for one in found.values():
+            one["link"] = from_sql(one["link"])
         return found
 
 
@@ -553,85 +518,5 @@ def wish_digest(declaration: Declaration) -> str:
     ).hexdigest()
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(path, timeout=10)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version != VERSION:
-            _migrate(database, version)
-        _check(database)
-    except sqlite3.DatabaseError:
-        database.close()
-        raise
-    return database
-
-
-def _migrate(database: sqlite3.Connection, version: int) -> None:
-    """Bring the tables of an older version up to date, whole or not at all.
-
-    Those of a newer one stay as they are: tables only grow, so what we know of is there.
-    """
-    if version > VERSION:
-        return
-    added = [column for since, column in ADDED.items() if 0 < version < since]
-    columns = "".join(f"ALTER TABLE resources ADD COLUMN {column};\n" for column in added)
-    database.executescript(f"BEGIN;{TABLES}{columns}PRAGMA user_version={VERSION};COMMIT;")
-
-
-def _check(database: sqlite3.Connection) -> None:
-    """Raise DatabaseError for one that cannot be used; takes a few milliseconds."""
-    said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if said != "ok":
-        raise sqlite3.DatabaseError(said)
-    database.execute("SELECT count(*) FROM resources").fetchone()
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Not so a full disk, a lock, a file system that is read-only: these pass, and the ledger
-    is as good as it was."""
-    return not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error)
-
-
-def _store(path: str, content: Iterable[bytes]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as image:
-            for piece in content:
-                image.write(piece)
-            image.flush()
-            os.fsync(fd)
-    except BaseException:
-        os.unlink(path)
-        raise
-
-
 def _said(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
-
-
-def _to_sql(text: str) -> str | bytes:
-    """SQLite's text is UTF-8; names of files need not be."""
-    raw = text.encode("utf-8", "surrogateescape")
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw
-    return text
-
-
-def _from_sql(value: Any) -> Any:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-
-
-def _has_log(path: str) -> bool:
-    try:
-        return os.stat(path + "-wal").st_size > 0
-    except OSError:
-        return False
-
-
-def _quoted(path: str) -> str:
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

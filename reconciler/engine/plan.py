@@ -15,7 +15,7 @@ from typing import Callable
 
 from reconciler.catalog import TIMEOUT, Catalog, Plan, Result
 from reconciler.engine.diff import harmless, shown, unified
-from reconciler.engine.ledger import Intent, Known, Ledger, Takeover, wish_digest
+from reconciler.engine.ledger import Intent, Ledger, Memory, Takeover
 from reconciler.engine.limit import limit
 from reconciler.engine.order import Node, Order
 from reconciler.errors import NotYet, ReconcilerError, ResourceError
@@ -65,7 +65,7 @@ def plan(
 def look(order: Order, host: Host, ledger: Ledger | None, *, diff: bool) -> list[Step]:
     """Look at every node, in order. Nothing is changed: acts of the host raise."""
     host.readonly = True
-    known = ledger.known() if ledger is not None else {}
+    memory = Memory.of(ledger, host.root)
     steps: list[Step] = []
     found: dict[str, Step] = {}
     opaque: list[str] = []
@@ -74,10 +74,10 @@ def look(order: Order, host: Host, ledger: Ledger | None, *, diff: bool) -> list
         read_ahead((node.resource for node in order.nodes), host)
         for node in order.nodes:
             waits = [one for one in sorted(order.requires[node.id]) if found[one].pending]
-            step = _look_at(node, host, found, order, waits or opaque[-1:], known)
+            step = _look_at(node, host, found, order, waits or opaque[-1:], memory)
             if step.pending and step.diff is not None:
                 text = diff and room > 0
-                result = described(step.result, node, step.diff, host, known, text=text)
+                result = described(step.result, node, step.diff, host, memory, text=text)
                 step = replace(step, result=result)
                 room -= len(result.diff)
             if step.pending and node.resource.opaque:
@@ -150,7 +150,7 @@ def _look_at(
     found: Mapping[str, Step],
     order: Order,
     waits: Sequence[str],
-    known: Mapping[str, Known],
+    memory: Memory,
 ) -> Step:
     declaration = node.declaration
     result = Result(node.id, "ok", declaration.mark, declaration.title, tags=declaration.tags)
@@ -183,7 +183,7 @@ def _look_at(
     if diff:
         return _pending(node, diff, host, result, order, waits)
     brought = diff.after is None and waits and found[waits[0]].node.resource.opaque
-    if brought and not is_settled(node, known):
+    if brought and not memory.settled(declaration):
         # What a package brings is not known before it was there once.
         reason = f"absent now; looked at again after {waits[0]}"
         return Step(node, _undecided(result, "remove", reason, waits), diff)
@@ -213,11 +213,6 @@ def _undecided(result: Result, verb: str, reason: str, waits: Sequence[str]) -> 
     return replace(result, status="unknown", action=verb, reason=reason, because=tuple(waits))
 
 
-def is_settled(node: Node, known: Mapping[str, Known]) -> bool:
-    """Whether an earlier run converged this very wish: what differs now is drift."""
-    return known.get(node.id) == Known(wish_digest(node.declaration), True)
-
-
 def failure(result: Result, error: ReconcilerError, *, no_log: bool) -> Result:
     """The result of a resource that failed. What a program said may be secret: after the first
     line of a message comes nothing else."""
@@ -226,9 +221,9 @@ def failure(result: Result, error: ReconcilerError, *, no_log: bool) -> Result:
 
 
 def described(
-    result: Result, node: Node, diff: Diff, host: Host, known: Mapping[str, Known], *, text: bool
+    result: Result, node: Node, diff: Diff, host: Host, memory: Memory, *, text: bool
 ) -> Result:
-    """A result with the difference in it: verb, attributes, texts, and whether it is drift."""
+    """A result with the difference in it: verb, attributes, texts, and why it differs."""
     if not diff:
         return result
     hidden = node.declaration.no_log
@@ -238,7 +233,7 @@ def described(
         action="run" if node.resource.opaque and diff.before == {"done": False} else verb,
         changes=shown(diff, hidden),
         diff="" if hidden or not text or not _showable(diff) else _text(node, diff, host),
-        cause="corrective" if is_settled(node, known) else "intentional",
+        cause=memory.cause(node.declaration),
     )
 
 

@@ -199,6 +199,10 @@ def _decide_path(
         )
     if kind in ("file", "link"):
         return Gone(id, one, policy, "restore")
+    if kind == "unknown":
+        return Gone(
+            id, one, policy, "", "the ledger was lost, and with it what was there before us"
+        )
     return Gone(id, one, policy, "", f"there was a {kind} before us")
 
 

@@ -42,12 +42,15 @@ class Victim:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self.hang_up()
+
+    def hang_up(self) -> None:
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
 
-    def start(self) -> None:
-        self.wire.send({"op": "apply", "root": str(self.world.root), "durability": "none"})
+    def start(self, durability: str = "none") -> None:
+        self.wire.send({"op": "apply", "root": str(self.world.root), "durability": durability})
         self.wire.send_json(self.world.catalog())
 
     def next(self) -> Message:

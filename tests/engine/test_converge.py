@@ -8,7 +8,9 @@ import time
 import pytest
 
 from engine.toys import DONE, MACHINE, TROUBLE, Bench, Box, Toy, fail, handler, statuses, toy
+from reconciler.engine import image
 from reconciler.engine.ledger import Ledger
+from reconciler.engine.ledgerfile import place
 from reconciler.errors import Moved, ResourceError
 from reconciler.host import Host
 from reconciler.resource import Diff, Secret, State
@@ -197,9 +199,9 @@ def test_a_ledger_that_fails_in_the_middle_fails_no_resource_that_it_knew(
     nodes = [toy("a", notify=["handler:s 2"]), handler("s")]
     report = bench.apply(*nodes)
     assert statuses(report) == {"a": "changed", "handler:s 2": "notified"}
-    assert report.warnings == (
-        "the run went through, but could not be recorded: database or disk is full",
-    )
+    where = place(str(bench.root))
+    said = f"the run went through, but could not be recorded in {where}: database or disk is full"
+    assert report.warnings == (said,)
     monkeypatch.undo()
     bench.apply(*nodes)
     assert DONE == ["a", "2!s", "2!s"], "at least once"
@@ -253,14 +255,14 @@ def test_an_image_that_cannot_be_kept_fails_its_file_alone(
             host.write(f"/{self.name}", [b"x"])
             super().apply(host, diff)
 
-    real = Ledger._image
+    real = image.take
 
-    def image(self: Ledger, host: Host, path: str, hidden: bool) -> tuple[object, ...]:
+    def take(root: str, host: Host, path: str, *, hidden: bool) -> image.Image:
         if path == "/a":
             raise OSError(28, "No space left on device")
-        return real(self, host, path, hidden)
+        return real(root, host, path, hidden=hidden)
 
-    monkeypatch.setattr(Ledger, "_image", image)
+    monkeypatch.setattr(image, "take", take)
     report = bench.apply(toy("a", kind=Touch), toy("b", kind=Touch))
     assert statuses(report) == {"a": "failed", "b": "changed"}
     assert (

@@ -12,6 +12,7 @@ import pytest
 
 from engine.toys import toy
 from reconciler.catalog import Report, Result
+from reconciler.engine import image
 from reconciler.engine import ledger as module
 from reconciler.engine.ledger import Intent, Ledger, Owning, Takeover, wish_digest
 from reconciler.errors import Mark, ReconcilerError, ResourceError
@@ -147,51 +148,6 @@ def test_a_reader_beside_a_writer_sees_what_is_committed(tmp_path: Path) -> None
             assert len(reader.intents()) == 1
 
 
-# -- damage ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("damage", ["head", "middle", "cut", "no tables"])
-def test_a_damaged_ledger_is_put_aside_and_a_new_one_begun(tmp_path: Path, damage: str) -> None:
-    with Ledger.open(str(tmp_path)) as ledger:
-        begin(ledger, "r", *(Intent(f"toy:{n}", ("x" * 100,), ()) for n in range(1000)))
-    data = bytearray(path(tmp_path).read_bytes())
-    if damage == "head":
-        data[:100] = b"\0" * 100
-    elif damage == "middle":
-        data[4096:] = os.urandom(1) * (len(data) - 4096)
-    elif damage == "cut":
-        del data[len(data) // 2 :]
-    path(tmp_path).write_bytes(data)
-    if damage == "no tables":
-        with sqlite3.connect(path(tmp_path)) as database:
-            database.execute("DROP TABLE resources")
-        database.close()
-    with Ledger.open_readonly(str(tmp_path)) as reader:
-        assert reader is None
-    with Ledger.open(str(tmp_path)) as ledger:
-        (warning,) = ledger.warnings
-        assert "was damaged" in warning
-        assert "a new one was begun" in warning
-        assert ledger.known() == {}
-        assert ledger.check() == "ok"
-        begin(ledger, "r")
-    assert len(list(path(tmp_path).parent.glob("ledger.db.bad-*"))) == 1
-
-
-def test_a_ledger_that_is_locked_or_elsewhere_is_not_put_aside(tmp_path: Path) -> None:
-    path(tmp_path).parent.mkdir(parents=True)
-    (tmp_path / "elsewhere").touch()
-    path(tmp_path).symlink_to(tmp_path / "elsewhere")
-    with (
-        pytest.raises(ReconcilerError, match="cannot write the ledger") as refused,
-        Ledger.open(str(tmp_path)),
-    ):
-        pass
-    assert refused.value.hint
-    assert path(tmp_path).is_symlink()
-    assert not list(path(tmp_path).parent.glob("*.bad-*"))
-
-
 def test_an_error_of_sqlite_within_a_run_is_one_of_ours(tmp_path: Path) -> None:
     with (
         pytest.raises(ReconcilerError, match="cannot write the ledger"),
@@ -223,7 +179,7 @@ def test_the_first_image_is_kept_and_never_a_later_one(tmp_path: Path) -> None:
 def test_links_directories_secrets_and_large_files_keep_no_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IMAGE_CAP", 10)
+    monkeypatch.setattr(image, "CAP", 10)
     (tmp_path / "link").symlink_to("to")
     (tmp_path / "dir").mkdir()
     (tmp_path / "secret").write_text("hunter2")
@@ -267,5 +223,5 @@ def test_an_image_that_was_cut_off_is_swept(tmp_path: Path) -> None:
     with Ledger.open(str(tmp_path)) as ledger:
         half = path(tmp_path).parent / "images" / "0123.new"
         half.write_text("ha")
-        ledger.sweep_images()
+        image.sweep(ledger.root)
         assert not half.exists()

@@ -9,7 +9,9 @@ import pytest
 
 from engine.toys import toy
 from reconciler.catalog import Report, Result
-from reconciler.engine.ledger import TABLES, VERSION, Intent, Ledger, Owning, Takeover, wish_digest
+from reconciler.engine import ledgerfile
+from reconciler.engine.ledger import Intent, Ledger, Owning, Takeover, wish_digest
+from reconciler.engine.ledgerfile import TABLES, VERSION
 from reconciler.errors import Mark
 from reconciler.resource import Change
 
@@ -110,10 +112,8 @@ def test_looking_at_an_older_ledger_does_not_touch_it(tmp_path: Path, since: int
 def test_a_migration_that_breaks_off_leaves_the_old_one(
     tmp_path: Path, since: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reconciler.engine import ledger as module
-
     old(tmp_path, since)
-    monkeypatch.setattr(module, "TABLES", TABLES + "CREATE TABLE broken (;")
+    monkeypatch.setattr(ledgerfile, "TABLES", TABLES + "CREATE TABLE broken (;")
     with pytest.raises(Exception, match="cannot write the ledger"), Ledger.open(str(tmp_path)):
         pass
     monkeypatch.undo()

@@ -1,0 +1,97 @@
+"""First images: what a path was before we changed it for the first time, kept for good.
+
+A row says what it was; the content of a file lies beside the ledger, named by its digest.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from reconciler.engine.ledgerfile import images
+from reconciler.host import Host
+
+#: Larger files are not copied; their image says so.
+CAP = 64 << 20
+#: The end of the name of an image that is not yet whole.
+NEW = ".new"
+
+
+class Image(NamedTuple):
+    """What a path was. kind: `absent`, `file`, `link`, `directory`, `special`, `unknown`.
+
+    stored: the name of its content; None where that is not kept. link: its text, as SQLite has it.
+    """
+
+    kind: str
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    sha256: str | None = None
+    link: str | bytes | None = None
+    stored: str | None = None
+
+
+#: Of what a lost ledger knew: what is there now may be our own.
+UNKNOWN = Image("unknown")
+
+
+def take(root: str, host: Host, path: str, *, hidden: bool) -> Image:
+    """The image of a path as it is now. hidden: its content may be secret, and is not kept.
+
+    Raises OSError, ResourceError.
+    """
+    found = host.lstat(path)
+    if found is None:
+        return Image("absent")
+    attributes = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_size)
+    if stat.S_ISLNK(found.st_mode):
+        return Image("link", *attributes, link=to_sql(host.readlink(path)))
+    if not stat.S_ISREG(found.st_mode):
+        return Image("directory" if stat.S_ISDIR(found.st_mode) else "special", *attributes)
+    if hidden or found.st_size > CAP:
+        return Image("file", *attributes)
+    sha256 = host.digest(path)
+    stored = os.path.join(images(root), sha256)
+    if not os.path.exists(stored):
+        _store(f"{stored}{NEW}", host.files.chunks(path))
+        os.rename(f"{stored}{NEW}", stored)
+    return Image("file", *attributes, sha256=sha256, stored=sha256)
+
+
+def sweep(root: str) -> None:
+    """Remove the images that a killed run had not yet copied whole."""
+    for name in os.listdir(images(root)):
+        if name.endswith(NEW):
+            os.unlink(os.path.join(images(root), name))
+
+
+def _store(path: str, content: Iterable[bytes]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as image:
+            for piece in content:
+                image.write(piece)
+            image.flush()
+            os.fsync(fd)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def to_sql(text: str) -> str | bytes:
+    """SQLite's text is UTF-8; names of files need not be."""
+    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+    return text
+
+
+def from_sql(value: Any) -> Any:
+    """The inverse of `to_sql`."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

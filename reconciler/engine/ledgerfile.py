@@ -1,0 +1,289 @@
+"""The file of the ledger: made, opened, judged, and put aside when it cannot be used.
+
+A ledger that SQLite refuses, or that lacks something of what we would have made, is kept as `ledger.db.bad-TIME`, and a new one is begun: the host is the truth, and
+the next run writes down again what it owns. Until then the ledger says that it lost something.
+A full disk or a lock is no damage: it passes, and the ledger is as good as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import stat
+import time
+from contextlib import closing
+from typing import NamedTuple
+
+STATE = "var/lib/reconciler"
+#: Of the tables. Version 1 knew nothing of pruning, version 2 not how a resource is undone, version
+#: 3 nothing of loss.
+VERSION = 4
+#: What each version added to the table of resources.
+ADDED = {2: "prune TEXT DEFAULT ''", 3: "undo TEXT DEFAULT ''"}
+TABLES = """
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY, started REAL, seconds REAL, mode TEXT, host TEXT, commit_id TEXT,
+    dirty INTEGER, status TEXT, summary TEXT);
+CREATE TABLE IF NOT EXISTS resources (
+    id TEXT PRIMARY KEY, type TEXT, wish TEXT, claims TEXT, file TEXT, line INTEGER,
+    commit_id TEXT, run TEXT, since REAL, converged INTEGER, prune TEXT DEFAULT '',
+    undo TEXT DEFAULT '');
+CREATE TABLE IF NOT EXISTS tombstones (resource TEXT PRIMARY KEY, run TEXT, since REAL);
+CREATE TABLE IF NOT EXISTS changes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, at REAL, resource TEXT, status TEXT,
+    action TEXT, cause TEXT, changes TEXT, reason TEXT, file TEXT, line INTEGER);
+CREATE TABLE IF NOT EXISTS intents (
+    resource TEXT PRIMARY KEY, run TEXT, notify TEXT, paths TEXT);
+CREATE TABLE IF NOT EXISTS owed (
+    handler TEXT, because TEXT, run TEXT, PRIMARY KEY (handler, because));
+CREATE TABLE IF NOT EXISTS images (
+    path TEXT PRIMARY KEY, run TEXT, at REAL, kind TEXT, mode INTEGER, uid INTEGER,
+    gid INTEGER, size INTEGER, sha256 TEXT, link TEXT, stored TEXT);
+CREATE TABLE IF NOT EXISTS lost (since REAL, why TEXT);
+CREATE INDEX IF NOT EXISTS changes_of ON changes (resource, seq);
+"""
+#: Ledgers that were put aside and are kept.
+KEEP_BAD = 3
+#: The files of one ledger.
+PARTS = ("", "-wal", "-shm")
+#: How the log of SQLite begins, in either order of bytes.
+LOG_HEADS = (b"\x37\x7f\x06\x82\x00\x2d\xe2\x18", b"\x37\x7f\x06\x83\x00\x2d\xe2\x18")
+
+
+class Opened(NamedTuple):
+    """A database that can be used. lost: why it does not know what it should, or ""."""
+
+    database: sqlite3.Connection
+    lost: str
+
+
+def place(root: str) -> str:
+    """Where the ledger of a host is."""
+    return os.path.join(root, STATE, "ledger.db")
+
+
+def images(root: str) -> str:
+    """Where first images are. It is made after the ledger: who has it has had a ledger."""
+    return os.path.join(root, STATE, "images")
+
+
+def connect(root: str) -> Opened:
+    """Open the ledger to write, or begin one. Raises OSError, sqlite3.Error."""
+    path = place(root)
+    directory = os.path.dirname(path)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    os.chmod(directory, 0o700)
+    why = _judge_log(path)
+    try:
+        opened = _connect(path, why, known_host=os.path.isdir(images(root)))
+    except (sqlite3.DatabaseError, IsADirectoryError) as error:
+        if isinstance(error, sqlite3.Error) and not _is_damage(error):
+            raise
+        said = "it is no file" if isinstance(error, IsADirectoryError) else str(error)
+        why = f"the ledger was damaged ({said}) and is kept as {_put_aside(path)}"
+        opened = _connect(path, why, known_host=True)
+    os.makedirs(images(root), mode=0o700, exist_ok=True)
+    return opened
+
+
+def connect_readonly(root: str) -> Opened | None:
+    """Open the ledger without touching a byte; None if there is none that can be used.
+
+    After a kill there is a write-ahead log, which `readonly_shm` lets SQLite read without
+    writing beside it; without a log nobody else is writing, and `immutable` looks for none.
+    """
+    path = place(root)
+    option = "readonly_shm=1" if _has_log(path) else "immutable=1"
+    database: sqlite3.Connection | None = None
+    if not os.path.isfile(path):
+        return None  # SQLite would wait for somebody to write into a pipe
+    try:
+        _check_size(path)
+        database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&{option}", uri=True)
+        version = _version(database)
+        _check(database, whole=version >= VERSION)
+        return Opened(database, _lost(database) if version >= VERSION else "")
+    except (OSError, sqlite3.Error):
+        if database is not None:
+            database.close()
+        return None
+
+
+def was_here(root: str) -> bool:
+    """Whether this host has had a ledger, though there may be none now."""
+    return os.path.isdir(images(root))
+
+
+def _connect(path: str, why: str, *, known_host: bool) -> Opened:
+    _own(path)
+    _check_size(path)
+    database = sqlite3.connect(path, timeout=10)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        version = _version(database)
+        if version == 0:
+            why = why or _judge_empty(database, known_host=known_host)
+        if version < VERSION or why:
+            _migrate(database, version, why)
+        _check(database, whole=True)
+        return Opened(database, _lost(database))
+    except sqlite3.DatabaseError:
+        database.close()
+        raise
+
+
+def _migrate(database: sqlite3.Connection, version: int, why: str) -> None:
+    """Bring the tables of an older version up to date and note what was lost, whole or not at all.
+
+    Those of a newer one stay as they are: tables only grow, so what we know of is there.
+    """
+    added = [column for since, column in ADDED.items() if 0 < version < since]
+    columns = "".join(f"ALTER TABLE resources ADD COLUMN {column};\n" for column in added)
+    database.executescript(f"BEGIN;{TABLES}{columns}PRAGMA user_version={max(version, VERSION)};")
+    with database:
+        if why:
+            database.execute("INSERT INTO lost (since, why) VALUES (?,?)", (time.time(), why))
+
+
+def _judge_empty(database: sqlite3.Connection, *, known_host: bool) -> str:
+    """What was lost with a ledger that nobody has finished making. Raises DatabaseError."""
+    others = _tables(database).keys() - _wanted().keys()
+    if others:
+        raise sqlite3.DatabaseError(f"a database with the table {min(others)} is not ours")
+    return "the ledger of this host is gone" if known_host and not _tables(database) else ""
+
+
+def _own(path: str) -> None:
+    """Make the file if there is none, and see to it that it is ours alone."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise IsADirectoryError(f"{path} is not a file")
+        if found.st_uid != os.geteuid():
+            os.fchown(fd, os.geteuid(), os.getegid())
+        if stat.S_IMODE(found.st_mode) != 0o600:
+            os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
+
+
+def _version(database: sqlite3.Connection) -> int:
+    version = int(database.execute("PRAGMA user_version").fetchone()[0])
+    if version < 0:
+        raise sqlite3.DatabaseError(f"there is no version {version} of it")
+    return version
+
+
+def _check(database: sqlite3.Connection, *, whole: bool) -> None:
+    """Raise DatabaseError for one that cannot be used; takes a few milliseconds.
+
+    whole: it must have all our tables as we make them, not only those of an older version.
+    """
+    said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if said != "ok":
+        raise sqlite3.DatabaseError(said)
+    database.execute("SELECT count(*) FROM resources").fetchone()
+    if whole:
+        found = _tables(database)
+        for name, columns in _wanted().items():
+            if not columns <= found.get(name, set()):
+                raise sqlite3.DatabaseError(f"the table {name} is not as we make it")
+
+
+def _check_size(path: str) -> None:
+    """Raise DatabaseError for one that ends within a page, which SQLite reads as if it did not.
+
+    With a log beside it the end may be there.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(18)
+    page = int.from_bytes(head[16:], "big")
+    if page and not _has_log(path) and size % (65536 if page == 1 else page):
+        raise sqlite3.DatabaseError("it is cut off")
+
+
+def _wanted() -> dict[str, set[tuple[str, int]]]:
+    """The tables as we make them."""
+    with closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(TABLES)
+        return _tables(model)
+
+
+def _tables(database: sqlite3.Connection) -> dict[str, set[tuple[str, int]]]:
+    """Table -> its columns, and which of them are its key."""
+    names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return {
+        name: {
+            (row[1], row[5])
+            for row in database.execute("SELECT * FROM pragma_table_info(?)", [name])
+        }
+        for (name,) in names
+        if not name.startswith("sqlite_")
+    }
+
+
+def _lost(database: sqlite3.Connection) -> str:
+    row = database.execute("SELECT why FROM lost ORDER BY since DESC LIMIT 1").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Not so a full disk, a lock, a file system that is read-only: these pass."""
+    return not isinstance(error, sqlite3.OperationalError) or "no such" in str(error)
+
+
+def _put_aside(path: str) -> str:
+    """Give a ledger another name, its log included, and forget all but a few of those before it."""
+    times = _times(path)
+    now = max([int(time.time()), *(one + 1 for one in times)])
+    aside = f"{path}.bad-{now}"
+    for suffix in PARTS:
+        if os.path.lexists(path + suffix):
+            os.rename(path + suffix, aside + suffix)
+    for old in times[: -(KEEP_BAD - 1)]:
+        for suffix in PARTS:
+            try:
+                os.unlink(f"{path}.bad-{old}{suffix}")
+            except OSError:
+                continue  # not there, or a directory, which is for a person to look into
+    return aside
+
+
+def _times(path: str) -> list[int]:
+    """When ledgers were put aside, in seconds since the epoch, oldest first."""
+    directory, name = os.path.split(path)
+    found = (re.match(re.escape(name) + r"\.bad-(\d+)", one) for one in os.listdir(directory))
+    return sorted({int(one[1]) for one in found if one})
+
+
+def _judge_log(path: str) -> str:
+    """What was lost with a log that SQLite would pass over in silence; "" for a good one.
+
+    What is written in the middle of a kill is no damage: SQLite takes it up to the last commit.
+    """
+    log = f"{path}-wal"
+    try:
+        with open(log, "rb") as file:
+            head = file.read(32)
+    except FileNotFoundError:
+        return ""
+    if len(head) < 32 or head.startswith(LOG_HEADS):
+        return ""
+    aside = f"{path}.bad-{int(time.time())}-wal"
+    os.rename(log, aside)
+    return f"the log of the ledger was damaged and is kept as {aside}"
+
+
+def _has_log(path: str) -> bool:
+    try:
+        return os.stat(path + "-wal").st_size > 0
+    except OSError:
+        return False
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
