@@ -13,6 +13,9 @@ def reach_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("connection")
     group.add_argument("--ask-pass", action="store_true", help="ask for the password of the login")
     group.add_argument("--ask-become-pass", action="store_true", help="ask for the one of sudo")
+    file = functools.partial(group.add_argument, metavar="FILE")
+    file("--connection-password-file", help="the password of the login is its first line")
+    file("--become-password-file", help="the one of sudo is its first line")
     group.add_argument(
         "--ask-key-pass", action="store_true", help="ask for the passphrase of the private key"
     )

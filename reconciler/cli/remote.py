@@ -84,12 +84,27 @@ class Selected:
 
 
 def asked_for(args: argparse.Namespace) -> dict[str, str]:
-    """What a person types at the start; it wins over what the inventory says."""
+    """What a person types at the start, or names a file with; it wins over the inventory."""
     wanted = {
         LOGIN[0]: ("login password: ", args.ask_pass),
         BECOME[0]: ("become password: ", args.ask_become_pass),
         PASSPHRASE[0]: ("passphrase of the private key: ", args.ask_key_pass),
     }
     if any(ask for _, ask in wanted.values()) and not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask for a password on")
-    return {name: getpass.getpass(text) for name, (text, ask) in wanted.items() if ask}
+        raise UsageError(
+            "there is no terminal to ask for a password on", hint="--become-password-file FILE"
+        )
+    files = {LOGIN[0]: args.connection_password_file, BECOME[0]: args.become_password_file}
+    given = {name: _first_line(path) for name, path in files.items() if path is not None}
+    return {**given, **{name: getpass.getpass(text) for name, (text, ask) in wanted.items() if ask}}
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the password file {path}: {error}") from error
+    if not found:
+        raise UsageError(f"the first line of the password file {path} is empty")
+    return found

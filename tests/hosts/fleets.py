@@ -32,7 +32,7 @@ SITE = """\
 class Fleet:
     """Some booted hosts, a state repo for them, and calls of the program.
 
-    also: further hosts of the inventory, or variables of these.
+    also: further hosts of the inventory, or variables of these. environment: of the calls.
     """
 
     def __init__(self, path: Path, lab: Lab, hosts: Sequence[BootedHost]) -> None:
@@ -42,6 +42,7 @@ class Fleet:
         self.hosts = {host.name: host for host in hosts}
         self.names = list(self.hosts)
         self.also: dict[str, dict[str, Any]] = {}
+        self.environment: dict[str, str] = {}
         self.want(1)
 
     def add(self, host: BootedHost, **variables: Any) -> None:
@@ -66,6 +67,7 @@ class Fleet:
                 **os.environ,
                 "XDG_CACHE_HOME": str(self.kept / "cache"),
                 "XDG_STATE_HOME": str(self.kept / "state"),
+                **self.environment,
             },
             stdin=stdin,
             stdout=subprocess.PIPE,

@@ -202,22 +202,68 @@ def test_a_unit_that_is_down_holds_the_next_batch_back(fleet: Fleet) -> None:
     assert fleet.document("apply")["exit"] == 0
 
 
-def test_a_password_for_sudo_is_typed_once_for_all_hosts(fleet: Fleet) -> None:
-    asking = fleet.hosts["fleet1"]
-    pushing.login(asking, "deploy", password=PASSWORD)
-    rule = asking.root / "etc/sudoers.d/deploy"
+@pytest.fixture
+def asking(fleet: Fleet) -> Iterator[BootedHost]:
+    """One of the fleet's hosts, where sudo now wants the password of the login."""
+    host = fleet.hosts["fleet1"]
+    if host.run(["id", "deploy"], check=False).returncode:
+        pushing.login(host, "deploy", password=PASSWORD)
+    rule = host.root / "etc/sudoers.d/deploy"
     rule.write_text("deploy ALL=(ALL) ALL\n")
-    try:
-        fleet.add(asking, ansible_user="deploy", ansible_become=True)
-        fleet.want(1)
-        without = fleet.document("apply")
-        assert states(without)["fleet1"] == "unreachable"
-        assert "--ask-become-pass" in without["hosts"]["fleet1"]["errors"][0]["hint"]
-        done = _typed(fleet, PASSWORD, "apply", "--json", "--ask-become-pass")
-        assert states(json.loads(done)) == {**dict.fromkeys(fleet.names, "ok"), "fleet1": "changed"}
-        assert (asking.root / "srv/site/index").read_text() == "fleet1 v1\n"
-    finally:
-        rule.unlink()
+    fleet.add(host, ansible_user="deploy", ansible_become=True)
+    fleet.want(1)
+    yield host
+    rule.unlink()
+
+
+def test_a_password_for_sudo_is_typed_once_for_all_hosts(fleet: Fleet, asking: BootedHost) -> None:
+    without = fleet.document("apply")
+    assert states(without)["fleet1"] == "unreachable"
+    assert "--ask-become-pass" in without["hosts"]["fleet1"]["errors"][0]["hint"]
+    done = _typed(fleet, PASSWORD, "apply", "--json", "--ask-become-pass")
+    assert states(json.loads(done)) == {**dict.fromkeys(fleet.names, "ok"), "fleet1": "changed"}
+    assert (asking.root / "srv/site/index").read_text() == "fleet1 v1\n"
+
+
+def test_a_password_for_sudo_may_be_in_a_file(
+    fleet: Fleet, asking: BootedHost, tmp_path: Path
+) -> None:
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\n")
+    assert (
+        states(fleet.document("apply", "--become-password-file", str(path)))["fleet1"] == "changed"
+    )
+    assert (asking.root / "srv/site/index").read_text() == "fleet1 v1\n"
+    path.write_text("\n")
+    code, _, err = fleet.call("apply", "--become-password-file", str(path))
+    assert (code, "is empty" in err) == (3, True)
+
+
+def test_a_password_for_sudo_may_be_in_the_keyring(
+    fleet: Fleet, asking: BootedHost, tmp_path: Path
+) -> None:
+    code, _, err = fleet.call("apply", "--keyring")
+    assert (code, "pip install 'reconciler[keyring]'" in err) == (3, True)
+    # In the place of the library, which asks the desktop.
+    library = tmp_path / "library/keyring"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text(
+        "import sys\n"
+        "def get_password(service, name):\n"
+        "    print('asked for', service, name, file=sys.stderr)\n"
+        f"    return {{('reconciler-become', 'default'): {PASSWORD!r}}}.get((service, name))\n"
+    )
+    (library / "errors.py").write_text("class KeyringError(Exception): pass\n")
+    fleet.environment["PYTHONPATH"] = str(library.parent)
+    done = fleet.document("apply", "--keyring")
+    assert states(done)["fleet1"] == "changed"
+    assert (asking.root / "srv/site/index").read_text() == "fleet1 v1\n"
+    _, _, err = fleet.call("apply", "--keyring", "--limit", "fleet1")
+    services = ("login", "become")
+    asked = [
+        f"asked for reconciler-{one} {name}" for one in services for name in ("fleet1", "default")
+    ]
+    assert [line for line in err.splitlines() if line.startswith("asked")] == asked
 
 
 def _typed(fleet: Fleet, text: str, *words: str) -> str:
