@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.compile.check import Misfit, fit
 from reconciler.compile.items import Item
 from reconciler.compile.keywords import Texts
+from reconciler.compile.lost import Lost
 from reconciler.compile.lower import Lowered, Lowering
 from reconciler.compile.params import Param, misfit
 from reconciler.compile.provenance import Origin
@@ -50,7 +51,8 @@ class Draft:
 class Evaluator:
     """Evaluates plays for one host. drafts, errors: what comes out, and what is wrong.
 
-    skipped: titles of resources and handlers that `when` leaves out on this host.
+    skipped: titles of resources and handlers that `when` leaves out on this host. lost: what
+    is missing among the drafts because of the errors.
     renderer: gives the one that is shared by all hosts; Jinja2 is loaded by the first use.
     """
 
@@ -69,6 +71,7 @@ class Evaluator:
         self.drafts: list[Draft] = []
         self.errors: list[ConfigError] = []
         self.skipped: set[str] = set()
+        self.lost = Lost()
 
     def play(self, play: Play) -> None:
         """Everything that a play gives this host: roles first, then its own resources."""
@@ -82,13 +85,13 @@ class Evaluator:
             scope = self._scope([*below, *self._layers, *own, *above], use.role.name)
             tags = (*play.tags, *use.tags)
             wanted = self._try(lambda scope=scope, use=use: self._holds(use.when, scope))
-            if wanted is None:
-                continue
             for item in (*use.role.items, *use.role.handlers):
                 if wanted:
                     self._item(item, scope, tags)
+                elif wanted is None:
+                    self._lose(item)
                 else:
-                    self.skipped |= {item.title, *(text for text, _ in item.listen)}
+                    self.skipped |= set(_names(item))
         scope = self._scope([*self._layers, *own], "")
         for item in (*play.items, *play.handlers):
             self._item(item, scope, play.tags)
@@ -111,14 +114,19 @@ class Evaluator:
         if item.vars is not None:
             scope = scope.over(layers=[layer("resource vars", item.vars)])
         found = False
+        before = len(self.errors)
         for inner in self._try(lambda: list(self._turns(item, scope))) or ():
-            before = len(self.errors)
             wanted = self._try(lambda inner=inner: self._holds(item.when, inner))
             if wanted:
                 self._try(lambda inner=inner: self._declare(item, inner, tags))
-            found = found or bool(wanted) or len(self.errors) > before
-        if not found:
-            self.skipped |= {item.title, *(text for text, _ in item.listen)}
+            found = found or bool(wanted)
+        if len(self.errors) > before:
+            self._lose(item)
+        elif not found:
+            self.skipped |= set(_names(item))
+
+    def _lose(self, item: Item) -> None:
+        self.lost.add(_names(item), handler=item.handler)
 
     def _turns(self, item: Item, scope: Scope) -> Iterator[Scope]:
         """The scope of each turn of the loop; without a loop, the one scope."""
@@ -333,6 +341,11 @@ def _key(schema: TypeSchema, params: Mapping[str, Any], title: str, mark: Mark) 
             hint=f"add `{first}:`, or a `name:` for the resource",
         )
     return "#".join(parts) or title
+
+
+def _names(item: Item) -> list[str]:
+    """What others may call it, as written."""
+    return [item.title, *(text for text, _ in item.listen)]
 
 
 def _key_text(value: object) -> str:

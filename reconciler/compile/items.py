@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from reconciler.catalog import TIMEOUT
@@ -10,6 +10,7 @@ from reconciler.compile import advice
 from reconciler.compile.check import nearest
 from reconciler.compile.gather import Complaints
 from reconciler.compile.keywords import DRIFT, KEYWORDS, PRUNE, Keywords, Texts
+from reconciler.compile.lost import Lost
 from reconciler.compile.params import Param, ParamReader
 from reconciler.compile.schema import TypeSchema
 from reconciler.compile.types import Types
@@ -17,6 +18,12 @@ from reconciler.errors import Mark, SchemaError
 from reconciler.yamldoc import NOWHERE, Map, Seq
 
 BUILTIN = ("ansible.builtin.", "ansible.legacy.")
+#: Keys of Ansible below which, or in whose files, there are further items.
+NESTING = {
+    prefix + key
+    for prefix in ("", *BUILTIN)
+    for key in ("block", "include", "include_tasks", "import_tasks", "include_role", "import_role")
+}
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,14 @@ class Item:
 
 
 class Reader:
-    """Reads lists of items; what is wrong goes to `wrong`, and the rest goes on."""
+    """Reads lists of items; what is wrong goes to `wrong`, and the rest goes on.
+
+    lost: what was no item, as far as it is known. told: how many complaints it accounts for.
+    """
 
     def __init__(self, types: Types, wrong: Complaints) -> None:
+        self.lost = Lost()
+        self.told = len(wrong)
         self._types = types
         self._wrong = wrong
         self._params = ParamReader(wrong)
@@ -79,6 +91,9 @@ class Reader:
             item = self._item(one, handlers)
             if item is not None and len(self._wrong) == before:
                 yield item
+            elif NESTING.isdisjoint(one):
+                self.lost.add((one.get("name"), *_listened(one)), handler=handlers)
+                self.told += len(self._wrong) - before
 
     # -- one item ------------------------------------------------------------------------
 
@@ -171,6 +186,11 @@ class Reader:
                 or f"the types are {', '.join(self._types.names())}"
             )
             self._wrong.add(f"there is no resource type or keyword '{name}'", mark, hint)
+
+
+def _listened(node: Map) -> Iterable[object]:
+    topics = node.get("listen")
+    return topics if isinstance(topics, Seq) else (topics,)
 
 
 def _short(key: str) -> str:

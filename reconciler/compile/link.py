@@ -8,6 +8,7 @@ from dataclasses import replace
 from reconciler.catalog import Declaration
 from reconciler.compile.check import nearest
 from reconciler.compile.evaluate import Draft
+from reconciler.compile.lost import Lost
 from reconciler.compile.provenance import Provenance
 from reconciler.errors import ConfigError, Mark, SchemaError
 
@@ -15,14 +16,14 @@ from reconciler.errors import ConfigError, Mark, SchemaError
 class Linker:
     """Turns the drafts of one host into declarations. errors: what is wrong.
 
-    skipped: names that exist, but not on this host. partial: what seems unknown may only be
-    missing, so it is no error.
+    skipped: names that exist, but not on this host. lost: what is no draft for an error that is
+    known already, so that who names it is not wrong.
     """
 
-    def __init__(self, drafts: Sequence[Draft], skipped: set[str], *, partial: bool) -> None:
+    def __init__(self, drafts: Sequence[Draft], skipped: set[str], lost: Sequence[Lost]) -> None:
         self._drafts = drafts
         self._skipped = skipped
-        self._partial = partial
+        self._lost = lost
         self.errors: list[ConfigError] = []
         self.secrets: dict[str, str] = {}
         self.provenance = Provenance()
@@ -106,7 +107,7 @@ class Linker:
         for name, mark in names:
             if name in known:
                 yield from known[name]
-            elif name not in self._skipped and not self._partial:
+            elif name not in self._skipped and not self._may_be(name, what):
                 hint = nearest(name, known)
                 if not hint and what == "resource":
                     hint = "write the name of a resource, or its type and key, as in package:nginx"
@@ -117,6 +118,9 @@ class Linker:
                 self.errors.append(
                     SchemaError(f"there is no {what} '{name}'", mark=mark, hint=hint)
                 )
+
+    def _may_be(self, name: str, what: str) -> bool:
+        return any(lost.may_be(name, handler=what == "handler") for lost in self._lost)
 
     def _merged(self, one: Declaration, other: Declaration) -> Declaration:
         if (one.type, one.key, one.params, one.no_log) != (

@@ -137,7 +137,7 @@ class Project:
             linker = Linker(
                 evaluator.drafts,
                 evaluator.skipped,
-                partial=self._site.partial or bool(evaluator.errors),
+                [self._site.lost, evaluator.lost],
             )
             declarations = linker.link()
             errors = [*evaluator.errors, *linker.errors, *self._check(declarations)]

@@ -10,6 +10,7 @@ from reconciler.compile import advice
 from reconciler.compile.check import nearest
 from reconciler.compile.gather import Complaints
 from reconciler.compile.items import Item, Reader
+from reconciler.compile.lost import Lost
 from reconciler.compile.types import Types
 from reconciler.errors import ConfigError, Mark
 from reconciler.tree import Tree
@@ -72,14 +73,11 @@ class Play:
 
 @dataclass
 class Site:
-    """All plays. errors: everything that is wrong whatever the host.
-
-    partial: something could not be read, so what seems unknown may only be missing.
-    """
+    """All plays. errors: everything that is wrong whatever the host. lost: what is not in them."""
 
     plays: list[Play] = field(default_factory=list)
     errors: Complaints = field(default_factory=Complaints)
-    partial: bool = False
+    lost: Lost = field(default_factory=Lost)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -118,7 +116,9 @@ class SiteReader:
                     self._wrong.add(
                         "expected a play: a mapping", document.place(index), "write - hosts: all"
                     )
-        self._site.partial = bool(self._site.errors)
+        self._site.lost = self._reader.lost
+        if len(self._wrong) > self._reader.told:
+            self._site.lost.add_anything()
         return self._site
 
     def _load(self, path: str) -> object:

@@ -253,3 +253,96 @@ def test_a_tag_that_nothing_has_is_an_error_that_names_the_nearest_one() -> None
     with pytest.raises(UsageError) as caught:
         selected(["confg"])
     assert "did you mean 'config'" in caught.value.hint
+
+
+# -- beside other errors -----------------------------------------------------------------------
+
+WRONG = "- copy: {dest: /a, content: a}\n  notify: nobody\n  requires: nothing\n"
+BOTH = ["there is no handler 'nobody'", "there is no resource 'nothing'"]
+
+
+def unknown(text: str) -> list[str]:
+    """Which names are said to be unknown, where there is another error as well."""
+    found = [error.message for error in errors(site(text))]
+    names = [message for message in found if message in BOTH]
+    assert len(found) > len(names)
+    return sorted(names)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "- copy: {dest: /b, contend: b}",
+        "- copy: {dest: /b, content: '{{ nosuch }}'}",
+        "- name: another\n  copy: {dest: /b, content: '{{ nosuch }}'}",
+        "- copy: {dest: /b, content: b}\n  loop: '{{ nosuch }}'",
+        "- copy: {dest: /b, content: b}\n  when: nosuch",
+        "- nosuchtype: {x: 1}",
+    ],
+)
+def test_unknown_names_are_told_beside_an_error_that_has_nothing_to_do_with_them(
+    other: str,
+) -> None:
+    assert unknown(WRONG + other) == BOTH
+
+
+@pytest.mark.parametrize(
+    "other, certain",
+    [
+        ("- name: nothing\n  copy: {dest: /b, contend: b}", BOTH[:1]),
+        ("- name: nothing\n  copy: {dest: /b, content: '{{ nosuch }}'}", BOTH[:1]),
+        ("- name: '{{ nosuch }}'\n  copy: {dest: /b, content: b}", BOTH[:1]),
+        ("- name: '{{ 1 }}'\n  copy: {dest: /b, contend: b}", BOTH[:1]),
+        ("- block: [{name: nothing, group: x}]", []),
+        ("- import_tasks: more.yml", []),
+        ("- 5", []),
+    ],
+)
+def test_a_name_that_something_with_an_error_may_have_is_not_called_unknown(
+    other: str, certain: list[str]
+) -> None:
+    assert unknown(WRONG + other) == certain
+
+
+@pytest.mark.parametrize(
+    "handler, certain",
+    [
+        ("name: nobody, copy: {dest: /b, contend: b}", BOTH[1:]),
+        ("name: other, listen: nobody, copy: {dest: /b, contend: b}", BOTH[1:]),
+        ("name: other, listen: [nobody], command: '{{ nosuch }}'", BOTH[1:]),
+        ("name: other, command: '{{ nosuch }}'", BOTH),
+    ],
+)
+def test_the_same_holds_for_handlers(handler: str, certain: list[str]) -> None:
+    files = site(WRONG)
+    files["site.yml"] = f"{files['site.yml']}  handlers:\n    - {{{handler}}}\n"
+    found = [error.message for error in errors(files)]
+    assert sorted(one for one in found if one in BOTH) == certain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- hosts: all\n  roles: [nosuch]\n",
+        "- hosts: all\n  handler: []\n",
+        "- hosts: all\n  roles: [{role: app, when: nosuch}]\n",
+        "- resources: []\n",
+        "- hosts: all\n  roles: [broken]\n",
+    ],
+)
+def test_in_what_could_not_be_read_at_all_there_may_be_any_name(text: str) -> None:
+    files: dict[str, str | bytes] = {
+        "site.yml": str(site(WRONG)["site.yml"]) + text,
+        "roles/app/main.yml": "- name: nothing\n  group: x\n",
+        "roles/app/handlers.yml": "- name: nobody\n  command: /bin/true\n",
+        "roles/broken/main.yml": "- name: [\n",
+    }
+    found = [error.message for error in errors(files)]
+    assert found
+    assert not set(found) & set(BOTH)
+
+
+def test_an_id_is_not_called_unknown_beside_a_resource_whose_id_is_not_known() -> None:
+    both = "- group: x\n  requires: 'file:/b'\n- copy: {dest: '{{ nosuch }}', content: b}"
+    (error,) = errors(site(both))
+    assert "nosuch" in error.message
