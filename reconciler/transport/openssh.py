@@ -33,6 +33,11 @@ from reconciler.transport.target import Hop, Target
 SSH_FAILED = 255
 #: A socket's path may have 108 bytes; ssh adds 40 of its own, and 17 while it makes it.
 MAX_DIRECTORY = 45
+#: What it says of a connection that was never made, or that the host turned away.
+BEFORE_LOGIN = (
+    "connect to host|resolve hostname|timed out|UNKNOWN port|stdio forwarding"
+    "|kex_exchange_identification|banner exchange|Unable to negotiate"
+)
 ALWAYS = {
     "BatchMode": "yes",
     "StrictHostKeyChecking": "yes",
@@ -201,9 +206,7 @@ def _explained(words: str, target: Target) -> TransportError:
         )
     if "Permission denied" in words or "Too many authentication failures" in words:
         return AuthFailed(f"{name} does not let us in: {last}")
-    if re.search(
-        r"connect to host|resolve hostname|timed out|UNKNOWN port|stdio forwarding", words
-    ):
+    if re.search(BEFORE_LOGIN, words):
         return HostUnreachable(f"cannot connect to {name}: {last}")
     why = f": {last}" if last else ""
     return ConnectionLost(f"the connection to {name} broke off{why}", hint=GO_ON)

@@ -281,6 +281,26 @@ def _typed(fleet: Fleet, text: str, *words: str) -> str:
         os.close(theirs)
 
 
+@pytest.mark.parametrize("way", ["ssh", "openssh"])
+def test_hosts_that_turn_connections_away_are_tried_again(fleet: Fleet, way: str) -> None:
+    """As sshd does where many come at a time: it lets in three that have not logged in yet."""
+    crowded = fleet.hosts["fleet3"]
+    drop_in = crowded.root / "etc/ssh/sshd_config.d/crowded.conf"
+    drop_in.write_text("MaxStartups 3:100:3\n")
+    crowded.run(["systemctl", "reload", "ssh"])
+    crowded.wait_for_ssh()
+    try:
+        many = [f"way{number}" for number in range(8)]
+        for name in many:
+            fleet.also[name] = {"ansible_host": "fleet3", "ansible_connection": way}
+        fleet.want(1)
+        found = fleet.document("plan", "--limit", "way*", "--connect-retries", "4")
+        assert states(found) == dict.fromkeys(many, "pending")
+    finally:
+        drop_in.unlink()
+        crowded.run(["systemctl", "reload", "ssh"])
+
+
 # -- hosts that answer what they like ----------------------------------------------------------
 
 LIAR = """\

@@ -170,3 +170,16 @@ def _without_key(
     config.write_text(f"User root\nUserKnownHostsFile {host.access.known_hosts}\n{line}")
     reach = {"ansible_host": host.address, "ansible_connection": way, **variables}
     return Target.of(host.name, reach, str(config))
+
+
+@BOTH
+def test_a_host_that_speaks_only_weak_algorithms_is_told_apart(
+    fresh_host: BootedHost, way: str
+) -> None:
+    # The lab's own connection is open already, and stays.
+    drop_in = on_host(fresh_host, "/etc/ssh/sshd_config.d/weak.conf")
+    drop_in.write_text("KexAlgorithms diffie-hellman-group14-sha1\n")
+    fresh_host.run(["systemctl", "restart", "ssh"])
+    fresh_host.wait_for_ssh()
+    with pytest.raises(HostUnreachable):
+        pushing.plan(pushing.target(fresh_host, ansible_connection=way), wish("never"))

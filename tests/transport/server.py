@@ -15,13 +15,15 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 class SshServer:
     """Answers logins with the password `right` or one of the keys in `authorized`, and echoes what
-    an exec'd program is sent."""
+    an exec'd program is sent. droppable: somebody between could drop messages (CVE-2023-48795).
+    """
 
-    def __init__(self, *keys: paramiko.PKey) -> None:
+    def __init__(self, *keys: paramiko.PKey, droppable: bool = False) -> None:
         self.keys = keys
         self.logins: list[str] = []
         self.authorized: list[paramiko.PKey] = []
         self.forwarding_asked = False
+        self._droppable = droppable
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._transports: list[paramiko.Transport] = []
@@ -54,7 +56,9 @@ class SshServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            transport = paramiko.Transport(connection)
+            transport = paramiko.Transport(connection, strict_kex=not self._droppable)
+            if self._droppable:
+                transport.get_security_options().digests = ("hmac-sha2-256-etm@openssh.com",)
             for key in self.keys:
                 transport.add_server_key(key)
             self._transports.append(transport)

@@ -85,6 +85,15 @@ def test_a_known_key_is_asked_for_even_if_the_host_prefers_another(
             Connections().open(target(server, config(tmp_path, server, known))).close()
 
 
+def test_a_host_whose_messages_could_be_dropped_is_refused(
+    tmp_path: Path, key: paramiko.PKey
+) -> None:
+    with SshServer(key, droppable=True) as server:
+        with pytest.raises(HostUnreachable, match="no strict key exchange"):
+            Connections().open(target(server, config(tmp_path, server, key)))
+        assert server.logins == []
+
+
 def test_a_wrong_password_fails_once(tmp_path: Path, key: paramiko.PKey) -> None:
     with SshServer(key) as server:
         to = target(server, config(tmp_path, server, key), password="wrong")
