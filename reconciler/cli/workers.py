@@ -120,7 +120,7 @@ def employ(
     """The work of a run, and the ear for what workers say about it."""
     from reconciler.push.workers import WorkerWork
 
-    order = _order(args, desired, manner, events=teller.wants_events)
+    order = order_of(args, desired, manner, events=teller.wants_events)
 
     def heard(message: Message) -> None:
         host = str(message.get("host"))
@@ -135,7 +135,8 @@ def employ(
     return WorkerWork(workers, Site, order)
 
 
-def _order(args: argparse.Namespace, desired: Desired, manner: Manner, *, events: bool) -> Order:
+def order_of(args: argparse.Namespace, desired: Desired, manner: Manner, *, events: bool) -> Order:
+    """What workers are told about all hosts of a run."""
     inventories, tags, skip = tuple(args.inventories), tuple(args.tags), tuple(args.skip_tags)
     return Order(
         id=secrets.token_hex(16),

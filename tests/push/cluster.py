@@ -52,7 +52,7 @@ class Cluster:
             place = str(self._wait_for_file()["address"])
             self.address = place.replace("tcp://", "dask://")
             for _ in range(workers):
-                self.add()
+                self._add()
             for number in range(workers):
                 self._wait_for_worker(number)
         except BaseException:
@@ -66,7 +66,11 @@ class Cluster:
         self.close()
 
     def add(self) -> None:
-        """One more worker."""
+        """One more worker; it is ready."""
+        self._add()
+        self._wait_for_worker(len(self.workers) - 1)
+
+    def _add(self) -> None:
         name = f"w{len(self.workers)}"
         scratch = ["--local-directory", str(self._path / name)]
         self.workers.append(
