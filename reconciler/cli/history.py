@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from reconciler.cli.console import Output, Span
 from reconciler.cli.options import positive, root_option
 from reconciler.cli.render import change_line, duration
-from reconciler.engine.ledger import STATE, Ledger
+from reconciler.engine.ledger import Ledger
+from reconciler.engine.ledgerfile import place
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.resource import Change
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         elif ledger is not None:
             entries = ledger.changes(args.resource, args.cause, args.limit)
         else:
-            _check_absent(os.path.join(args.root, STATE, "ledger.db"))
+            _check_absent(place(args.root))
     if out.as_json:
         out.document(
             {"schema": ["reconciler/history", 1], "runs" if args.runs else "changes": entries}
