@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -123,7 +124,8 @@ class Installer:
         except OSError as error:
             raise ConfigError(f"cannot read {self.places.config}: {error.strerror}") from error
         kept = yamldoc.load(content, self.places.config)
-        return dict(kept) if isinstance(kept, dict) else {}
+        # Without its marks, which nobody could write out again.
+        return json.loads(json.dumps(kept)) if isinstance(kept, dict) else {}
 
     def _user(self) -> None:
         if _user() is None:
