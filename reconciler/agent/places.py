@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -125,6 +126,16 @@ def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True)
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def sweep(places: Places) -> None:
+    """Remove what was written by processes that were killed before they had renamed it."""
+    for directory in {os.path.dirname(path) for path in (places.state, places.status)}:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(directory):
+                pid = name.rpartition(".new")[0].rpartition(".")[2]
+                if name.endswith(".new") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                    os.unlink(os.path.join(directory, name))
 
 
 def read_json(path: str) -> dict[str, Any] | None:

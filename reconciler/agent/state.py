@@ -30,7 +30,7 @@ class State:
     applied, held_by: what keeps it: `Suspended`, `CompileFailed`, `Unreachable`, `RunFailed`, or ""
     for nothing but time. subject: who made the trusted commit, and what it
     says. source: what the remotes said last, each below `remotes`. problems: what stands in the
-    way, by kind (`fetch`, `trust`, `compile`, `run`), each an error as the wire has it, with
+    way, by kind (`fetch`, `trust`, `compile`, `run`, `ledger`), each an error as the wire has it, with
     `since`. resources: counts. drifted: what differs and is left so by policy. failed, blocked:
     ids with reasons. proven_at: when a whole run last left everything as declared. totals: counters
     of the metrics; counted_at: until when drift is counted in them.

@@ -210,7 +210,8 @@ def _conditions(
 
 def _ready(condition: Make, state: State) -> Condition:
     """Whether there is a catalog to go by, and runs go through."""
-    for kind, reason in (("compile", "CompileFailed"), ("run", "RunFailed")):
+    wrong = (("compile", "CompileFailed"), ("run", "RunFailed"), ("ledger", "LedgerLost"))
+    for kind, reason in wrong:
         if kind in state.problems:
             return condition("Ready", False, reason, _text(state.problems[kind]))
     if not state.applied:

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +23,12 @@ from reconciler.agent.config import Config
 from reconciler.agent.contents import Contents
 from reconciler.agent.hints import Signature, Watch, signature, watch_list
 from reconciler.agent.link import ForkedEngine, Provider, TransientUnit
-from reconciler.agent.places import Places, read_json, write
+from reconciler.agent.places import Places, read_json, sweep, write
 from reconciler.agent.policy import drift_policy
 from reconciler.agent.state import State, suspension
 from reconciler.catalog import Catalog, Declaration, Plan, Report, dumps
 from reconciler.engine import __main__ as engine_main
+from reconciler.engine import ledgerfile
 from reconciler.engine.ledger import Known, Ledger, wish_digest
 from reconciler.engine.wire import error_to_json
 from reconciler.errors import ReconcilerError, SourceError, TrustError
@@ -102,6 +103,7 @@ class Run:
         self._stopped = False
         self._before: dict[str, Signature] = {}
         self._looked: set[str] = set()
+        self._known: Mapping[str, Known] = {}
 
     def stop(self) -> None:
         """End at the next boundary."""
@@ -114,6 +116,7 @@ class Run:
         started, clock = time.time(), time.monotonic()
         with self._closing:
             try:
+                sweep(self._places)
                 engine = self._take(ForkedEngine())
                 # A heal goes by what was compiled: it need not wait for the engine's own look.
                 kept = read_json(self._places.facts) if self._job.ids else None
@@ -126,9 +129,15 @@ class Run:
                 self._state.problem("run", None, started)
             except ReconcilerError as error:
                 self._trouble("run", error)
+            except OSError as error:
+                self._trouble("run", _unwritten(error))
         self._hold()
         self._summarise(started, time.monotonic() - clock)
-        self._state.save(self._places)
+        try:
+            self._state.save(self._places)
+        except OSError as error:
+            # Whoever started this run has it all the same, and keeps it for the next one.
+            self._trouble("run", _unwritten(error))
         return self._outcome
 
     # -- the way to a catalog ------------------------------------------------------------
@@ -278,10 +287,11 @@ class Run:
             "secrets": lambda: self._whole().secrets(),
             "diff": False,
         }
+        self._remember()
         healed, left = self._split(catalog)
         held = suspension(self._places) is not None
         looked: Plan | None = None
-        if held or self._settled():
+        if held or self._settled(healed):
             both = _with(catalog, (*healed.resources, *left.resources))
             looked = engine.plan(dumps(both.to_json()), **offered)
         report: Report | None = None
@@ -299,11 +309,28 @@ class Run:
             contents.keep_only(_digests(catalog))
         self._watch(catalog)
 
-    def _settled(self) -> bool:
+    def _remember(self) -> None:
+        """What the ledger knows; that it is lost is said until a whole run has found it whole."""
+        with Ledger.open_readonly(self._places.root) as ledger:
+            self._known = ledger.known() if ledger is not None else {}
+            lost = ledger.lost if ledger is not None else "the ledger is gone or damaged"
+        if lost and self._state.good:
+            self._trouble("ledger", ReconcilerError(
+                f"{lost}; it is begun anew: why something differs is unknown for one run, and what "
+                "left Git before is not pruned",
+                hint=f"what is left of it is beside {ledgerfile.place(self._places.root)}",
+            ))  # fmt: skip
+        elif not self._job.ids:
+            self._state.problem("ledger", None, time.time())
+
+    def _settled(self, healed: Catalog) -> bool:
         """Whether there is nothing to expect but drift: then a look comes first, and mostly last."""
         state = self._state
         expected = self._compiled or state.good != state.applied or state.failed
-        return self._job.kind in ("sweep", "sync") and not expected and "run" not in state.problems
+        if self._job.kind not in ("sweep", "sync") or expected or "run" in state.problems:
+            return False
+        # What the ledger has lost, a run writes down again.
+        return all(one.id in self._known for one in healed.resources if not one.handler)
 
     def _apply(self, engine: Engine, catalog: Catalog, offered: Mapping[str, Any]) -> Report:
         report = engine.apply(
@@ -323,8 +350,7 @@ class Run:
             if not ids or one.handler or one.id in ids
         ]
         lenient = [one for one, policy in policies if policy != "heal"]
-        # What Git has changed is applied, whatever is to be done about drift.
-        unchanged = _unchanged(self._places, lenient)
+        unchanged = {one.id for one in lenient if self._is_unchanged(one, catalog)}
         healed = [one for one, _ in policies if one.id not in unchanged]
         left = [one for one, policy in policies if policy == "warn" and one.id in unchanged]
         if not ids:
@@ -332,6 +358,13 @@ class Run:
             ignored = sum(policy == "ignore" and one.id in unchanged for one, policy in policies)
             self._state.resources = {"total": total, "ignored": ignored}
         return _with(catalog, healed), _with(catalog, left)
+
+    def _is_unchanged(self, one: Declaration, catalog: Catalog) -> bool:
+        """Whether it was converged as it is declared now: what Git has changed is applied, whatever
+        is to be done about drift. Of what the ledger has lost we know what was converged whole."""
+        if one.id not in self._known:
+            return bool(catalog.commit) and catalog.commit == self._state.good
+        return self._known[one.id] == Known(wish_digest(one), True)
 
     def _count(self, report: Report | None, looked: Plan | None) -> None:
         """Count, and remember what failed, what drifts and what was changed."""
@@ -493,13 +526,12 @@ def _differs(plan: Plan, left: Catalog) -> bool:
     return any(one.status != "ok" and one.id not in alone for one in plan.results)
 
 
-def _unchanged(places: Places, declarations: Sequence[Declaration]) -> set[str]:
-    """Those that were converged as they are declared now, as the ledger knows it."""
-    if not declarations:
-        return set()
-    with Ledger.open_readonly(places.root) as ledger:
-        known = ledger.known() if ledger is not None else {}
-    return {one.id for one in declarations if known.get(one.id) == Known(wish_digest(one), True)}
+def _unwritten(error: OSError) -> ReconcilerError:
+    """A full disk, mostly. Of what was to be written the old content is still there."""
+    return ReconcilerError(
+        f"cannot write {error.filename or 'what the agent remembers'}: {error.strerror}",
+        hint="df -h; the next run goes on from here",
+    )
 
 
 def _digests(catalog: Catalog, *, secret: bool = False) -> set[str]:

@@ -148,25 +148,27 @@ def fill(start: Start, indices: Sequence[int]) -> None:
 
         outcome = traced.run(world, full)
         assert outcome.answer is not None, context
-        check_said(outcome.answer, context)
+        if not check_said(outcome.answer, context):
+            # The last of it is in the log of the ledger, and not yet beside it.
+            assert start.memory(world) == start.memory(start.straight), context
         assert whole(start, world), context
         assert world.leftovers() == [], context
         start.check(world, context)
 
 
-def check_said(answer: dict[str, Any], context: str) -> None:
-    """A full disk is said as such, with the path that it is about."""
+def check_said(answer: dict[str, Any], context: str) -> bool:
+    """Whether something went wrong; then a full disk is said as such, with the path."""
     if "error" in answer:
         said = [f"{answer['error']['message']} {answer['error']['hint']}"]
     else:
         report = answer["report"]
         said = [one["reason"] for one in report["results"] if one["status"] == "failed"]
         said += report["warnings"]
-    assert said, context
     for text in said:
         assert "bug" not in text, (context, text)
         assert any(words in text for words in FULL), (context, text)
         assert "/" in text, (context, text)
+    return bool(said)
 
 
 @pytest.mark.slow
