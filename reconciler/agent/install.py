@@ -180,7 +180,7 @@ class Installer:
         """Why no remote brings the state repo, asked the way the agent will ask."""
         try:
             with Provider.start(self.places) as provider:
-                provider.look(config.to_json())
+                provider.fetch(config.to_json())
         except ReconcilerError as error:
             return error
         return None

@@ -70,17 +70,15 @@ class Provider:
         with contextlib.suppress(OSError):
             self._close.close()
 
-    def fetch(
-        self, config: Mapping[str, Any], mark: Mapping[str, Any], known: Sequence[str]
-    ) -> dict[str, Any]:
-        """What the remotes offer, fetched; judged if it is not `known`."""
-        return self._ask(
-            {"op": "fetch", "config": config, "mark": mark, "known": list(known)}, "fetched"
-        )
+    def fetch(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What the remotes offer, fetched and not judged."""
+        return self._ask({"op": "fetch", "config": config}, "fetched")
 
-    def look(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What the remotes offer, fetched and not judged: for a poll that mostly brings nothing."""
-        return self._ask({"op": "fetch", "config": config, "look": True}, "fetched")
+    def judge(
+        self, config: Mapping[str, Any], mark: Mapping[str, Any], offer: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Whether what `fetch` gave may be used, after what `mark` says; asks no remote."""
+        return self._ask({"op": "judge", "config": config, "mark": mark, "offer": offer}, "judged")
 
     def compile(
         self, config: Mapping[str, Any], commit: str, facts: Mapping[str, object]

@@ -3,7 +3,8 @@
 Started for one conversation, on stdin and stdout, which systemd may have made of a socket:
 frames of `engine.wire`, one answer for each request, in their order.
 
-    {"op": "fetch", "config", "mark", "known", "look"}   -> {"fetched": {...}}
+    {"op": "fetch", "config"}                            -> {"fetched": {...}}
+    {"op": "judge", "config", "mark", "offer"}           -> {"judged": {...}}, of what was fetched
     {"op": "compile", "config", "commit", "facts"}       -> {"compiled": {...}}, the catalog
     {"ask": "content", "sha256": ...}                    -> content, of what was compiled last
     {"op": "secrets"}                                    -> {"secrets": {...}}
@@ -18,6 +19,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from reconciler.agent.config import SECRETS, Config
@@ -28,10 +30,11 @@ from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustEr
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled
-    from reconciler.source.fetch import Fetched
     from reconciler.source.mirror import Mirror
     from reconciler.source.remote import Remote
 
+#: Seconds that a fetch waits for another one.
+PATIENCE = 30.0
 #: Facts by which an inventory may know this machine.
 NAMES = ("nodename", "fqdn", "hostname")
 
@@ -78,13 +81,9 @@ class Provider:
         """Answer one. Raises ReconcilerError."""
         operation = request.get("op")
         if operation == "fetch":
-            known = [str(one) for one in request.get("known", [])]
-            self._fetch(
-                Config.from_json(request["config"]),
-                request.get("mark") or {},
-                known,
-                bool(request.get("look")),
-            )
+            self._fetch(Config.from_json(request["config"]))
+        elif operation == "judge":
+            self._judge(Config.from_json(request["config"]), request["mark"], request["offer"])
         elif operation == "compile":
             self._compile(Config.from_json(request["config"]), request["commit"], request["facts"])
         elif request.get("ask") == "content":
@@ -100,29 +99,47 @@ class Provider:
 
         return Mirror(mirror_path(self._directory, config.remotes[0]["url"], config.branch))
 
-    def _fetch(self, config: Config, mark: Mapping[str, Any], known: list[str], look: bool) -> None:
-        """known: commits that were judged before. look: nothing is to be judged."""
+    def _fetch(self, config: Config) -> None:
+        """What a remote offers, in the mirror; nothing is judged."""
         from reconciler.source.fetch import fetch
 
-        mirror = self._mirror(config)
-        got = fetch(mirror, [_remote(one) for one in config.remotes], config.branch)
-        answer: dict[str, Any] = {
-            "commit": got.commit,
-            "remote": got.remote,
-            "received_at": got.received_at.timestamp(),
-            "rebuilt": got.rebuilt,
-            "tried": {one.remote: one.error.message for one in got.tried if one.error},
-        }
-        if got.commit not in known and not look:
+        remotes = [_remote(one) for one in config.remotes]
+        got = fetch(self._mirror(config), remotes, config.branch, patience=PATIENCE)
+        self._wire.send({
+            "fetched": {
+                "commit": got.commit,
+                "object": got.object,
+                "ref": got.ref,
+                "remote": got.remote,
+                "received_at": got.received_at.timestamp(),
+                "rebuilt": got.rebuilt,
+                "tried": {one.remote: one.error.message for one in got.tried if one.error},
+            }
+        })  # fmt: skip
+
+    def _judge(self, config: Config, mark: Mapping[str, Any], offer: Mapping[str, Any]) -> None:
+        """Whether what was fetched may be used. A person wants to know what it is if it may not."""
+        from reconciler.source.fetch import Fetched
+        from reconciler.source.mark import Mark
+        from reconciler.source.trust import judge, review
+
+        mirror, policy, before = self._mirror(config), config.policy(), Mark.from_json(dict(mark))
+        received = datetime.fromtimestamp(float(offer["received_at"]), UTC)
+        commit, tag, ref = str(offer["commit"]), str(offer["object"]), str(offer["ref"])
+        got = Fetched(commit, tag, ref, str(offer["remote"]), received)
+        answer: dict[str, Any] = {}
+        with _suspecting(mirror):
             answer["subject"] = _subject(mirror, got.commit)
-            # Said even if it is refused: a person wants to know what was offered.
             try:
-                with _suspecting(mirror):
-                    answer["mark"] = _judge(config, mirror, got, mark)
+                verdict = judge(mirror, got, before, policy)
+                answer["mark"] = verdict.mark.to_json()
                 mirror.point("trusted", got.commit)
+                alarm = None if verdict.advanced else review(mirror, before, policy)
+                if alarm is not None:
+                    answer["alarm"] = error_to_json(alarm)
             except TrustError as error:
                 answer["refused"] = error_to_json(error)
-        self._wire.send({"fetched": answer})
+        self._wire.send({"judged": answer})
 
     def _compile(self, config: Config, commit: str, facts: dict[str, Any]) -> None:
         mirror = self._mirror(config)
@@ -200,14 +217,6 @@ def _own_copy(path: str) -> str:
     with open(path, "rb") as file, open(copy, "wb", closefd=False) as memory:
         memory.write(file.read(1 << 20))
     return f"/proc/{os.getpid()}/fd/{copy}"
-
-
-def _judge(config: Config, mirror: Mirror, got: Fetched, mark: Mapping[str, Any]) -> dict[str, Any]:
-    """The mark that a commit makes, if it may be used. Raises TrustError, SourceError."""
-    from reconciler.source.mark import Mark
-    from reconciler.source.trust import judge
-
-    return judge(mirror, got, Mark.from_json(dict(mark)), config.policy()).mark.to_json()
 
 
 def _subject(mirror: Mirror, commit: str) -> dict[str, str]:

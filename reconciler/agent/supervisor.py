@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,7 @@ class Supervisor:
         self._notices = Notices.load(places.notices)
         self._running: Running | None = None
         self._poll: Child | None = None
+        self._offer: dict[str, Any] | None = None
         self._tellers: list[subprocess.Popen[bytes]] = []
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
@@ -135,6 +136,10 @@ class Supervisor:
         now = time.monotonic()
         known = bool(self._state.applied or self._state.trusted)
         self._want: set[str] = {"boot"} if known else set()
+        # A run of all by what the next poll brings: for a person, or for what was refused before.
+        self._asked = "trust" in self._state.problems
+        self._answering = False
+        self._polled_at = 0.0
         self._fetch_at = self._schedule.first_fetch(now) if known else now
         self._sweep_at = self._schedule.next_sweep(now)
         self._retry_at = NEVER
@@ -223,7 +228,7 @@ class Supervisor:
             elif number == signal.SIGHUP:
                 self._reload()
             elif number == signal.SIGUSR1:
-                self._want.add("sync")
+                self._ask()
             elif number == signal.SIGUSR2:
                 self._want.add("sweep")
 
@@ -260,15 +265,22 @@ class Supervisor:
 
     # -- polling -------------------------------------------------------------------------
 
+    def _ask(self) -> None:
+        """Poll now, then run: a server that hangs must not keep a run, and so healing, waiting."""
+        self._asked = True
+        if self._poll is None:
+            self._fetch_at = time.monotonic()
+
     def _start_poll(self) -> None:
         self._fetch_at = NEVER
+        self._answering, self._asked = self._asked, False
         self._poll = Child(self._look)
 
     def _look(self) -> dict[str, Any]:
         """In a fork: what the remotes offer, or why they do not."""
         try:
             with Provider.start(self._places) as provider:
-                return provider.look(self._config.to_json())
+                return provider.fetch(self._config.to_json())
         except ReconcilerError as error:
             return {"error": {**error_to_json(error), "text": str(error)}}
 
@@ -282,31 +294,46 @@ class Supervisor:
             return
         self._poll = None
         answer = poll.answer() or {"error": {"message": "the poll ended without a word"}}
-        now, clock = time.time(), time.monotonic()
-        state, remotes = self._state, self._config.remotes
         if "error" in answer:
-            error = answer["error"]
-            state.unheard(remotes, str(error.get("message", "")), now)
-            if "fetch" not in state.problems:
-                journal.log("err", f"fetch: {error.get('text') or error['message']}")
-            state.problem("fetch", error, now)
-            self._fetch_at = self._schedule.after_failure(clock)
+            self._poll_failed(answer["error"])
         else:
-            if state.problems.pop("fetch", None):
-                journal.log("info", "fetching works again")
-            commit = answer["commit"]
-            state.heard(remotes, answer, now)
-            self._fetch_at = self._schedule.next_fetch(clock)
-            if commit not in (state.trusted, state.source.get("refused")):
-                self._want.add("sync")
-            elif commit == state.trusted and state.source.get("refused"):
-                self._want.add("sync")  # what was refused is gone
-            elif commit == state.trusted:
-                # The word of a remote is remembered where trust is, for the alarm of `max_age`.
-                with contextlib.suppress(OSError):
-                    os.utime(os.path.join(self._places.trust, "contact"), (now, now))
+            self._poll_brought(answer)
+        if self._answering:
+            self._want.add("sync")
+        if self._asked:
+            self._fetch_at = time.monotonic()
+        self._polled_at = time.monotonic()
         self._publish_at = 0.0
         self._tell_people()
+
+    def _poll_failed(self, error: dict[str, Any]) -> None:
+        now, clock, state = time.time(), time.monotonic(), self._state
+        if error.get("type") == "LockBusy":
+            self._fetch_at = self._schedule.next_fetch(clock)
+            return
+        state.unheard(self._config.remotes, str(error.get("message", "")), now)
+        if "fetch" not in state.problems:
+            journal.log("err", f"fetch: {error.get('text') or error['message']}")
+        state.problem("fetch", error, now)
+        self._fetch_at = self._schedule.after_failure(clock)
+
+    def _poll_brought(self, offer: dict[str, Any]) -> None:
+        now, state = time.time(), self._state
+        if state.problems.pop("fetch", None):
+            journal.log("info", "fetching works again")
+        if offer["rebuilt"]:
+            journal.log("warning", f"the mirror was damaged and made anew: {offer['rebuilt']}")
+        commit, refused = offer["commit"], state.source.get("refused")
+        state.heard(self._config.remotes, offer, now)
+        self._fetch_at = self._schedule.next_fetch(time.monotonic())
+        self._offer = offer
+        gone = commit == state.trusted and bool(refused)
+        if commit not in (state.trusted, refused) or gone or offer["rebuilt"]:
+            self._want.add("sync")
+        elif commit == state.trusted:
+            # The word of a remote is remembered where trust is, for the alarm of `max_age`.
+            with contextlib.suppress(OSError):
+                os.utime(os.path.join(self._places.trust, "contact"), (now, now))
 
     # -- runs ----------------------------------------------------------------------------
 
@@ -321,9 +348,9 @@ class Supervisor:
         for kind in ("sync", "boot", "retry", "sweep"):
             if kind in self._want:
                 # One whole run does what any of them would do.
-                fetch = "sync" in self._want or "trust" in self._state.problems
+                judge = "sync" in self._want or "trust" in self._state.problems
                 self._want.clear()
-                self._start(kind, fetch=fetch)
+                self._start(kind, offer=self._offer if judge else None)
                 return
         self._start_healing(now)
 
@@ -354,9 +381,12 @@ class Supervisor:
             self._live.overflows = self._watcher.overflows
             self._want.add("sweep")
 
-    def _start(self, kind: str, *, fetch: bool = False, ids: Collection[str] = ()) -> None:
+    def _start(
+        self, kind: str, *, offer: Mapping[str, Any] | None = None, ids: Collection[str] = ()
+    ) -> None:
         now = time.monotonic()
-        job = Job("sync" if kind == "retry" else kind, self._config, fetch, tuple(ids))
+        kind_of_job = "sync" if kind == "retry" else kind
+        job = Job(kind_of_job, self._config, ids=tuple(ids), offer=offer)
         run = Run(job, self._state, self._places, self._watcher.paths)
         self._running = Running(Child(lambda: _carry_out(run)), kind)
         if kind != "heal":
@@ -399,9 +429,11 @@ class Supervisor:
             return
         state = State.from_json(outcome["state"])
         before = self._state
-        polled = before.source
-        if polled.get("last_success", 0) > state.source.get("last_success", 0):
-            state.source.update(polled)
+        if self._polled_at > running.child.since:
+            # What the remotes said meanwhile is newer than what the run was told.
+            state.source = {**before.source, "refused": state.source.get("refused", "")}
+            state.problems.pop("fetch", None)
+            state.problems |= {k: v for k, v in before.problems.items() if k == "fetch"}
         self._state = state
         if state.trusted != before.trusted:
             # It starts from the beginning: what the last one could not do, and what was fought over.
@@ -425,8 +457,6 @@ class Supervisor:
         else:
             self._schedule.succeeded()
             self._retry_at = NEVER
-        if running.kind == "sync":
-            self._fetch_at = min(self._fetch_at, self._schedule.next_fetch(now))
         self._set_watches(running, outcome["watches"])
         self._enter("degraded" if unfinished else "idle")
         self._tell_people()

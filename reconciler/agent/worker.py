@@ -45,12 +45,15 @@ VERIFIED = {"none": "order-only", "head": "head", "every": "all-commits"}
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done. kind: `boot`, `sync`, `sweep`, `heal`. ids: only these resources."""
+    """What is to be done. kind: `boot`, `sync`, `sweep`, `heal`. fetch: ask the remotes first.
+    ids: only these resources. offer: what a poll has fetched, to be judged.
+    """
 
     kind: str
     config: Config
     fetch: bool = False
     ids: tuple[str, ...] = ()
+    offer: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -121,8 +124,8 @@ class Run:
                 # A heal goes by what was compiled: it need not wait for the engine's own look.
                 kept = read_json(self._places.facts) if self._job.ids else None
                 self._facts = kept or engine.facts()
-                if self._job.fetch:
-                    self._fetch()
+                if not self._job.ids:
+                    self._judge(self._fetch() if self._job.fetch else self._job.offer)
                 self._choose_catalog()
                 if self._catalog is not None and not self._stopped:
                     self._converge(engine, self._catalog)
@@ -142,43 +145,56 @@ class Run:
 
     # -- the way to a catalog ------------------------------------------------------------
 
-    def _fetch(self) -> None:
-        """Ask the remotes; a commit that may be used becomes the trusted one."""
+    def _fetch(self) -> Mapping[str, Any] | None:
+        """What the remotes offer; None if they cannot be asked."""
+        state, now, remotes = self._state, time.time(), self._config.remotes
+        try:
+            offer = self._ask().fetch(self._config.to_json())
+        except ReconcilerError as error:
+            state.unheard(remotes, error.message, now)
+            self._trouble("trust" if isinstance(error, TrustError) else "fetch", error)
+            return None
+        state.heard(remotes, offer, now)
+        state.problem("fetch", None, now)
+        return offer
+
+    def _judge(self, offer: Mapping[str, Any] | None) -> None:
+        """Whether an offer may be used; then it is the trusted commit.
+
+        Damage of the memory of trust is told by each whole run, before a commit needs it.
+        """
         from reconciler.source.mark import Mark, Marks
 
-        state, now = self._state, time.time()
-        source, remotes = state.source, self._config.remotes
-        marks = Marks(self._places.trust)
+        state, marks = self._state, Marks(self._places.trust)
         try:
             before = marks.mend()
-            known = [before.commit] if before.commit else []
-            answer = self._ask().fetch(self._config.to_json(), before.to_json(), known)
-            state.heard(remotes, answer, now)
-            state.problem("fetch", None, now)
+            if offer is None:
+                return
+            answer = self._ask().judge(self._config.to_json(), before.to_json(), offer)
             if "refused" in answer:
-                source["refused"] = answer["commit"]
+                state.source["refused"] = offer["commit"]
                 reason = str(answer["refused"].get("type", "TrustError"))
                 state.count("verify_failures_total", reason=reason)
                 self._note("trust", answer["refused"])
                 return
-            source["refused"] = ""
-            mark = before
-            if "mark" in answer:
-                new = Mark.from_json(answer["mark"])
-                mark = marks.advance(new, before=before) if new != before else before
+            state.source["refused"] = ""
+            new = Mark.from_json(answer["mark"])
+            mark = marks.advance(new, before=before) if new != before else before
+            if mark.commit != before.commit or not state.subject:
                 state.subject = {
                     **answer["subject"],
                     "signer": ", ".join(mark.signers),
                     "verified": VERIFIED[self._config.trust],
                 }
-            marks.confirm(float(answer["received_at"]))
+            marks.confirm(float(offer["received_at"]))
             if mark.commit != state.trusted:
-                state.trusted, state.first_seen = mark.commit, now
-            state.problem("trust", None, now)
+                state.trusted, state.first_seen = mark.commit, time.time()
+            state.problem("trust", None, time.time())
+            if "alarm" in answer:
+                self._note("trust", answer["alarm"])
         except TrustError as error:
             self._trouble("trust", error)
         except ReconcilerError as error:
-            state.unheard(remotes, error.message, now)
             self._trouble("fetch", error)
 
     def _choose_catalog(self) -> None:

@@ -61,17 +61,19 @@ def fetch(
     ref: str,
     limits: Limits = DEFAULT,
     *,
+    patience: float = 0.0,
     clock: Callable[[], float] = time.time,
 ) -> Fetched:
     """What `ref` names at the first remote that answers, with all its history in the mirror.
 
-    ref: a branch, or `refs/tags/NAME`. A mirror that is suspected is read whole first. Raises ConfigError (keys, names), LockBusy, UnknownServer if no
+    ref: a branch, or `refs/tags/NAME`. A mirror that is suspected is read whole first. patience:
+    seconds to wait for another fetch. Raises ConfigError (keys, names), LockBusy, UnknownServer if no
     remote could be trusted, SourceError if none brought the ref.
     """
     full = full_ref(ref)
     for remote in remotes:
         remote.check_files()
-    with mirror.lock():
+    with mirror.lock(patience):
         try:
             mirror.tidy()
             damage = mirror.damage(deep=mirror.suspected and mirror.exists)

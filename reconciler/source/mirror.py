@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -179,8 +180,11 @@ class Mirror:
             os.unlink(self._suspicion)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only one that writes. Raises LockBusy, ConfigError, SourceError."""
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Be the only one that writes, after so many seconds at most.
+
+        Raises LockBusy, ConfigError, SourceError.
+        """
         self._check_owner()
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -189,12 +193,8 @@ class Mirror:
         except OSError as error:
             raise SourceError(f"cannot lock {self.path}: {error.strerror}") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(fd, time.monotonic() + patience)
             yield
-        except BlockingIOError:
-            raise LockBusy(
-                f"another fetch is writing to {self.path}", hint="wait for it to end"
-            ) from None
         finally:
             os.close(fd)
 
@@ -238,6 +238,17 @@ class Mirror:
             self.ask(*memory, "repack", "-a", "-d", "-q", seconds=300)
 
     # -- details -------------------------------------------------------------------------
+
+    def _take(self, fd: int, end: float) -> None:
+        while True:
+            try:
+                return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise LockBusy(
+                        f"another fetch is writing to {self.path}", hint="wait for it to end"
+                    ) from None
+            time.sleep(0.05)
 
     def _check_owner(self) -> None:
         if self.exists and os.stat(self.path).st_uid != os.geteuid():

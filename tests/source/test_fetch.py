@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,6 +356,25 @@ def test_a_second_fetch_at_the_same_time_is_told_so(remote: Remote, mirror: Mirr
     with mirror.lock(), pytest.raises(LockBusy):
         fetch(mirror, [remote], "main")
     fetch(mirror, [remote], "main")
+
+
+def test_a_second_fetch_waits_for_the_first_if_it_is_told_to(
+    repo: StateRepo, remote: Remote, mirror: Mirror
+) -> None:
+    held = threading.Event()
+
+    def hold() -> None:
+        with mirror.lock():
+            held.set()
+            time.sleep(0.3)
+
+    first = threading.Thread(target=hold)
+    first.start()
+    held.wait()
+    try:
+        assert fetch(mirror, [remote], "main", patience=20).commit == repo.head
+    finally:
+        first.join()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
