@@ -53,6 +53,31 @@ class Victim:
         self.wire.send({"op": "apply", "root": str(self.world.root), "durability": durability})
         self.wire.send_json(self.world.catalog())
 
+    def run_to(self, path: str) -> Message:
+        """Start, and go on until the content of the large file `path` is asked for: the question.
+
+        Content that is too large for a preview is asked for in the middle of the change, so the
+        engine waits for us just there.
+        """
+        wanted = next(one for one in self.world.resources if one.id == f"file:{path}")
+        sha256, size = wanted.params["content"]["$content"]  # type: ignore[index]
+        assert size > LARGE
+        self.start()
+        while True:
+            message = self.wire.receive()
+            assert "report" not in message, "the run was over before it came there"
+            if message.get("sha256") == sha256:
+                return message
+            if message.get("ask") == "content":
+                self.answer(message)
+
+    def report(self) -> dict[str, object]:
+        """What it says at its end; questions are answered."""
+        while True:
+            report = self.next().get("report")
+            if isinstance(report, dict):
+                return report
+
     def next(self) -> Message:
         """The next message that is not a question; questions are answered."""
         while True:
@@ -71,23 +96,9 @@ class Victim:
 
 
 def kill_at(world: World, path: str) -> None:
-    """Kill an apply when it is about to write the large file `path`.
-
-    Content that is too large for a preview is asked for in the middle of the change, so the
-    engine waits for us just there.
-    """
-    wanted = next(one for one in world.resources if one.id == f"file:{path}")
-    sha256, size = wanted.params["content"]["$content"]  # type: ignore[index]
-    assert size > LARGE
+    """Kill an apply when it is about to write the large file `path`."""
     with Victim(world) as victim:
-        victim.start()
-        while True:
-            message = victim.wire.receive()
-            assert "report" not in message, "the run was over before it could be killed"
-            if message.get("sha256") == sha256:
-                return
-            if message.get("ask") == "content":
-                victim.answer(message)
+        victim.run_to(path)
 
 
 def kill_after(world: World, seconds: float) -> bool:

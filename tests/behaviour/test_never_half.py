@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,20 +38,11 @@ def test_told_to_stop_it_finishes_the_resource_at_hand_and_reports(
     world.file("/last", "x")
     world.bell("app", "restarted")
     with Victim(world) as victim:
-        victim.start()
-        question = victim.wire.receive()
-        while int(str(question.get("size", 0))) < 256 << 10:
-            if "ask" in question:
-                victim.answer(question)
-            question = victim.wire.receive()
+        question = victim.run_to("/gate")
         victim.process.send_signal(number)
         victim.answer(question)
-        message = victim.next()
-        while "report" not in message:
-            message = victim.next()
-        report = message["report"]
+        report: Any = victim.report()
         assert victim.process.wait(10) == 0
-    assert isinstance(report, dict)
     assert report["interrupted"] is True
     by_id = {result["id"]: result["status"] for result in report["results"]}
     assert by_id == {"file:/first": "changed", "file:/gate": "changed", "file:/last": "pending"}
@@ -133,19 +125,10 @@ def test_a_ledger_that_becomes_unwritable_in_the_middle_is_said_aloud(small_disk
     world.gate("/gate")
     world.bell("app", "restarted")
     with Victim(world) as victim:
-        victim.start()
-        question = victim.wire.receive()
-        while int(str(question.get("size", 0))) < 256 << 10:
-            if "ask" in question:
-                victim.answer(question)
-            question = victim.wire.receive()
+        question = victim.run_to("/gate")
         fill(small_disk, 0)
         victim.answer(question)
-        message = victim.next()
-        while "report" not in message:
-            message = victim.next()
-    report = message["report"]
-    assert isinstance(report, dict)
+        report: Any = victim.report()
     assert any("could not be recorded" in str(one) for one in report["warnings"]), report
     (small_disk / "ballast").unlink()
     assert not world.apply().failed
