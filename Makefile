@@ -32,7 +32,7 @@ test-fleet: ## runs over 16 and over 50 booted hosts, and what they cost
 
 test-compat: ## compare our inventories with Ansible's, in a virtual environment of their own
 	@scripts/setup debian compat
-	@.venv-compat/bin/pytest -o pythonpath="tests ." tests/compat $(ARGS)
+	@.venv-compat/bin/pytest -s -o pythonpath="tests ." tests/compat $(ARGS)
 
 check: ## lint, format, types, import contracts
 	@scripts/setup debian everything

@@ -58,7 +58,7 @@ def validate(project: Path, provider: str) -> subprocess.CompletedProcess[str]:
         "PATH": f"{top}/bin:/usr/bin:/bin",
         "LC_ALL": "C.UTF-8",
     }
-    return subprocess.run(
+    done = subprocess.run(
         ["vagrant", "validate"],
         cwd=project,
         env=environment,
@@ -66,6 +66,8 @@ def validate(project: Path, provider: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+    _needs("could not be found" not in done.stderr, f"Vagrant's provider {provider}")
+    return done
 
 
 @pytest.mark.parametrize("provider", ["virtualbox", "libvirt"])
