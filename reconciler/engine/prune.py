@@ -28,6 +28,8 @@ from reconciler.safepath import Attributes
 
 #: Types whose first picture is kept as an image; others say themselves how they are undone.
 PATHS = ("file",)
+#: The order in which types go: what uses another before what is used. Others go before users.
+FIRST, LAST = ("service", "cron"), ("user", "group", "package")
 
 Converge = Callable[[Catalog], Report]
 
@@ -134,7 +136,7 @@ def prune(
         return plan.to_json(), []
     pruned: list[dict[str, object]] = []
     failed: list[str] = []
-    for gone in sorted(plan.ready, key=_deepest_first):
+    for gone in sorted(plan.ready, key=_turn):
         try:
             if gone.owned.type in PATHS:
                 done = _undo_path(host, ledger, gone, run)
@@ -210,8 +212,12 @@ def _paths(one: Owned) -> list[str]:
     return [claim[len("path:") :] for claim in one.claims if claim.startswith("path:")]
 
 
-def _deepest_first(gone: Gone) -> tuple[int, str]:
-    return (-max((path.count("/") for path in _paths(gone.owned)), default=0), gone.id)
+def _turn(gone: Gone) -> tuple[int, int, str]:
+    """By type, and of paths the deepest first."""
+    kind = gone.owned.type
+    order = FIRST.index(kind) - len(FIRST) if kind in FIRST else 0
+    order = LAST.index(kind) + 1 if kind in LAST else order
+    return (order, -max((path.count("/") for path in _paths(gone.owned)), default=0), gone.id)
 
 
 def _undo_path(host: Host, ledger: Ledger, gone: Gone, run: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from behaviour.world import World
+from reconciler.engine.ledger import Owned
+from reconciler.engine.prune import Gone, _turn
 from reconciler.transport.engine import Engine
 
 
@@ -247,8 +249,7 @@ def test_what_only_names_an_absence_leaves_nothing_to_undo(world: World) -> None
     )
     world.apply()
     world.resources = []
-    for _ in range(2):
-        found = prune(world, {"default": "delete"})
+    found = [prune(world, {"default": "delete"}) for _ in range(2)][-1]
     assert [one["why"] for one in found["kept"]] == ["nobody knows how to undo this lineinfile"]
     assert lines(world, "/etc/conf") == ["a"]
 
@@ -278,8 +279,7 @@ def test_a_path_that_another_resource_declares_is_not_pruned(
     world.resources = []
     world.declare("file", "/etc/./a", {"path": "/etc/./a", **params})
     world.apply()
-    for _ in range(3):
-        found = prune(world, {"default": "delete"})
+    found = [prune(world, {"default": "delete"}) for _ in range(3)][-1]
     assert found["pruned"] == found["kept"] == found["ready"] == []
     assert world.path("/etc/a").read_text() == "ours"
 
@@ -291,7 +291,28 @@ def test_a_line_of_a_file_that_is_declared_whole_by_now_is_left_to_that(world: W
     world.resources = []
     world.file("/etc/conf", "c=3\n")
     world.apply()
-    for _ in range(3):
-        found = prune(world, {"default": "delete"})
+    found = [prune(world, {"default": "delete"}) for _ in range(3)][-1]
     assert found["pruned"] == found["kept"] == []
     assert lines(world, "/etc/conf") == ["c=3"]
+
+
+def test_what_uses_another_goes_before_what_is_used() -> None:
+    ids = [
+        "package:nginx",
+        "group:web",
+        "user:web",
+        "file:/a",
+        "file:/a/b",
+        "service:nginx",
+        "cron:x",
+    ]
+    found = [_gone(id) for id in ids]
+    assert [one.id for one in sorted(found, key=_turn)] == [
+        "service:nginx", "cron:x", "file:/a/b", "file:/a", "user:web", "group:web", "package:nginx",
+    ]  # fmt: skip
+
+
+def _gone(id: str) -> Gone:
+    kind, _, key = id.partition(":")
+    claims = (f"path:{key}",) if kind == "file" else (id,)
+    return Gone(id, Owned(kind, claims, "site.yml", 1, "", None, ""), "delete", "delete")
