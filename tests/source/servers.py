@@ -32,9 +32,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, root: Path, certificate: tuple[str, str], address: str = "127.0.0.1"
+        self, root: Path, certificate: tuple[str, str], address: str = "127.0.0.1", port: int = 0
     ) -> None:
-        super().__init__((address, 0), Handler)
+        super().__init__((address, port), Handler)
         self.root = root
         self.fault: tuple[str, float] = ("", 0.0)
         self.redirect = ""

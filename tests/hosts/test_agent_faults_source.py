@@ -1,0 +1,476 @@
+"""What goes wrong between a Git server and a host, with a whole agent on a booted host.
+
+Servers that vanish, hang, break off or send rubbish; a mirror that is damaged in each of its
+parts; a disk that is full; a memory of trust that is damaged in each way. Three things hold in all
+of them: nothing is half done, the host is healed by the last trusted commit meanwhile, and when the
+fault is over the host converges without a person, or by the one command that the message names.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hosts.agents import conditions, in_sync_at, status, wait_for
+from hosts.booted import BootedHost
+from hosts.forge import Forge, configure, heals, recovers, shell, sync
+from hosts.lab import Lab
+from source.servers import Server
+from source.signers import StateRepo
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
+
+SITE = (
+    '- hosts: all\n  resources:\n    - copy: {dest: /etc/followed, content: "%s\\n"}\n'
+    + "".join(f'    - copy: {{dest: /etc/healed-{n}, content: "well\\n"}}\n' for n in range(100))
+)
+MIRROR = "/var/lib/reconciler-fetch"
+STATE = "/var/lib/reconciler"
+#: `git fsck` of the mirror as its owner; nothing but the mirror and its lock may be there.
+SOUND = f"cd {MIRROR}; ls; runuser -u reconciler -- git -C mirror-*.git fsck --full --no-dangling"
+
+
+@pytest.fixture(scope="module")
+def forge(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    made = Forge(lab, tmp_path_factory.mktemp("forge"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def origin(forge: Forge) -> Server:
+    return forge.serve()
+
+
+class Follower:
+    """A host with an agent, and the state repo that it follows."""
+
+    def __init__(self, host: BootedHost, repo: StateRepo, server: Server) -> None:
+        self.host, self.repo, self.server = host, repo, server
+        self._number = self._healed = 0
+
+    @property
+    def url(self) -> str:
+        return f"{self.server.url}/state.git"
+
+    @property
+    def text(self) -> str:
+        """What the newest commit wants to be in the file."""
+        return f"text {self._number}\n"
+
+    def commit(self, noise: int = 30_000) -> str:
+        """A commit with another text, and noise that no pack makes smaller."""
+        self._number += 1
+        return self.repo.commit(
+            None, {"site.yml": SITE % self.text.strip(), "noise": os.urandom(noise).hex()}
+        )
+
+    def settled(self) -> str:
+        """Have the host in sync with the newest commit, and give that."""
+        head = self.repo.head
+        sync(self.host)
+        wait_for(in_sync_at(self.host, head), "being in sync", self.host)
+        return head
+
+    def converges(self, commit: str) -> None:
+        """Once the fault is over, one poll is enough."""
+        code, said = sync(self.host)
+        assert code == 0, said
+        assert in_sync_at(self.host, commit)()
+        assert self.content == self.text
+
+    def heals(self) -> float:
+        """Drift is healed; each time another file, or it would be taken for a fight. Seconds."""
+        self._healed += 1
+        return heals(self.host, f"/etc/healed-{self._healed % 100}", "well\n")
+
+    @property
+    def content(self) -> str:
+        return self.host.run(["cat", "/etc/followed"], check=False).stdout
+
+    @property
+    def trusted(self) -> str:
+        return str(status(self.host)["source"]["trusted"]["commit"])
+
+    def mirror_is_sound(self) -> None:
+        done = self.host.run(["sh", "-c", SOUND])
+        assert "error" not in done.stdout + done.stderr
+        names = [line for line in done.stdout.split() if line.startswith("mirror-")]
+        assert sorted(name.partition(".git")[2] for name in names) == ["", ".lock"]
+
+
+@pytest.fixture(scope="module")
+def subject(lab: Lab, forge: Forge, origin: Server) -> Iterator[Follower]:
+    repo = forge.repo()
+    host = lab.boot("subject")
+    follower = Follower(host, repo, origin)
+    follower.commit()
+    forge.install(host, origin)
+    follower.settled()
+    yield follower
+    lab.discard(host)
+
+
+@pytest.fixture(autouse=True)
+def mended(subject: Follower) -> Iterator[None]:
+    """A test that failed leaves no fault to the next."""
+    yield
+    subject.server.fault = ("", 0)
+
+
+# the server
+
+
+def test_a_server_that_is_gone_is_waited_for_ever_longer_and_nothing_else_stops(
+    forge: Forge, subject: Follower
+) -> None:
+    host = subject.host
+    subject.server.stop()
+    wait_for(lambda: conditions(host)["SourceFresh"] == "False", "saying so", host)
+    told = host.reconciler("agent", "status", check=False)
+    assert told.returncode == 5
+    assert f"cannot reach {forge.address}" in told.stdout
+    attempts = {status(host)["source"]["last_attempt"]}
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
+        subject.heals()
+        attempts.add(status(host)["source"]["last_attempt"])
+        time.sleep(6)
+    print(f"{len(attempts)} attempts in 40 s, at an interval of 5 s")
+    assert len(attempts) <= 6
+    commit = subject.commit()
+    subject.server = forge.serve(int(subject.server.server_address[1]))
+    subject.converges(commit)
+    recovers(host, "SourceFresh")
+
+
+def test_a_person_who_syncs_while_the_server_hangs_keeps_nobody_from_healing(
+    subject: Follower,
+) -> None:
+    host, head = subject.host, subject.trusted
+    subject.server.fault = ("hang", 0.5)
+    commit = subject.commit()
+    host.run(["systemctl", "kill", "-s", "USR1", "reconciler-agent"])
+    wait_for(lambda: subject.server.hanging > 0, "hanging", host)
+    subject.heals()
+    assert subject.server.hanging > 0, "it was healed only after the fetch had ended"
+    wait_for(lambda: conditions(host)["SourceFresh"] == "False", "giving up", host)
+    said = host.reconciler("agent", "status", check=False).stdout
+    assert "too slow" in said, said
+    assert subject.trusted == head
+    subject.server.fault = ("", 0)
+    subject.converges(commit)
+
+
+def test_a_server_that_hangs_in_mid_pack_costs_neither_healing_nor_the_commit(
+    forge: Forge, subject: Follower
+) -> None:
+    host, ca = subject.host, "/etc/reconciler/ca.pem"
+    backup = forge.serve()
+    remotes = [
+        {"name": "origin", "url": subject.url, "ca_file": ca},
+        {"name": "backup", "url": f"{backup.url}/state.git", "ca_file": ca},
+    ]
+    configure(host, remotes=remotes)
+    subject.settled()
+    try:
+        subject.server.fault = ("hang", 0.5)
+        started = time.monotonic()
+        commit = subject.commit()
+        wait_for(lambda: subject.server.hanging > 0, "hanging", host)
+        healed = subject.heals()
+        assert subject.server.hanging > 0, "it was healed only after the fetch had ended"
+        wait_for(in_sync_at(host, commit), "converging by the backup", host, 90)
+        print(f"healed in {healed:.1f} s, converged after {time.monotonic() - started:.0f} s")
+        counted = shell(host, "cat /run/reconciler/metrics.prom")
+        assert 'fetch_total{remote="backup",result="ok"} 1\n' in counted
+        assert 'fetch_total{remote="origin",result="error"}' in counted
+        assert subject.content == subject.text
+    finally:
+        subject.server.fault = ("", 0)
+        configure(host, remotes=remotes[:1])
+    subject.settled()
+    subject.mirror_is_sound()
+
+
+def test_the_status_says_which_remotes_do_not_answer(subject: Follower) -> None:
+    host, ca = subject.host, "/etc/reconciler/ca.pem"
+    origin = {"name": "origin", "url": subject.url, "ca_file": ca}
+    gone = {"name": "gone", "url": f"https://{subject.server.server_address[0]}:1/x.git"}
+    configure(host, remotes=[gone, origin])
+    try:
+        code, said = sync(host)
+        assert code == 0, said
+        source = status(host)["source"]
+        errors = {one["name"]: one["error"] for one in source["remotes"]}
+        assert source["remote"] == "origin"
+        assert errors["origin"] is None
+        assert "cannot reach" in errors["gone"]
+        assert "cannot reach" in said
+    finally:
+        configure(host, remotes=[origin])
+        shell(host, f"rm -rf {MIRROR}/mirror-*")  # of another first remote
+    subject.settled()
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_a_connection_that_is_reset_in_a_pack_leaves_the_mirror_as_it_was(
+    subject: Follower, tenth: int
+) -> None:
+    head = subject.trusted
+    subject.server.fault = ("cut", tenth / 10)
+    commit = subject.commit()
+    code, said = sync(subject.host)
+    assert code == 5, said
+    assert subject.trusted == head
+    subject.mirror_is_sound()
+    subject.heals()
+    subject.server.fault = ("", 0)
+    subject.converges(commit)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9999])
+def test_a_pack_with_a_flipped_byte_is_refused(subject: Follower, share: float) -> None:
+    head = subject.trusted
+    subject.server.fault = ("flip", share)
+    commit = subject.commit()
+    code, said = sync(subject.host)
+    assert code == 5, said
+    assert subject.trusted == head
+    subject.mirror_is_sound()
+    subject.server.fault = ("", 0)
+    subject.converges(commit)
+
+
+def test_malformed_objects_of_a_server_are_refused(subject: Follower) -> None:
+    """A tree with an entry `.git`, as exploits of clients have it."""
+    repo, head = subject.repo, subject.trusted
+    blob = repo.object(b"[core]\n", "blob")
+    tree = repo.object(b"100644 .git\0" + bytes.fromhex(blob), "tree")
+    bad = repo.git("commit-tree", "-p", head, "-m", "planted", tree)
+    repo.git("update-ref", "refs/heads/main", bad)
+    try:
+        code, said = sync(subject.host)
+        assert code == 5
+        assert "damaged or malformed" in said
+        assert subject.trusted == head
+        subject.mirror_is_sound()
+        subject.heals()
+    finally:
+        repo.git("update-ref", "refs/heads/main", head)
+    subject.converges(head)
+
+
+# the mirror
+
+#: What power loss and bad disks leave of the parts of a mirror.
+DAMAGES = {
+    "a loose object is empty": "mkdir -p objects/ab; : > objects/ab/$(printf 'c%.0s' $(seq 38))",
+    "a pack is empty": "for f in objects/pack/*.pack; do chmod u+w $f; : > $f; done",
+    "a pack is cut": "for f in objects/pack/*.pack; do chmod u+w $f; truncate -s 100 $f; done",
+    "packs are gone": "rm -f objects/pack/*.pack",
+    "an index is empty": "for f in objects/pack/*.idx; do chmod u+w $f; : > $f; done",
+    "an index is garbage": "for f in objects/pack/*.idx; do chmod u+w $f; echo xx > $f; done",
+    "objects are gone": "rm -rf objects",
+    "refs are garbage": "for f in $(find refs -type f); do echo xx > $f; done",
+    "refs are gone": "rm -rf refs packed-refs",
+    "packed-refs are garbage": "echo xx > packed-refs",
+    "HEAD is empty": ": > HEAD",
+    "HEAD is gone": "rm HEAD",
+    "the configuration is empty": ": > config",
+    "the configuration is somebody's": "printf '[core]\\n\\tfsmonitor = touch /tmp/x\\n' > config",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_mirror_is_made_anew_without_a_person(subject: Follower, how: str) -> None:
+    """The next commit finds it, and the host is healed meanwhile."""
+    host = subject.host
+    script = f"cd {MIRROR}/mirror-*.git; {DAMAGES[how]}"
+    host.run(["runuser", "-u", "reconciler", "--", "sh", "-c", script])
+    subject.heals()
+    subject.converges(subject.commit(noise=100))
+    subject.mirror_is_sound()
+
+
+def test_damage_that_only_a_compile_finds_is_mended_by_the_next_fetch(subject: Follower) -> None:
+    """Nothing new comes from the server, and what was compiled is lost as well."""
+    host, site = subject.host, subject.repo.git("rev-parse", "HEAD:site.yml")
+    script = f"""cd {MIRROR}/mirror-*.git/objects/pack; chmod u+w *.pack
+for f in *.pack; do
+  git verify-pack -v ${{f%.pack}}.idx | grep ^{site} | while read -r id kind size packed at rest; do
+    printf '\\377\\000\\377' | dd of=$f bs=1 seek=$((at + 20)) conv=notrunc status=none; echo hit
+  done
+done"""
+    spoilt = host.run(["runuser", "-u", "reconciler", "--", "sh", "-c", script]).stdout
+    assert "hit" in spoilt
+    host.run(["systemctl", "stop", "reconciler-agent"])
+    host.run(["rm", f"{STATE}/applied.json", "/etc/followed"])
+    host.run(["systemctl", "start", "reconciler-agent"])
+    wait_for(lambda: subject.content == subject.text, "converging by a new mirror", host, 90)
+    wait_for(in_sync_at(host, subject.repo.head), "being in sync", host)
+    subject.mirror_is_sound()
+    assert "was damaged and made anew" in shell(host, "journalctl --no-pager -u reconciler-agent")
+
+
+# the disk
+
+#: Another file system in the place of a directory, or none; what is in it comes along.
+REPLACE = """systemctl stop reconciler-agent
+rm -rf /root/kept; cp -a {path} /root/kept
+{how}
+find {path} -mindepth 1 -delete
+cp -a /root/kept/. {path}; chown --reference=/root/kept {path}
+systemctl start reconciler-agent"""
+#: All but so many KiB are taken.
+FILL = """cd {path}; rm -f ballast; sync
+free=$(df --output=avail -k . | tail -n 1)
+dd if=/dev/zero of=ballast bs=1024 count=$((free - {left})) status=none
+df --output=avail -k . | tail -n 1"""
+
+
+@pytest.fixture
+def small_mirror(subject: Follower) -> Iterator[Follower]:
+    yield from small(subject, MIRROR, "8m")
+
+
+@pytest.fixture
+def small_state(subject: Follower) -> Iterator[Follower]:
+    yield from small(subject, STATE, "8m")
+
+
+def small(subject: Follower, path: str, size: str) -> Iterator[Follower]:
+    """8 MiB are a disk that one can fill in no time."""
+    mount = f"mount -t tmpfs -o size={size},mode=700 small {path}"
+    shell(subject.host, REPLACE.format(path=path, how=mount))
+    subject.settled()
+    try:
+        yield subject
+    finally:
+        shell(subject.host, f"rm -f {path}/ballast")
+        shell(subject.host, REPLACE.format(path=path, how=f"umount {path}"))
+        subject.settled()
+
+
+@pytest.mark.parametrize("left", [0, 4, 16, 64, 128])
+def test_a_disk_that_is_full_for_the_mirror_stops_the_fetch_and_nothing_else(
+    small_mirror: Follower, left: int
+) -> None:
+    subject = small_mirror
+    host, head = subject.host, subject.trusted
+    shell(host, FILL.format(path=MIRROR, left=left))
+    commit = subject.commit(noise=150_000)
+    code, said = sync(host)
+    assert code == 5, said
+    assert "space" in said or "full" in said
+    assert subject.trusted == head
+    subject.heals()
+    shell(host, f"rm {MIRROR}/ballast")
+    subject.converges(commit)
+    subject.mirror_is_sound()
+
+
+@pytest.mark.parametrize("left", [0, 4, 8, 16, 32, 64, 128])
+def test_a_disk_that_is_full_for_the_state_loses_neither_trust_nor_the_host(
+    small_state: Follower, left: int
+) -> None:
+    subject = small_state
+    host, before = subject.host, subject.content
+    pid = status(host)["agent"]["pid"]
+    shell(host, FILL.format(path=STATE, left=left))
+    commit = subject.commit(noise=100)
+    code, said = sync(host)
+    print(f"{left} KiB left: {code}, {said.splitlines()[0]}")
+    assert subject.content in (before, subject.text)
+    assert host.reconciler("trust", "show").returncode == 0
+    if code:
+        assert "space" in said or "full" in said
+    assert status(host)["agent"]["pid"] == pid
+    shell(host, f"rm {STATE}/ballast")
+    subject.converges(commit)
+    assert status(host)["agent"]["pid"] == pid
+    names = shell(host, f"ls -A {STATE}").split()
+    assert not [name for name in names if name.endswith(".new") or name.startswith(".trust")]
+
+
+# the memory of trust
+
+FILES = ("trust.json", "trust.json.bak")
+#: What happens to one file. $f is its name.
+SPOILS = {
+    "missing": "rm $f",
+    "empty": ": > $f",
+    "cut off": "truncate -s 100 $f",
+    "garbage": "echo garbage > $f",
+    "another commit in it": 'sed -i \'s/"commit": "...../"commit": "00000/\' $f',
+    "writable by others": "chmod 0666 $f",
+    "of another user": "chown nobody $f",
+    "a link": "mv $f /root/elsewhere.$f; ln -s /root/elsewhere.$f $f",
+    "a directory": "rm $f; mkdir $f; touch $f/x",
+    "a pipe": "rm $f; mkfifo $f",
+}
+
+
+@pytest.mark.parametrize("how", SPOILS)
+@pytest.mark.parametrize("file", FILES)
+def test_one_damaged_copy_of_the_mark_is_mended_from_the_other(
+    subject: Follower, file: str, how: str
+) -> None:
+    shell(subject.host, f"cd {STATE}; f={file}; {SPOILS[how]}")
+    subject.converges(subject.commit(noise=100))
+    both = shell(subject.host, f"cd {STATE}; sha256sum {FILES[0]} {FILES[1]}").split()
+    assert both[0] == both[2]
+
+
+@pytest.mark.parametrize("how", SPOILS)
+def test_with_both_copies_damaged_nothing_new_is_trusted_and_healing_goes_on(
+    subject: Follower, how: str
+) -> None:
+    host, head, before = subject.host, subject.trusted, subject.content
+    shell(host, f"cd {STATE}; for f in {FILES[0]} {FILES[1]}; do {SPOILS[how]}; done")
+    commit = subject.commit(noise=100)
+    code, said = sync(host)
+    assert code == 10
+    assert "reconciler trust reset --to" in said
+    assert subject.trusted == head
+    assert subject.content == before
+    subject.heals()
+    shown = host.reconciler("trust", "show", check=False)
+    assert shown.returncode == 10
+    assert "reconciler trust reset --to" in shown.stdout
+    host.reconciler("trust", "reset", "--to", commit, "--reason", "the disk was bad")
+    subject.converges(commit)
+    subject.converges(subject.commit(noise=100))
+
+
+def test_an_older_copy_and_a_damaged_newer_one_never_lead_back(subject: Follower) -> None:
+    """A power cut between the two writes, and a bad block in the first."""
+    host = subject.host
+    shell(host, f"cp -a {STATE}/{FILES[1]} /root/older")
+    old = subject.trusted
+    newer = subject.commit(noise=100)
+    subject.converges(newer)
+    shell(host, f"cd {STATE}; cp -a /root/older {FILES[1]}; echo garbage > {FILES[0]}")
+    # What is known for certain is the older mark, which what the server offers is on top of.
+    subject.converges(newer)
+    subject.repo.git("update-ref", "refs/heads/main", old)
+    try:
+        code, said = sync(host)
+        assert code == 10
+        assert "is older than" in said
+    finally:
+        subject.repo.git("update-ref", "refs/heads/main", newer)
+    subject.converges(newer)
+
+
+def test_a_lost_mark_is_told_before_the_next_commit_needs_it(subject: Follower) -> None:
+    host = subject.host
+    shell(host, f"cd {STATE}; rm {FILES[0]} {FILES[1]}")
+    host.run(["systemctl", "kill", "-s", "USR2", "reconciler-agent"])
+    wait_for(lambda: conditions(host)["Trusted"] == "False", "telling it in a sweep", host)
+    assert host.reconciler("agent", "status", check=False).returncode == 10
+    host.reconciler("trust", "reset", "--to", subject.repo.head, "--reason", "it was lost")
+    recovers(host, "Trusted")
