@@ -44,7 +44,7 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
     """
     begun = time.monotonic()
     with closing(open_cache(out)) as cache, Connector() as connector, ExitStack() as stack:
-        away = args.executor != HERE
+        away = _is_away(args)
         desired = _desired(args, cache, out, away=away)
         names = desired.chosen(args.limit)
         workers = stack.enter_context(_workers(args, desired, names)) if away else None
@@ -61,7 +61,7 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
             return project.target(host, asked, args.ssh_config)
 
         view = view_of(args, out, run.head, total=sum(len(one.hosts) for one in run.batches))
-        teller = _Teller(view, run.journal, desired)
+        teller = _Teller(view, run.journal, desired, cache)
         manner, check = _manner(args, out, mode, settings), run.check(target, connector)
         if workers is None:
             work = HostWork(target, project, connector, manner, teller.tell)
@@ -91,6 +91,15 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
 
             write(args.junit, run.head, course)
     return code
+
+
+def _is_away(args: argparse.Namespace) -> bool:
+    """Whether hosts are run elsewhere. Raises UsageError for keys to nowhere."""
+    if args.executor == HERE and (args.tls_ca_file or args.tls_cert or args.tls_key):
+        raise UsageError(
+            "certificates are for workers", hint="--executor dask://HOST:PORT says where they are"
+        )
+    return args.executor != HERE
 
 
 def _desired(args: argparse.Namespace, cache: CatalogCache, out: Output, *, away: bool) -> Desired:
@@ -254,10 +263,13 @@ class _Run:
 class _Teller:
     """Passes on what happens: to the journal first, then to whoever watches."""
 
-    def __init__(self, view: View, journal: Journal | None, desired: Desired) -> None:
+    def __init__(
+        self, view: View, journal: Journal | None, desired: Desired, cache: CatalogCache
+    ) -> None:
         self._view = view
         self._journal = journal
         self._desired = desired
+        self._cache = cache
         self.fleet: Fleet | None = None
 
     @property
@@ -290,6 +302,8 @@ class _Teller:
         if self._journal is not None:
             self._journal.ended(outcome)
         self._desired.forget(outcome.host)
+        if outcome.facts is not None:
+            self._cache.keep_facts(outcome.host, dict(outcome.facts))
         self._view.ended(outcome)
 
     def settled(self) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reconciler.cli.console import Output
 from reconciler.cli.desired import Desired, open_repo
@@ -155,6 +156,19 @@ def order_of(args: argparse.Namespace, desired: Desired, manner: Manner, *, even
 # -- a worker ----------------------------------------------------------------------------------
 
 
+class _Asked(Selected):
+    """Keeps the facts of hosts until their outcome takes them to the coordinator."""
+
+    def __init__(self, desired: Desired, cache: CatalogCache, args: argparse.Namespace) -> None:
+        super().__init__(desired, cache, args)
+        self.facts: dict[str, Mapping[str, Any]] = {}
+
+    def catalog(self, host: str, facts: Mapping[str, Any]) -> bytes:
+        """As `push.host.Project`."""
+        self.facts[host] = facts
+        return super().catalog(host, facts)
+
+
 class Site:
     """An order on a worker: the commit and the way to the hosts near it, for all of its hosts."""
 
@@ -174,7 +188,7 @@ class Site:
             known = argparse.Namespace(
                 tags=order.tags, skip_tags=order.skip_tags, allow_empty=allow_empty, keyring=False
             )
-            self._project = Selected(self._desired, cache, known)
+            self._project = _Asked(self._desired, cache, known)
             self._ssh_config = settings.get("ssh_config")
             self._work = HostWork(self._target, self._project, connector, order.manner, tell)
             self._stack = stack.pop_all()
@@ -182,9 +196,10 @@ class Site:
     def run(self, host: str, wait: float = 0.0) -> Outcome:
         """As `Opened`."""
         try:
-            return self._work.run(host, wait)
+            outcome = self._work.run(host, wait)
         finally:
             self._desired.forget(host)
+        return replace(outcome, facts=self._project.facts.pop(host, None))
 
     def stop(self, host: str) -> None:
         """As `Opened`."""

@@ -39,7 +39,8 @@ class Outcome:
     """One host.
 
     document: its plan or report, of which results that are in sync may have been dropped; counts:
-    of all of them. error: why there is none. attempts: how often it was connected to.
+    of all of them. error: why there is none. attempts: how often it was connected to. facts: where
+    another machine asked for them, what the host says about itself.
     """
 
     host: str
@@ -49,6 +50,7 @@ class Outcome:
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     attempts: int = 1
+    facts: Mapping[str, Any] | None = None
 
     @property
     def good(self) -> bool:
@@ -143,6 +145,7 @@ def _packed(outcome: Outcome) -> dict[str, Any]:
         "counts": dict(outcome.counts),
         "seconds": outcome.seconds,
         "attempts": outcome.attempts,
+        "facts": outcome.facts,
     }
 
 
@@ -159,6 +162,7 @@ def _unpacked(packed: dict[str, Any]) -> Outcome:
         counts=packed["counts"],
         seconds=packed["seconds"],
         attempts=packed["attempts"],
+        facts=packed["facts"],
     )
 
 

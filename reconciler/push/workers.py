@@ -21,7 +21,7 @@ from distributed import Client, KilledWorker, Security
 from distributed import Future as Task
 
 from reconciler.engine.wire import Message
-from reconciler.errors import ConnectionLost, HostUnreachable, UsageError
+from reconciler.errors import ConfigError, ConnectionLost, HostUnreachable, UsageError
 from reconciler.push import worker
 from reconciler.push.order import Opening, Order
 from reconciler.push.outcome import Outcome
@@ -144,6 +144,11 @@ async def _ended(task: Task[Any]) -> Any:
         raise ConnectionLost(
             f"every worker that was at it was lost, {error.allowed_failures + 1} in all",
             hint="what is wrong is in the logs of the workers",
+        ) from error
+    except ImportError as error:
+        raise ConfigError(
+            f"a worker cannot import {error.name}",
+            hint="install the same reconciler[fleet] on the scheduler and on every worker",
         ) from error
     except (CancelledError, asyncio.CancelledError) as error:
         raise ConnectionLost(

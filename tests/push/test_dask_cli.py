@@ -150,6 +150,7 @@ def test_workers_converge_hosts_and_a_second_run_changes_nothing(
     assert not (world.path / "cache/reconciler/engines").exists(), "hosts are not reached from here"
     said = [cluster.log(name) for name in ("scheduler", "w0", "w1")]
     assert SECRET not in "".join([out, err, *said])
+    assert len(list((world.path / "cache/reconciler/facts").iterdir())) == 4, "for check and diff"
     commit = world.repo.commit({"site.yml": SITE.replace("{{ slow }}", "{{ nosuch }}")})
     code, out, err = world.call("plan", *there)
     assert code == 3, "what is wrong is found by the workers"
@@ -191,6 +192,30 @@ def test_ctrl_c_reaches_the_engines_of_workers(world: World, cluster: Cluster) -
     assert {one["state"] for one in json.loads(out)["states"].values()} == {"interrupted"}
     for host in world.hosts:
         assert world.log(host) == ["begin", "end"]
+
+
+@pytest.mark.slow
+def test_without_its_controller_hosts_at_work_are_finished_and_the_run_is_resumed(
+    world: World, cluster: Cluster
+) -> None:
+    world.declare(slow=1.0)
+    process = world.start("apply", "--executor", cluster.address, "--parallel", "2")
+    for _ in range(600):
+        if sum(bool(world.log(host)) for host in world.hosts) == 2:
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    time.sleep(4.5)
+    logs = sorted(len(world.log(host)) for host in world.hosts)
+    assert logs == [0, 0, 6, 6]
+    code, out, err = world.call(
+        "apply", "--executor", cluster.address, "--resume", "last", "--json"
+    )
+    assert code == 0, err
+    assert sorted(one["state"] for one in json.loads(out)["states"].values()) == [
+        "changed", "changed", "ok", "ok",
+    ]  # fmt: skip
 
 
 # -- what cannot be -----------------------------------------------------------------------------
@@ -240,6 +265,12 @@ def test_without_the_extra_it_is_said_what_to_install(world: World) -> None:
     )  # fmt: skip
     assert done.returncode == 3
     assert "pip install 'reconciler[fleet]'" in done.stderr
+
+
+def test_certificates_without_workers_are_refused(world: World) -> None:
+    code, _, err = world.call("plan", "--tls-cert", "x")
+    assert code == 3
+    assert "certificates are for workers" in err
 
 
 def test_dask_is_imported_for_workers_only(world: World) -> None:
