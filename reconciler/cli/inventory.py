@@ -41,6 +41,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Read the inventory and show what was asked for. Raises UsageError without an inventory."""
     inventory = _load(args, out)
     selected = inventory.chosen(args.limit, Disk(), allow_empty=args.allow_empty)
+    inventory.check(selected)
     if args.action == "list":
         _list(inventory, selected, out)
     elif args.action == "graph":

@@ -159,6 +159,21 @@ class Inventory:
             merged.update(layer.values)
         return merged
 
+    def check(self, hosts: Iterable[str]) -> None:
+        """Read the variables of these hosts, so that `warnings` is whole.
+
+        Raises InventoryError or ConfigErrors: everything that is wrong, each once.
+        """
+        errors: dict[str, ConfigError] = {}
+        for host in hosts:
+            try:
+                self.layers(host)
+            except ConfigErrors as found:
+                errors.update((str(error), error) for error in found.errors)
+            except ConfigError as error:
+                errors[str(error)] = error
+        _raise(list(errors.values()))
+
     def to_host_json(self, host: str) -> dict[str, object]:
         """The variables of a host in the shape of `ansible-inventory --host`. Raises as `layers`."""
         return {key: _sealed(value) for key, value in self.variables(host).items()}

@@ -129,6 +129,26 @@ def test_this_machine_can_be_asked_for_though_no_source_names_it(
         assert "local" in call("inventory", action, "localhost", *where).out
 
 
+def test_every_action_warns_of_groups_that_only_their_names_decide_between(
+    call: Call, repo: Repo, where: list[str]
+) -> None:
+    repo.write("hosts", HOSTS + "[edge:vars]\nport=90\n[production:children]\nedge\n[edge]\nweb1\n")
+    for words in (["list"], ["list", "--json"], ["graph"], ["host", "web1"], ["explain", "web1"]):
+        assert "groups edge and web both set port" in call("inventory", *words, *where).err, words
+
+
+def test_what_is_wrong_with_the_variables_of_any_host_is_told_at_once(
+    call: Call, repo: Repo, where: list[str]
+) -> None:
+    repo.write("host_vars/web2.yml", "[")
+    repo.write("host_vars/db1.yml", "- 1")
+    done = call("inventory", "list", *where)
+    assert done.code == 3
+    assert "host_vars/web2.yml" in done.err
+    assert "host_vars/db1.yml" in done.err
+    assert call("inventory", "list", *where, "--limit", "web1").code == 0
+
+
 def test_the_output_options_work_on_either_side_of_the_action(call: Call, where: list[str]) -> None:
     before = call("inventory", "--json", "list", *where)
     assert before.code == 0
