@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from reconciler.agent.places import write
 
@@ -40,12 +40,20 @@ class Contents:
                 return [kept]
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        content = b"".join(fetch(sha256))
-        if len(content) <= LARGEST and sha256 not in self._secret:
+        return self._passed_on(path, fetch(sha256), keep=sha256 not in self._secret)
+
+    def _passed_on(self, path: str, pieces: Iterable[bytes], *, keep: bool) -> Iterator[bytes]:
+        """The pieces as they come; at their end they are kept, unless they are too many."""
+        content = bytearray()
+        for piece in pieces:
+            keep = keep and len(content) + len(piece) <= LARGEST
+            if keep:
+                content += piece
+            yield piece
+        if keep:
             # Not durable: what is lost or half is asked for again.
             with contextlib.suppress(OSError):
-                write(path, content, durable=False)
-        return [content]
+                write(path, bytes(content), durable=False)
 
     def keep_only(self, wanted: Iterable[str]) -> None:
         """Forget all others, and everything if it has become too much."""

@@ -9,7 +9,8 @@ frames of `engine.wire`, one answer for each request, in their order.
     {"ask": "content", "sha256": ...}                    -> content, of what was compiled last
     {"op": "secrets"}                                    -> {"secrets": {...}}
 
-or {"error": {...}}. What needs YAML or Jinja2 is imported by the requests that need it.
+or {"error": {...}}. What only some requests need is imported by these: most conversations are a
+poll that brings nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.agent.config import SECRETS, Config
 from reconciler.agent.places import credential
-from reconciler.catalog import dumps
 from reconciler.engine.wire import PIECE, Wire, error_to_json
 from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
 
@@ -87,7 +87,7 @@ class Provider:
         elif operation == "compile":
             self._compile(Config.from_json(request["config"]), request["commit"], request["facts"])
         elif request.get("ask") == "content":
-            self._wire.send_content([self._content(str(request["sha256"]))])
+            self._wire.send_content(self._content(str(request["sha256"])))
         elif operation == "secrets":
             compiled = self._compiled
             self._wire.send({"secrets": dict(compiled.secrets) if compiled else {}})
@@ -142,6 +142,8 @@ class Provider:
         self._wire.send({"judged": answer})
 
     def _compile(self, config: Config, commit: str, facts: dict[str, Any]) -> None:
+        from reconciler.catalog import dumps
+
         mirror = self._mirror(config)
         with _suspecting(mirror):
             if not mirror.exists or not mirror.has(commit):
@@ -153,11 +155,11 @@ class Provider:
         self._wire.send({"compiled": {"host": host}})
         self._wire.send_json(dumps(self._compiled.catalog.to_json()))
 
-    def _content(self, sha256: str) -> bytes:
-        contents = self._compiled.contents if self._compiled else {}
-        if sha256 not in contents:
+    def _content(self, sha256: str) -> Iterator[bytes]:
+        contents = self._compiled.contents if self._compiled else None
+        if contents is None or sha256 not in contents:
             raise ConfigError(f"no content has the digest {sha256[:12]}")
-        return contents[sha256]
+        return contents.pieces(sha256)
 
 
 @contextlib.contextmanager
@@ -175,6 +177,7 @@ def _compile(
 ) -> tuple[str, Compiled]:
     """The name of this host in the inventory, and its catalog. Raises ConfigError, SourceError."""
     from reconciler.compile import Project
+    from reconciler.compile.expressions import InventoryExpressions
     from reconciler.inventory import Inventory, Places
     from reconciler.source import GitTree
 
@@ -183,7 +186,9 @@ def _compile(
     if not config.inventory:
         host, inventory = names[0], Inventory.localhost(names[0], tree)
         return host, Project(tree, inventory).compile(host, facts)
-    inventory = Inventory.load([config.inventory], Places(tree), tree)
+    # Groups that are constructed from facts: of other hosts than this one nothing is known.
+    expressions = InventoryExpressions(lambda host: facts if host in names else None)
+    inventory = Inventory.load([config.inventory], Places(tree), tree, expressions)
     known = set(inventory.hosts())
     host = next((name for name in names if name in known), "")
     if not host:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,3 +241,19 @@ def test_drift_is_healed_said_or_left_alone_as_resource_tag_or_host_say(
     machine.commit(site.replace("hello", "good morning"))
     machine.run()
     assert machine.motd() == "good morning\n"
+
+
+def test_groups_are_constructed_from_the_facts_of_this_host(machine: Machine) -> None:
+    plugin = (
+        "plugin: constructed\nstrict: true\nkeyed_groups: [{key: facts.kernel, prefix: runs}]\n"
+    )
+    places = machine.repo / "inventories"
+    places.mkdir()
+    (places / "hosts.yml").write_text("all:\n  hosts:\n    here: {}\n")
+    (places / "kernel.constructed.yml").write_text(plugin)
+    kernel = re.sub(r"\W", "_", os.uname().release)
+    machine.config = replace(machine.config, host="here", inventory="inventories")
+    machine.commit(SITE.replace("hosts: all", f"hosts: runs_{kernel}"))
+    outcome = machine.run()
+    assert outcome.state.problems == {}
+    assert machine.motd() == "hello\n"
