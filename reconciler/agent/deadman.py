@@ -45,10 +45,10 @@ def main() -> int:
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code
-    notices = Notices.load(places.deadman)
-    due = notices.due([condition], time.time())
-    if due and sinks:
-        deliver(sinks, due, status).wait()
+    if sinks:
+        due = Notices.load(places.deadman).due([condition], time.time())
+        if due:
+            deliver(sinks, due, status).wait()
     if condition["status"] == "True":
         return 0
     journal.log("err", f"the agent is silent: {condition['message']}")

@@ -30,9 +30,10 @@ def once(places: Places, config: Config) -> tuple[Outcome, dict[str, Any]]:
     document = compose(outcome.state, live, held, max_age=config.max_age, now=time.time())
     outcome.state.save(places)
     publish(places, document, outcome.state.totals)
-    due = Notices.load(places.notices).due(document["conditions"], document["written"])
-    if due and config.notify:
-        deliver(config.notify, due, document).wait()
+    if config.notify:
+        due = Notices.load(places.notices).due(document["conditions"], document["written"])
+        if due:
+            deliver(config.notify, due, document).wait()
     return outcome, document
 
 
@@ -44,6 +45,9 @@ def main() -> int:
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code
+    except OSError as error:
+        journal.log("err", f"the agent cannot write its state: {error}")
+        return ReconcilerError.exit_code
     last = outcome.state.last_run
     journal.log_all(outcome.messages, commit=outcome.state.applied, run=last.get("id", ""))
     journal.log("info", oneline(document))

@@ -507,13 +507,15 @@ class Supervisor:
 
     def _tell_people(self) -> None:
         """Notices of conditions that changed, sent by a child that nobody waits for."""
+        self._tellers = [one for one in self._tellers if one.poll() is None]
+        if not self._config.notify:
+            return
         now = time.time()
         document = compose(
             self._state, self._live, self._held, max_age=self._config.max_age, now=now
         )
         due = self._notices.due(document["conditions"], now)
-        self._tellers = [one for one in self._tellers if one.poll() is None]
-        if due and self._config.notify:
+        if due:
             self._tellers.append(deliver(self._config.notify, due, document))
 
     def _feed(self) -> None:
