@@ -23,11 +23,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import reconciler
 from reconciler.agent import journal
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights
 from reconciler.agent.fork import Forked
-from reconciler.agent.hints import Watch
+from reconciler.agent.hints import Watch, signature
 from reconciler.agent.link import Provider, python
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places
@@ -149,6 +150,7 @@ class Supervisor:
         self._publish_at = now
         self._fed_at = 0.0
         self._held: Suspension | None = suspension(places)
+        self._code = signature(reconciler.__file__)
 
     # -- the loop ------------------------------------------------------------------------
 
@@ -170,6 +172,7 @@ class Supervisor:
             self._take_poll()
             self._take_run()
             self._heed_suspension()
+            self._heed_renewal()
             if not self._stopping:
                 self._start_what_is_due()
             self._show()
@@ -262,6 +265,13 @@ class Supervisor:
             journal.log("notice", f"suspended by {held.by}: {held.reason}")
         self._held = held
         self._publish_at = 0.0
+
+    def _heed_renewal(self) -> None:
+        """Another version was installed: a fork would import what does not fit what it has."""
+        idle = self._running is None and not self._stopping
+        if idle and signature(reconciler.__file__) != self._code:
+            journal.log("notice", "another version was installed: starting anew")
+            self._stopping = True
 
     # -- polling -------------------------------------------------------------------------
 

@@ -1,0 +1,238 @@
+"""What the supervisor starts, and when: with a clock of its own, and nothing that is really run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from reconciler.agent import supervisor as module
+from reconciler.agent.config import Config
+from reconciler.agent.hints import watch_list
+from reconciler.agent.places import Places, write
+from reconciler.agent.state import State
+from reconciler.agent.supervisor import NEVER, Running, Supervisor
+
+OLD, NEW, NEWER = "a" * 40, "b" * 40, "c" * 40
+
+
+class Clock:
+    """Stands still unless it is told to go on; both clocks show the same."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+
+class Child:
+    """A run that has ended, with this answer."""
+
+    pipe = 0
+
+    def __init__(self, answer: Mapping[str, Any] | None, since: float) -> None:
+        self._answer = answer
+        self.since = since
+        self.process = SimpleNamespace(returncode=-9)
+
+    def answer(self) -> Mapping[str, Any] | None:
+        return self._answer
+
+
+class Tried(Supervisor):
+    """Notes what it would start."""
+
+    started: list[tuple[str, tuple[str, ...]]]
+
+    def _start(
+        self, kind: str, *, offer: Mapping[str, Any] | None = None, ids: Collection[str] = ()
+    ) -> None:
+        self.started.append((kind, tuple(ids)))
+        self._retry_at = NEVER
+        self._running = cast("Running", SimpleNamespace(kind=kind, told=NEVER, child=None))
+
+    def _start_poll(self) -> None:
+        self.started.append(("poll", ()))
+        self._fetch_at = NEVER
+
+    def _heed_limits(self, running: Running, now: float) -> None:
+        """There is nobody to kill."""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
+@pytest.fixture
+def agent(tmp_path: Path, clock: Clock) -> Iterator[Tried]:
+    places = Places(str(tmp_path))
+    settled = State(trusted=OLD, applied=OLD, good=OLD, resources={"total": 1})
+    settled.save(places)
+    write(places.status, b"{}")
+    made = Tried(places, Config(remotes=({"url": "/nowhere", "name": "origin"},)))
+    made.started = []
+    made._start_what_is_due()
+    assert made.started == [("boot", ())]
+    made.started.clear()
+    end(made, clock)
+    yield made
+    made._watcher.close()
+
+
+def end(agent: Tried, clock: Clock, *, state: State | None = None, **said: Any) -> None:
+    """The run at work ends, having said this."""
+    running = agent._running
+    assert running is not None
+    agent._running = None
+    answer = {
+        "state": (state or agent._state).to_json(),
+        "corrected": [],
+        "failed": False,
+        "messages": [],
+        "watches": None,
+        **said,
+    }
+    child = Child(None if said.get("broken") else answer, clock.now)
+    agent._finish(Running(cast("module.Child", child), running.kind))
+
+
+def due(agent: Tried) -> list[str]:
+    """What is started now."""
+    agent.started.clear()
+    agent._start_what_is_due()
+    return [kind for kind, _ in agent.started]
+
+
+def test_a_run_that_fails_is_tried_again_after_5_10_20_seconds_and_so_on(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._want = {"sweep"}
+    waits: list[float] = []
+    for _ in range(10):
+        assert due(agent) != []
+        end(agent, clock, failed=True)
+        waits.append(agent._retry_at - clock.now)
+        clock.now = agent._retry_at - 0.001
+        assert due(agent) == []
+        clock.now = agent._retry_at
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
+
+
+def test_a_newer_commit_does_not_wait_for_the_retry_of_an_older_one(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._sweep_at = NEVER
+    agent._want = {"sync"}
+    failing = State(trusted=NEW, applied=NEW, good=OLD)
+    for _ in range(8):
+        due(agent)
+        end(agent, clock, state=failing, failed=True)
+        clock.now = agent._retry_at
+    due(agent)
+    end(agent, clock, state=failing, failed=True)
+    assert agent._retry_at - clock.now == 900
+    clock.now += 1
+    agent._poll_brought({"commit": NEWER, "remote": "origin", "rebuilt": "", "tried": {}})
+    assert due(agent) == ["sync"]
+    newer = State(trusted=NEWER, applied=NEWER, good=OLD)
+    end(agent, clock, state=newer, failed=True)
+    assert agent._retry_at - clock.now == 5
+
+
+def test_a_run_that_dies_without_a_word_is_tried_again_and_nothing_is_healed_before(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._want = {"sweep"}
+    due(agent)
+    end(agent, clock, broken=True)
+    assert "run" in agent._state.problems
+    agent._touched = {"file:/etc/motd"}
+    assert due(agent) == []
+    clock.now = agent._retry_at
+    assert due(agent) == ["retry"]
+
+
+def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: Clock) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._want = {"sweep"}
+    due(agent)
+    agent._want |= {"sweep", "sync"}
+    assert due(agent) == []
+    end(agent, clock)
+    assert due(agent) == ["sync"]
+    end(agent, clock)
+    assert due(agent) == []
+
+
+def test_healing_goes_on_while_a_commit_is_refused(agent: Tried, clock: Clock) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._state.problem("trust", {"message": "not signed"}, clock.now)
+    agent._touched = {"file:/etc/motd"}
+    assert due(agent) == ["heal"]
+
+
+def test_what_is_fought_about_is_healed_ever_later_and_the_rest_at_once(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    waits: list[float] = []
+    for _ in range(8):
+        touched = clock.now
+        agent._touched = {"file:/fought"}
+        while due(agent) == []:
+            clock.now = agent._heal_at
+        waits.append(clock.now - touched)
+        end(agent, clock, corrected=["file:/fought"])
+    assert waits == [0, 2, 6, 18, 54, 162, 300, 300]
+    agent._publish()
+    assert agent._live.contended == ["file:/fought"]
+    agent._touched = {"file:/fought", "file:/other"}
+    due(agent)
+    assert agent.started == [("heal", ("file:/other",))]
+
+
+def test_events_are_waited_for_until_it_is_quiet_but_not_for_ever(
+    agent: Tried, clock: Clock, tmp_path: Path
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    path = tmp_path / "motd"
+    path.write_text("good")
+    agent._watcher.set(watch_list({"file:motd": [f"path:{path}"]}))
+    path.write_text("by hand")
+    agent._watcher.read()
+    began = clock.now
+    while due(agent) == []:
+        agent._settle()  # somebody writes and writes
+        clock.now += 0.02
+        assert clock.now - began < 3
+    assert agent.started == [("heal", ("file:motd",))]
+    assert clock.now - began == pytest.approx(module.QUIET_MAX, abs=0.05)
+
+
+def test_another_version_on_the_disk_ends_the_process_between_two_runs(
+    agent: Tried, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "__init__.py"
+    installed.write_text("")
+    monkeypatch.setattr(module.reconciler, "__file__", str(installed))
+    agent._code = module.signature(str(installed))
+    agent._want = {"sweep"}
+    due(agent)
+    installed.unlink()
+    installed.write_text("")
+    agent._heed_renewal()
+    assert not agent._stopping
+    end(agent, clock)
+    agent._heed_renewal()
+    assert agent._stopping
