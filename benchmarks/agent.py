@@ -1,0 +1,238 @@
+"""Measure an agent on a booted host: what it costs while nothing happens, and how quick it heals.
+
+    python benchmarks/agent.py [--minutes 5] [--json]
+
+Needs what the host tests need: root, systemd-nspawn, and our Python being Debian's. CPU time is
+that of every process of the host, systemd's own work for the agent included, less what the host
+takes without an agent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+
+from workloads import SERVICES, UNIT, write  # noqa: E402
+
+from hosts.agents import status, wait_for  # noqa: E402  tests/ is not installed
+from hosts.booted import BootedHost  # noqa: E402
+from hosts.lab import Lab  # noqa: E402
+
+#: What the issue of the agent asks for.
+BARS = {
+    "PSS, MiB": 20.0,
+    "threads": 8.0,
+    "CPU s per minute of idling": 0.02,
+    "CPU s of a poll": 0.03,
+    "sweep, s": 0.40,
+    "event to healed, s: p95": 0.25,
+}
+SWEEPS = 7
+#: Runs on the host: damages files here and there, and measures how long each stays so.
+HEALS = """
+import glob, json, random, time
+took = []
+for path in random.sample(glob.glob("/srv/bench/d*/*"), 40):
+    good = open(path).read()
+    time.sleep(random.uniform(0.1, 0.3))
+    started = time.monotonic()
+    with open(path, "w") as file:
+        file.write("by hand")
+    while open(path).read() != good:
+        time.sleep(0.001)
+    took.append(time.monotonic() - started)
+print(json.dumps(sorted(took)))
+"""
+
+Numbers = dict[str, float]
+
+
+def main() -> int:
+    """Boot, measure, print a table; 1 if a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5, help="of idling, with and without")
+    parser.add_argument("--json", action="store_true", help="print the numbers only")
+    options = parser.parse_args()
+    results: dict[str, Numbers] = {}
+    with Lab() as lab:
+        for name in ("w1000", "w12"):
+            host = lab.boot(name)
+            with meter(host) as used:
+                results[name] = measure(host, name, used, options.minutes * 60)
+            lab.discard(host)
+    if options.json:
+        print(json.dumps(results, indent=1))
+        return 0
+    return table(results)
+
+
+def measure(host: BootedHost, name: str, used: Callable[[], float], seconds: float) -> Numbers:
+    """The numbers of one workload."""
+    install(host, name)
+    wait_for(lambda: _calm(host), "converging", host, 120)
+    found = {"first run, s": float(status(host)["last_run"]["duration_s"])}
+    pid = host.run(["systemctl", "show", "-P", "MainPID", "reconciler-agent"]).stdout.strip()
+    if name == "w1000":
+        found |= idling(host, pid, used, seconds)
+    found |= heals(host)
+    found |= sweeps(host, used)
+    rollup = host.run(["cat", f"/proc/{pid}/smaps_rollup"]).stdout
+    pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    threads = host.run(["ls", f"/proc/{pid}/task"]).stdout.split()
+    return {**found, "PSS, MiB": pss / 1024, "threads": len(threads)}
+
+
+def install(host: BootedHost, name: str) -> None:
+    """An agent that follows a repository on the host itself: what a poll costs without a network."""
+    with tempfile.TemporaryDirectory() as directory:
+        write(name, Path(directory) / name)
+        host.copy(Path(directory) / name, f"/srv/{name}")
+    for service in SERVICES if name == "w12" else ():
+        host.run(["tee", f"/etc/systemd/system/{service}.service"], input=UNIT)
+    git = ["git", "-C", f"/srv/{name}", "-c", "user.name=bench", "-c", "user.email=b@example.test"]
+    host.run([*git, "init", "-q", "--initial-branch=main"])
+    host.run([*git, "add", "."])
+    host.run([*git, "commit", "-qm", "all"])
+    host.reconciler("agent", "install", "--repo", f"/srv/{name}", "--interval", "60s")
+
+
+def idling(host: BootedHost, pid: str, used: Callable[[], float], seconds: float) -> Numbers:
+    """CPU time while nothing happens; once with an agent, once without."""
+
+    def over() -> float:
+        before = used()
+        time.sleep(seconds)
+        return (used() - before) / seconds * 60
+
+    fetched, own = _fetched(host), _own(host, pid)
+    with_agent = over()
+    own = (_own(host, pid) - own) / seconds * 60
+    polls = (_fetched(host) - fetched) / seconds * 60
+    # Frozen, not stopped: what it holds is part of neither.
+    host.run(["kill", "-STOP", pid])
+    without = over()
+    host.run(["kill", "-CONT", pid])
+    whole = with_agent - without
+    return {
+        "CPU s per minute of idling": whole,
+        "CPU s per minute of the process itself": own,
+        "polls per minute": polls,
+        "CPU s of a poll": (whole - own) / polls if polls else 0.0,
+    }
+
+
+def sweeps(host: BootedHost, used: Callable[[], float]) -> Numbers:
+    """Sweeps that find nothing."""
+    took: list[float] = []
+    cpu: list[float] = []
+    for _ in range(SWEEPS):
+        since, before = status(host)["last_run"]["started"], used()
+        host.run(["systemctl", "kill", "--kill-who=main", "-s", "USR2", "reconciler-agent"])
+        wait_for(lambda at=since: status(host)["last_run"]["started"] > at, "sweeping", host)
+        run = status(host)["last_run"]
+        if run["outcome"] != "ok":
+            raise RuntimeError(f"a sweep found something: {run}")
+        took.append(float(run["duration_s"]))
+        cpu.append(used() - before)
+    return {"sweep, s": statistics.median(took), "sweep, CPU s of the host": statistics.median(cpu)}
+
+
+def heals(host: BootedHost) -> Numbers:
+    """From a change by hand until it is undone."""
+    host.run(["tee", "/root/heals.py"], input=HEALS)
+    took = json.loads(host.run(["python3", "/root/heals.py"], timeout=300).stdout)
+    wait_for(lambda: _calm(host), "calming down", host)
+    return {
+        "event to healed, s: median": statistics.median(took),
+        "event to healed, s: p95": took[int(len(took) * 0.95)],
+    }
+
+
+@contextlib.contextmanager
+def meter(host: BootedHost) -> Iterator[Callable[[], float]]:
+    """CPU seconds that all processes of a host have used."""
+    group = host.session.machine(host.name)
+    unified = (
+        Path("/sys/fs/cgroup") / group / "cpu.stat",
+        Path("/sys/fs/cgroup/unified") / group / "cpu.stat",
+    )
+    found = [stat for stat in unified if stat.exists() and "usage_usec" in stat.read_text()]
+    if found:
+        yield lambda: int(found[0].read_text().split("usage_usec")[1].split()[0]) / 1e6
+        return
+    accounts = Path("/sys/fs/cgroup/cpuacct") / group
+    accounts.mkdir()
+    try:
+        for pid in _tree(host.leader):
+            with contextlib.suppress(OSError):  # it has ended
+                (accounts / "cgroup.procs").write_text(str(pid))
+        yield lambda: int((accounts / "cpuacct.usage").read_text()) / 1e9
+    finally:
+        for pid in (accounts / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                (accounts.parent / "cgroup.procs").write_text(pid)
+        accounts.rmdir()
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from _tree(int(child))
+
+
+def _calm(host: BootedHost) -> bool:
+    done = host.run(["cat", "/run/reconciler/status.json"], check=False)
+    if done.returncode or not done.stdout:
+        return False
+    found: dict[str, Any] = json.loads(done.stdout)
+    good = {one["type"]: one["status"] for one in found["conditions"]}
+    return good["InSync"] in ("True", "False") and found["state"] == "idle" and not found["failed"]
+
+
+def _fetched(host: BootedHost) -> float:
+    """How many polls there were."""
+    text = host.run(["cat", "/run/reconciler/metrics.prom"]).stdout
+    return sum(
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith("reconciler_fetch_total")
+    )
+
+
+def _own(host: BootedHost, pid: str) -> float:
+    """CPU seconds of a process, with the children that it has waited for."""
+    fields = host.run(["cat", f"/proc/{pid}/stat"]).stdout.rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def table(results: dict[str, Numbers]) -> int:
+    """Print it; 1 if a bar is missed."""
+    missed = 0
+    load = subprocess.run(["cat", "/proc/loadavg"], check=True, capture_output=True, text=True)
+    print(f"load of the machine at the end: {load.stdout.split()[0]}\n")
+    print("| workload | what | measured | bar |\n|---|---|---|---|")
+    for name, numbers in results.items():
+        for what, value in numbers.items():
+            bar = BARS.get(what)
+            verdict = "" if bar is None else f"{bar:g} {'kept' if value <= bar else 'MISSED'}"
+            missed += bar is not None and value > bar
+            print(f"| {name} | {what} | {value:.3f} | {verdict} |")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
