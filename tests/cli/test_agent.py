@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Call
+from cli.test_json_documents import documented, fields
 from reconciler.agent import status as status_module
 from reconciler.agent.places import Places
-from reconciler.agent.state import State, suspension
+from reconciler.agent.state import State, suspend, suspension
 from reconciler.agent.status import Live, compose, publish
 
 GOOD = "a" * 40
@@ -149,6 +150,19 @@ def test_watching_ends_when_nobody_reads_any_more(put: Put, places: Places) -> N
     watcher.stdout.close()
     put(State.from_json({**SETTLED.to_json(), "failed": {"file:/a": "no"}}))
     assert watcher.wait(20) in (0, 4)
+
+
+def test_every_field_of_a_status_is_documented(put: Put, places: Places) -> None:
+    state = State.from_json(SETTLED.to_json())
+    state.heard([{"url": "/srv/x"}], {"remote": "origin", "commit": GOOD}, 1.0)
+    state.trusted = "b" * 40
+    state.problem("trust", {"type": "BadSignature", "message": "not signed"}, 1.0)
+    state.source["refused"] = "c" * 40
+    state.prune = {"held": "many", "kept": [], "waiting": [], "ready": [], "failed": ["x"]}
+    suspend(places, "TICKET-7", 60, "alice")
+    put(state)
+    document = json.loads(Path(places.status).read_text())
+    assert set(fields(document)) <= documented("status")
 
 
 # -- suspend, resume, sync ---------------------------------------------------------------

@@ -1,0 +1,139 @@
+"""What `agent install` makes of its options: the rest stays, and wrong files are refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.agent.config import parse
+from reconciler.agent.places import Places
+from reconciler.agent.wish import Wish
+from reconciler.errors import ConfigError
+
+URL = "ssh://git@git.example.org/state.git"
+KEPT: dict[str, Any] = {
+    "remotes": [{"url": URL, "deploy_key": "/etc/reconciler/deploy_key"}, "https://b/state.git"],
+    "interval": "60s",
+    "prune": "restore",
+}
+
+
+def merged(wish: Wish, kept: dict[str, Any]) -> dict[str, Any]:
+    return wish.merged(kept, Places())
+
+
+def test_what_is_not_named_stays() -> None:
+    found = merged(Wish({"interval": "5s", "host": "web1"}), KEPT)
+    assert found["interval"] == "5s"
+    assert found["host"] == "web1"
+    assert found["prune"] == "restore"
+    assert [one["url"] for one in found["remotes"]] == [URL, "https://b/state.git"]
+    assert merged(Wish({}), {"repo": URL, "trust": "head"}) == {
+        "remotes": [{"url": URL}],
+        "trust": "head",
+    }
+
+
+def test_another_address_takes_no_keys_along_and_the_same_keeps_them() -> None:
+    assert merged(Wish({"repo": URL}), KEPT)["remotes"][0]["deploy_key"]
+    assert merged(Wish({"repo": "/srv/x"}), KEPT)["remotes"] == [{"url": "/srv/x"}]
+
+
+def test_files_are_named_where_they_will_be() -> None:
+    wish = Wish({"repo": URL}, deploy_key="./key", ca_file="./ca", credentials="./pw")
+    assert merged(wish, {})["remotes"] == [
+        {
+            "url": URL,
+            "deploy_key": "/etc/reconciler/deploy_key",
+            "credentials": "/etc/reconciler/credentials",
+            "ca_file": "/etc/reconciler/ca.pem",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "options, kept, trust",
+    [
+        ({}, {}, None),
+        ({"trust": "every"}, {}, "every"),
+        ({}, {"trust": "every"}, "every"),
+        ({"trust": "none"}, {"trust": "every"}, "none"),
+    ],
+)
+def test_who_may_sign_asks_for_signatures_unless_it_is_said_otherwise(
+    options: dict[str, str], kept: dict[str, str], trust: str | None
+) -> None:
+    assert merged(Wish({"repo": URL, **options}), kept).get("trust") == trust
+    signed = merged(Wish({"repo": URL, **options}, allowed_signers="./signers"), kept)
+    assert signed["trust"] == (trust or "head")
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
+
+
+def check(settings: dict[str, Any], **files: str) -> str:
+    """What is said of a wish; "" if nothing."""
+    wish = replace(Wish(settings), **files)
+    try:
+        wish.check(parse(wish.merged({}, Places()), "options"), Places())
+    except ConfigError as error:
+        return error.message
+    return ""
+
+
+def test_a_server_must_be_known_under_the_name_and_port_of_its_address(
+    tmp_path: Path, key: Path
+) -> None:
+    public = key.with_suffix(".pub").read_text()
+    known = tmp_path / "known_hosts"
+    known.write_text(f"git.example.org {public}[other.example.org]:2222 {public}")
+    given = {"known_hosts": str(known), "deploy_key": str(key)}
+    assert check({"repo": URL}, **given) == ""
+    assert check({"repo": "git@git.example.org:state.git"}, **given) == ""
+    assert check({"repo": "ssh://git@other.example.org:2222/state.git"}, **given) == ""
+    said = check({"repo": "ssh://git@other.example.org/state.git"}, **given)
+    assert "the host key of other.example.org is not in" in said
+
+
+def test_signers_are_lines_that_name_people_and_keys(tmp_path: Path, key: Path) -> None:
+    kind, blob, _ = key.with_suffix(".pub").read_text().split()
+    signers, bare = tmp_path / "signers", tmp_path / "state"
+    subprocess.run(["git", "init", "-q", "--bare", bare], check=True)
+    good = [
+        f"alice {kind} {blob} a comment",
+        f'grace@example.org namespaces="git",valid-before="20270101" {kind} {blob}',
+        f'*@example.org cert-authority,namespaces="git" {kind} {blob}',
+    ]
+    signers.write_text("# who may sign\n\n" + "\n".join(good) + "\n")
+    said = check({"repo": str(bare)}, allowed_signers=str(signers))
+    assert said == "" or "sees nothing below" in said  # the test's own directory may be hidden
+    for bad in ("alice", f"{kind} {blob}", "alice ssh-ed25519", "alice AAAA"):
+        signers.write_text(f"{good[0]}\n{bad}\n")
+        said = check({"repo": str(bare)}, allowed_signers=str(signers))
+        assert f"{signers}:2 does not say" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="credentials of another user are refused")
+def test_credentials_are_private_and_hold_a_user_and_a_password(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    for text, mode, said in (
+        ("user:pw\n", 0o600, ""),
+        ("user:pw\n", 0o640, "others can read it"),
+        ("token\n", 0o600, "does not hold user:password"),
+        ("", 0o600, "is empty"),
+    ):
+        file.write_text(text)
+        file.chmod(mode)
+        found = check({"repo": "https://h/x"}, credentials=str(file))
+        assert said in found
+        assert bool(said) == bool(found)
+        assert "pw" not in found
