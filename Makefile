@@ -25,9 +25,9 @@ test-slow: ## the slow tests, and those that take too long for make test
 	@scripts/setup debian everything wheel images vagrant
 	@scripts/test -m "slow or soak" $(ARGS)
 
-test-fleet: ## runs over 16 and over 50 booted hosts, and what they cost
+test-fleet: ## runs over 16 and over 50 booted hosts and on workers, and what they cost
 	@scripts/setup debian everything wheel images
-	@scripts/test -m "slow or soak" tests/hosts/test_fleet.py $(ARGS)
+	@scripts/test -m "slow or soak" tests/hosts/test_fleet.py tests/hosts/test_fleet_workers.py $(ARGS)
 	@.venv/bin/python -P benchmarks/fleet.py
 
 test-compat: ## compare our inventories with Ansible's, in a virtual environment of their own

@@ -96,6 +96,7 @@ def wait_until_at_work(hosts: list[BootedHost]) -> None:
     raise TimeoutError("no host begins")
 
 
+@pytest.mark.soak
 def test_with_a_worker_killed_every_host_ends_converged_and_none_runs_twice_at_once(
     tmp_path: Path, hosts: list[BootedHost], cluster: Cluster, keys: Keys
 ) -> None:

@@ -183,7 +183,7 @@ def test_a_killed_workers_hosts_are_done_by_the_other_and_never_twice_at_once(ow
         assert [line[0] for line in own.told(host)].count("end") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_host_whose_lost_engine_is_still_at_work_is_waited_for(own: World) -> None:
     """The lock of the lost attempt stays: this process takes it over, as the engine on a host."""
     lock = (own.path / "slow3-a").open("a")
@@ -210,7 +210,7 @@ def test_a_busy_lock_is_not_waited_for_where_nothing_was_lost(world: World) -> N
     assert course.outcomes[0].exit_code == 9
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_without_a_worker_left_a_host_is_out_of_reach_at_its_time_limit(own: World) -> None:
     def all_die() -> None:
         own.cluster.kill(0)
@@ -223,7 +223,7 @@ def test_without_a_worker_left_a_host_is_out_of_reach_at_its_time_limit(own: Wor
     assert time.monotonic() - begun < 20
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_without_its_scheduler_a_run_ends(own: World) -> None:
     def die() -> None:
         own.cluster.scheduler.kill()
@@ -234,6 +234,12 @@ def test_without_its_scheduler_a_run_ends(own: World) -> None:
     assert set(states(course).values()) == {"unreachable"}
     assert "the scheduler was lost" in str(course.outcomes[0].error)
     assert time.monotonic() - begun < 50
+
+
+def test_limits_are_held_against_all_workers_together(world: World) -> None:
+    course = world.run("a", "wrong-b", "c", parallel=1, limits=Limits(failed=0))
+    assert states(course) == {"a": "ok", "wrong-b": "failed", "c": "held"}
+    assert course.stopped == "1 of 3 hosts failed, and 0 may be"
 
 
 # -- being told to stop ------------------------------------------------------------------------
@@ -247,7 +253,7 @@ def test_ctrl_c_stops_hosts_on_workers_at_their_boundary(world: World) -> None:
     assert world.told("slow60-a")[-1] == ["stopped"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_host_that_is_over_its_time_is_hung_up_on_and_its_time_counts_from_its_beginning(
     world: World,
 ) -> None:
