@@ -10,6 +10,7 @@ together would be a cycle.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import (
@@ -208,22 +209,33 @@ def _unknown(nodes: Sequence[Node], handlers: set[str]) -> Iterator[ConfigError]
 def _implied(faces: Sequence[_Face], claims: Mapping[str, Node]) -> Iterator[tuple[str, str]]:
     """Pairs (first, then) that follow from needs and claims."""
     absent = {face.node.id for face in faces if face.absent}
-    below: dict[str, list[Node]] = {}
+    below = _Below(claims)
     for node, _, needs, gone in faces:
         for need in sorted(needs):
             if need.endswith("/**"):
-                if need not in below:
-                    start = need[:-2]
-                    below[need] = [
-                        other for claim, other in claims.items() if claim.startswith(start)
-                    ]
-                others = below[need]
+                others = below.claimants(need[:-2])
             else:
                 found = claims.get(need)
                 others = [found] if found is not None else []
             for other in others:
                 if other is not node and (other.id in absent) == gone:
                     yield (node.id, other.id) if gone else (other.id, node.id)
+
+
+class _Below:
+    """Finds who claims something below a directory; a catalog has many of both."""
+
+    def __init__(self, claims: Mapping[str, Node]) -> None:
+        self._claims = claims
+        self._sorted = sorted(claims)
+        self._place = {claim: place for place, claim in enumerate(claims)}
+
+    def claimants(self, start: str) -> list[Node]:
+        """Those whose claim begins with `start`, which ends with a slash, as they were declared."""
+        first = bisect_left(self._sorted, start)
+        last = bisect_left(self._sorted, start[:-1] + chr(ord("/") + 1), first)
+        found = sorted(self._sorted[first:last], key=self._place.__getitem__)
+        return [self._claims[claim] for claim in found]
 
 
 def _imply(requires: dict[str, set[str]], pairs: Sequence[tuple[str, str]]) -> None:
