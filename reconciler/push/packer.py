@@ -2,14 +2,12 @@
 
 `python3 -I engine.pyz` runs it. The same sources give the same bytes, whether they come from
 a checkout or from an installed package: names sorted, times fixed, no compiled files. So its
-digest says what code ran on a host.
+digest says what code ran on a host. What packing takes is imported when something is packed:
+mostly the packed engine is kept from the run before.
 """
 
 from __future__ import annotations
 
-import ast
-import io
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -50,6 +48,8 @@ def _all(modules: Path) -> Iterator[str]:
 
 def _with_imports(modules: Path, names: Iterable[str]) -> set[str]:
     """These modules and the private siblings that they import, and theirs."""
+    import ast
+
     found: set[str] = set()
     todo = list(names)
     while todo:
@@ -71,6 +71,9 @@ def _with_imports(modules: Path, names: Iterable[str]) -> set[str]:
 
 
 def _zip(sources: dict[str, bytes]) -> bytes:
+    import io
+    import zipfile
+
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name in sorted(sources):

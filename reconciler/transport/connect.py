@@ -87,10 +87,13 @@ class Connector:
         return Engine(link, root=root, durability=durability)
 
     def _shared_connections(self) -> Connections:
-        from reconciler.transport.ssh import Connections
+        from reconciler.transport.libraries import import_ssh
 
         with self._lock:
             if self._connections is None:
+                import_ssh()
+                from reconciler.transport.ssh import Connections
+
                 self._connections = Connections()
             return self._connections
 

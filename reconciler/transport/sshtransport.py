@@ -13,6 +13,7 @@ import paramiko
 from paramiko.common import MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS, cMSG_GLOBAL_REQUEST
 from paramiko.ssh_exception import SSHException
 
+import reconciler
 from reconciler.transport import certificate
 from reconciler.transport.known_hosts import Known
 
@@ -37,6 +38,8 @@ def make(known: Known, sock: Any, **settings: Any) -> ListeningTransport:
 
 class ListeningTransport(paramiko.Transport):
     """paramiko's transport, which offers first the key types that are known for the host."""
+
+    _CLIENT_ID = f"reconciler_{reconciler.__version__}"
 
     def order_keys(self, known: Known) -> None:
         """As OpenSSH does: otherwise a host with a known RSA key shows an unknown Ed25519 key."""
