@@ -170,7 +170,7 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     held = suspend(_own_places(), args.reason, seconds, _who())
-    _nudge()
+    nudge()
     if out.as_json:
         out.document({"schema": SUSPENSION, "suspended": True, **vars(held)})
     out.line(
@@ -181,7 +181,7 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
 
 def _resume(args: argparse.Namespace, out: Output) -> int:
     was = resume(_own_places())
-    _nudge()
+    nudge()
     if out.as_json:
         out.document({"schema": SUSPENSION, "suspended": False, "was_suspended": was})
     out.line("resumed" if was else "it was not suspended")
@@ -195,12 +195,14 @@ def _own_places() -> Places:
     return Places()
 
 
-def _nudge() -> None:
-    """Let a running agent see at once what changed."""
+def nudge(number: signal.Signals = signal.SIGHUP) -> bool:
+    """Let a running agent see at once what changed; whether there is one."""
     pid = _pid_of_agent()
     if pid:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGHUP)
+            os.kill(pid, number)
+            return True
+    return False
 
 
 def _who() -> str:

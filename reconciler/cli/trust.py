@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from reconciler.agent.config import load
 from reconciler.agent.places import Places
+from reconciler.cli.agent import nudge
 from reconciler.cli.console import Output, Span
 from reconciler.cli.options import Parser, add_action
-from reconciler.errors import TrustError, UsageError
+from reconciler.errors import Stale, TrustError, UsageError
 from reconciler.source.mark import Marks
 from reconciler.source.trust import show
 
@@ -27,7 +29,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """10 if what was trusted last is lost, or too old."""
+    """10 if what was trusted last is lost, 5 if no remote has confirmed it for too long."""
     if os.geteuid() != 0:
         raise UsageError("this takes root", hint=f"sudo reconciler trust {args.action}")
     marks = Marks(Places().trust)
@@ -37,14 +39,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
         if out.as_json:
             out.document({"schema": ["reconciler/trust-reset", 1], **vars(mark.resets[-1])})
         out.line(f"{mark.commit} is trusted; what comes next must be on top of it")
-        out.line("the agent takes it up with: reconciler agent sync")
+        now = nudge(signal.SIGUSR1)
+        out.line("the agent takes it up now" if now else "reconciler agent once takes it up")
         return 0
     document = show(marks, load(Places().config).policy())
     if out.as_json:
         out.document(document)
     else:
         _show(document, out)
-    return TrustError.exit_code if "error" in document or document["stale"] else 0
+    if "error" in document:
+        return TrustError.exit_code
+    return Stale.exit_code if document["stale"] else 0
 
 
 def _show(document: Mapping[str, Any], out: Output) -> None:

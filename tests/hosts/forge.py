@@ -7,16 +7,26 @@ attribute. Behind TLS it is `git http-backend`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-from hosts.agents import conditions, wait_for
+from hosts.agents import conditions, in_sync_at, status, wait_for
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 from reconciler import yamldoc
 from source.servers import Server, make_certificate
 from source.signers import People, StateRepo
 
+SITE = (
+    '- hosts: all\n  resources:\n    - copy: {dest: /etc/followed, content: "%s\\n"}\n'
+    + "".join(f'    - copy: {{dest: /etc/healed-{n}, content: "well\\n"}}\n' for n in range(100))
+)
+MIRROR = "/var/lib/reconciler-fetch"
+STATE = "/var/lib/reconciler"
+#: `git fsck` of the mirror as its owner; nothing but the mirror and its lock may be there.
+SOUND = f"cd {MIRROR}; ls; runuser -u reconciler -- git -C mirror-*.git fsck --full --no-dangling"
 #: Where a host under test gets its files before they are installed.
 HANDED = "/root/handed"
 
@@ -45,9 +55,9 @@ class Forge:
         self._servers.append(server)
         return server
 
-    def repo(self, name: str = "state.git") -> StateRepo:
-        """A state repo that the servers have as /NAME."""
-        return StateRepo(self.root / name, self.people)
+    def repo(self, name: str = "state.git", *init: str) -> StateRepo:
+        """A state repo that the servers have as /NAME. init: options of `git init`."""
+        return StateRepo(self.root / name, self.people, *init)
 
     def close(self) -> None:
         """Stop the servers."""
@@ -102,3 +112,66 @@ def heals(host: BootedHost, path: str, wanted: str) -> float:
 def recovers(host: BootedHost, condition: str) -> None:
     """Wait until a condition is true again."""
     wait_for(lambda: conditions(host)[condition] == "True", f"{condition} again", host, 60)
+
+
+class Follower:
+    """A host with an agent, and the state repo that it follows."""
+
+    def __init__(self, host: BootedHost, repo: StateRepo, server: Server) -> None:
+        self.host, self.repo, self.server = host, repo, server
+        self._number = self._healed = 0
+
+    @property
+    def url(self) -> str:
+        return f"{self.server.url}/state.git"
+
+    @property
+    def text(self) -> str:
+        """What the newest commit wants to be in the file."""
+        return f"text {self._number}\n"
+
+    def commit(
+        self,
+        by: str | None = None,
+        files: Mapping[str, str] | None = None,
+        *,
+        noise: int = 0,
+        **more: str,
+    ) -> str:
+        """A commit with another text, and noise that no pack makes smaller. by: who signs it."""
+        self._number += 1
+        content = {"site.yml": SITE % self.text.strip(), "noise": os.urandom(noise).hex()}
+        return self.repo.commit(by, {**content, **(files or {})}, **more)
+
+    def settled(self) -> str:
+        """Have the host in sync with the newest commit, and give that."""
+        head = self.repo.head
+        sync(self.host)
+        wait_for(in_sync_at(self.host, head), "being in sync", self.host)
+        return head
+
+    def converges(self, commit: str) -> None:
+        """Once the fault is over, one poll is enough."""
+        code, said = sync(self.host)
+        assert code == 0, said
+        assert in_sync_at(self.host, commit)()
+        assert self.content == self.text
+
+    def heals(self) -> float:
+        """Drift is healed; each time another file, or it would be taken for a fight. Seconds."""
+        self._healed += 1
+        return heals(self.host, f"/etc/healed-{self._healed % 100}", "well\n")
+
+    @property
+    def content(self) -> str:
+        return self.host.run(["cat", "/etc/followed"], check=False).stdout
+
+    @property
+    def trusted(self) -> str:
+        return str(status(self.host)["source"]["trusted"]["commit"])
+
+    def mirror_is_sound(self) -> None:
+        done = self.host.run(["sh", "-c", SOUND])
+        assert "error" not in done.stdout + done.stderr
+        names = [line for line in done.stdout.split() if line.startswith("mirror-")]
+        assert sorted(name.partition(".git")[2] for name in names) == ["", ".lock"]

@@ -8,29 +8,17 @@ fault is over the host converges without a person, or by the one command that th
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from hosts.agents import conditions, in_sync_at, status, wait_for
-from hosts.booted import BootedHost
-from hosts.forge import Forge, configure, heals, recovers, shell, sync
+from hosts.forge import MIRROR, STATE, Follower, Forge, configure, recovers, shell, sync
 from hosts.lab import Lab
 from source.servers import Server
-from source.signers import StateRepo
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
-
-SITE = (
-    '- hosts: all\n  resources:\n    - copy: {dest: /etc/followed, content: "%s\\n"}\n'
-    + "".join(f'    - copy: {{dest: /etc/healed-{n}, content: "well\\n"}}\n' for n in range(100))
-)
-MIRROR = "/var/lib/reconciler-fetch"
-STATE = "/var/lib/reconciler"
-#: `git fsck` of the mirror as its owner; nothing but the mirror and its lock may be there.
-SOUND = f"cd {MIRROR}; ls; runuser -u reconciler -- git -C mirror-*.git fsck --full --no-dangling"
 
 
 @pytest.fixture(scope="module")
@@ -45,68 +33,10 @@ def origin(forge: Forge) -> Server:
     return forge.serve()
 
 
-class Follower:
-    """A host with an agent, and the state repo that it follows."""
-
-    def __init__(self, host: BootedHost, repo: StateRepo, server: Server) -> None:
-        self.host, self.repo, self.server = host, repo, server
-        self._number = self._healed = 0
-
-    @property
-    def url(self) -> str:
-        return f"{self.server.url}/state.git"
-
-    @property
-    def text(self) -> str:
-        """What the newest commit wants to be in the file."""
-        return f"text {self._number}\n"
-
-    def commit(self, noise: int = 30_000) -> str:
-        """A commit with another text, and noise that no pack makes smaller."""
-        self._number += 1
-        return self.repo.commit(
-            None, {"site.yml": SITE % self.text.strip(), "noise": os.urandom(noise).hex()}
-        )
-
-    def settled(self) -> str:
-        """Have the host in sync with the newest commit, and give that."""
-        head = self.repo.head
-        sync(self.host)
-        wait_for(in_sync_at(self.host, head), "being in sync", self.host)
-        return head
-
-    def converges(self, commit: str) -> None:
-        """Once the fault is over, one poll is enough."""
-        code, said = sync(self.host)
-        assert code == 0, said
-        assert in_sync_at(self.host, commit)()
-        assert self.content == self.text
-
-    def heals(self) -> float:
-        """Drift is healed; each time another file, or it would be taken for a fight. Seconds."""
-        self._healed += 1
-        return heals(self.host, f"/etc/healed-{self._healed % 100}", "well\n")
-
-    @property
-    def content(self) -> str:
-        return self.host.run(["cat", "/etc/followed"], check=False).stdout
-
-    @property
-    def trusted(self) -> str:
-        return str(status(self.host)["source"]["trusted"]["commit"])
-
-    def mirror_is_sound(self) -> None:
-        done = self.host.run(["sh", "-c", SOUND])
-        assert "error" not in done.stdout + done.stderr
-        names = [line for line in done.stdout.split() if line.startswith("mirror-")]
-        assert sorted(name.partition(".git")[2] for name in names) == ["", ".lock"]
-
-
 @pytest.fixture(scope="module")
 def subject(lab: Lab, forge: Forge, origin: Server) -> Iterator[Follower]:
-    repo = forge.repo()
     host = lab.boot("subject")
-    follower = Follower(host, repo, origin)
+    follower = Follower(host, forge.repo(), origin)
     follower.commit()
     forge.install(host, origin)
     follower.settled()
@@ -152,7 +82,7 @@ def test_a_person_who_syncs_while_the_server_hangs_keeps_nobody_from_healing(
 ) -> None:
     host, head = subject.host, subject.trusted
     subject.server.fault = ("hang", 0.5)
-    commit = subject.commit()
+    commit = subject.commit(noise=30_000)
     host.run(["systemctl", "kill", "-s", "USR1", "reconciler-agent"])
     wait_for(lambda: subject.server.hanging > 0, "hanging", host)
     subject.heals()
@@ -179,7 +109,7 @@ def test_a_server_that_hangs_in_mid_pack_costs_neither_healing_nor_the_commit(
     try:
         subject.server.fault = ("hang", 0.5)
         started = time.monotonic()
-        commit = subject.commit()
+        commit = subject.commit(noise=30_000)
         wait_for(lambda: subject.server.hanging > 0, "hanging", host)
         healed = subject.heals()
         assert subject.server.hanging > 0, "it was healed only after the fetch had ended"
@@ -222,7 +152,7 @@ def test_a_connection_that_is_reset_in_a_pack_leaves_the_mirror_as_it_was(
 ) -> None:
     head = subject.trusted
     subject.server.fault = ("cut", tenth / 10)
-    commit = subject.commit()
+    commit = subject.commit(noise=30_000)
     code, said = sync(subject.host)
     assert code == 5, said
     assert subject.trusted == head
@@ -236,7 +166,7 @@ def test_a_connection_that_is_reset_in_a_pack_leaves_the_mirror_as_it_was(
 def test_a_pack_with_a_flipped_byte_is_refused(subject: Follower, share: float) -> None:
     head = subject.trusted
     subject.server.fault = ("flip", share)
-    commit = subject.commit()
+    commit = subject.commit(noise=30_000)
     code, said = sync(subject.host)
     assert code == 5, said
     assert subject.trusted == head
@@ -292,7 +222,7 @@ def test_a_damaged_mirror_is_made_anew_without_a_person(subject: Follower, how: 
     script = f"cd {MIRROR}/mirror-*.git; {DAMAGES[how]}"
     host.run(["runuser", "-u", "reconciler", "--", "sh", "-c", script])
     subject.heals()
-    subject.converges(subject.commit(noise=100))
+    subject.converges(subject.commit())
     subject.mirror_is_sound()
 
 
@@ -381,7 +311,7 @@ def test_a_disk_that_is_full_for_the_state_loses_neither_trust_nor_the_host(
     host, before = subject.host, subject.content
     pid = status(host)["agent"]["pid"]
     shell(host, FILL.format(path=STATE, left=left))
-    commit = subject.commit(noise=100)
+    commit = subject.commit()
     code, said = sync(host)
     print(f"{left} KiB left: {code}, {said.splitlines()[0]}")
     assert subject.content in (before, subject.text)
@@ -420,7 +350,7 @@ def test_one_damaged_copy_of_the_mark_is_mended_from_the_other(
     subject: Follower, file: str, how: str
 ) -> None:
     shell(subject.host, f"cd {STATE}; f={file}; {SPOILS[how]}")
-    subject.converges(subject.commit(noise=100))
+    subject.converges(subject.commit())
     both = shell(subject.host, f"cd {STATE}; sha256sum {FILES[0]} {FILES[1]}").split()
     assert both[0] == both[2]
 
@@ -431,7 +361,7 @@ def test_with_both_copies_damaged_nothing_new_is_trusted_and_healing_goes_on(
 ) -> None:
     host, head, before = subject.host, subject.trusted, subject.content
     shell(host, f"cd {STATE}; for f in {FILES[0]} {FILES[1]}; do {SPOILS[how]}; done")
-    commit = subject.commit(noise=100)
+    commit = subject.commit()
     code, said = sync(host)
     assert code == 10
     assert "reconciler trust reset --to" in said
@@ -443,7 +373,7 @@ def test_with_both_copies_damaged_nothing_new_is_trusted_and_healing_goes_on(
     assert "reconciler trust reset --to" in shown.stdout
     host.reconciler("trust", "reset", "--to", commit, "--reason", "the disk was bad")
     subject.converges(commit)
-    subject.converges(subject.commit(noise=100))
+    subject.converges(subject.commit())
 
 
 def test_an_older_copy_and_a_damaged_newer_one_never_lead_back(subject: Follower) -> None:
@@ -451,7 +381,7 @@ def test_an_older_copy_and_a_damaged_newer_one_never_lead_back(subject: Follower
     host = subject.host
     shell(host, f"cp -a {STATE}/{FILES[1]} /root/older")
     old = subject.trusted
-    newer = subject.commit(noise=100)
+    newer = subject.commit()
     subject.converges(newer)
     shell(host, f"cd {STATE}; cp -a /root/older {FILES[1]}; echo garbage > {FILES[0]}")
     # What is known for certain is the older mark, which what the server offers is on top of.
