@@ -227,7 +227,7 @@ def attacks() -> Iterator[object]:
         yield pytest.param(name, marks=() if name.startswith(QUICK) else pytest.mark.soak)
 
 
-@pytest.mark.parametrize("name", attacks())
+@pytest.mark.parametrize("name", list(attacks()))
 def test_an_attack_is_refused_and_healing_goes_on(subject: Guarded, name: str) -> None:
     attack = ATTACKS[name]
     good, content = subject.signed(), subject.text
