@@ -34,6 +34,8 @@ Mode = Literal["none", "head", "every"]
 #: Commits that are verified in one step; more than this takes a reset by a person.
 MAX_COMMITS = 5000
 SETTINGS = "reconciler.yml"
+#: Seconds that clocks may differ without a word about it.
+CLOCK = 3600.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ def judge(mirror: Mirror, fetched: Fetched, mark: Mark, policy: Policy) -> Verdi
     at = max(fetched.received_at, datetime.fromtimestamp(mark.received_at, UTC))
     with closing(Objects(mirror.git)) as objects:
         judged = _Judged(mirror, objects, fetched, mark, policy, at)
-        signers = judged.signers()
+        try:
+            signers = judged.signers()
+        except BadSignature as error:
+            raise _with_clock(error, fetched, mark) from None
         epoch = judged.epoch()
         check_approvals(
             mirror,
@@ -121,6 +126,18 @@ def judge(mirror: Mirror, fetched: Fetched, mark: Mark, policy: Policy) -> Verdi
         advanced_at=at.timestamp(),
     )
     return Verdict(fetched.commit, new, advanced=True, checked=len(signers))
+
+
+def _with_clock(error: BadSignature, fetched: Fetched, mark: Mark) -> BadSignature:
+    """The same, with a word on a clock that has gone back since the last trusted commit came."""
+    ahead = mark.received_at - fetched.received_at.timestamp()
+    if ahead > CLOCK:
+        error.hint += (
+            f"\nkeys must be valid at {datetime.fromtimestamp(mark.received_at, UTC):%Y-%m-%d %H:%M} UTC,"
+            " when the last trusted commit came by the clock of this host; if that clock was wrong:\n"
+            + _reset(mark.commit)
+        )
+    return error
 
 
 def review(mirror: Mirror, mark: Mark, policy: Policy) -> BadSignature | None:

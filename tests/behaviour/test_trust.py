@@ -155,6 +155,23 @@ def test_b5_a_clock_that_was_set_back_brings_no_key_to_life(world: World, people
         world.pull(later(days=-90))
 
 
+def test_a_clock_that_was_wrong_is_named_and_a_person_can_say_so(
+    world: World, people: People
+) -> None:
+    """Once a year ahead: from then on the key counts as expired, until somebody takes that back."""
+    options = f'namespaces="git",valid-before="{NOW.year + 1}0101"'
+    world.allow(people.line("ada", options), people.line("grace"))
+    trusted = world.repo.commit("grace")
+    assert world.pull(at=later(days=365)).commit == trusted
+    head = world.repo.commit("ada")
+    with refused(world, BadSignature, "was wrong", f"trust reset --to {trusted}"):
+        world.pull()
+    world.marks.reset(trusted, "the clock was wrong", "root")
+    mark = world.marks.load()
+    world.marks.advance(replace(mark, received_at=NOW.timestamp()), before=mark)
+    assert world.pull().commit == head
+
+
 # revocation, case B6
 
 
