@@ -306,12 +306,13 @@ def believe(document: Mapping[str, Any], now: float) -> dict[str, Any]:
     """A status as it reads now: one that is too old says nothing of the host any more."""
     if now <= float(document.get("valid_until", 0)):
         return dict(document)
+    stopped = document["state"] == "stopped"
+    said = f"the agent has said nothing for {now - document['written']:.0f} s"
     silent = {
         "type": "Ready",
         "status": "False",
-        "reason": "Silent",
-        "message": f"the agent has said nothing for {now - document['written']:.0f} s\n"
-        f"systemctl status {UNIT}",
+        "reason": "Stopped" if stopped else "Silent",
+        "message": f"{'the agent was stopped' if stopped else said}\nsystemctl status {UNIT}",
         "since": document["valid_until"],
         "commit": document["source"]["applied"]["commit"],
     }
