@@ -34,6 +34,7 @@
     │  ├─ Unsupported                   this host cannot do that
     │  ├─ UnsafePath                    the path could be redirected by somebody else
     │  └─ Moved                         the machine changed between look and act
+    ├─ Held                         7   not now: something must end first, or a person must say so
     ├─ LockBusy                     9   another run holds the lock
     └─ Interrupted                130   the operator or the system said stop
 
@@ -252,6 +253,12 @@ class UnsafePath(ResourceError):
 
 class Moved(ResourceError):
     """The machine changed between our look and our act; the resource is looked at again."""
+
+
+class Held(ReconcilerError):
+    """It is not done now: something must end first, or a person must say so."""
+
+    exit_code = 7
 
 
 class LockBusy(ReconcilerError):

@@ -23,7 +23,7 @@ def look(places: Places, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
         message = "it has not run since this host was booted"
     else:
         status = believe(found, now)
-        silent = [one for one in status["conditions"] if one["reason"] == "Silent"]
+        silent = [one for one in status["conditions"] if one["reason"] in ("Silent", "Stopped")]
         message = str(silent[0]["message"]) if silent else ""
     condition = {
         "type": "Agent",

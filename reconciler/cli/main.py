@@ -39,8 +39,8 @@ VERBS = {
 }
 EPILOG = """\
 exit codes: 0 done, 2 changes (with --detailed-exitcode), 3 bad configuration or usage,
-4 some resources failed, 5 unreachable, 6 both, 7 rollout stopped, 9 another run holds the lock,
-130 interrupted, 1 a bug
+4 some resources failed, 5 unreachable, 6 both, 7 held (a rollout, a suspension, a
+budget), 9 another run holds the lock, 10 not trusted, 130 interrupted, 1 a bug
 """
 BUG = 1
 

@@ -11,10 +11,8 @@ from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspension
 from reconciler.cli.console import Output, Span
 from reconciler.cli.drift import applied
-from reconciler.errors import ReconcilerError, ResourceError, UsageError
+from reconciler.errors import Held, ResourceError
 from reconciler.transport.engine import Engine
-
-HELD = 7
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,15 +48,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
         _show(found, out, dry=args.dry_run)
     if found.get("failed"):
         return ResourceError.exit_code
-    return HELD if found.get("held") else 0
+    return Held.exit_code if found.get("held") else 0
 
 
 def _check(places: Places, state: State) -> None:
-    """Raises UsageError, ReconcilerError where it would not be safe to remove anything."""
+    """Raises Held where it would not be safe to remove anything."""
     if suspension(places) is not None:
-        raise UsageError("the agent is suspended", hint="reconciler agent resume")
+        raise Held("the agent is suspended", hint="reconciler agent resume")
     if not state.applied or state.good != state.applied:
-        raise ReconcilerError(
+        raise Held(
             "the commit that is applied has not converged whole yet",
             hint="nothing is pruned before that: reconciler agent status",
         )

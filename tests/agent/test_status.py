@@ -230,6 +230,7 @@ def test_a_status_that_is_too_old_is_not_believed() -> None:
     assert conditions(late)["InSync"] == ("Unknown", "Silent")
     stopped = compose(settled(), Live(state="stopped"), None, now=110.0)
     assert exit_code(believe(stopped, 111.0)) == 3
+    assert conditions(believe(stopped, 111.0))["Ready"] == ("False", "Stopped")
 
 
 # -- metrics -----------------------------------------------------------------------------
@@ -306,3 +307,14 @@ def test_both_files_are_readable_by_everybody_and_nothing_else_is_left(tmp_path:
         one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "run/reconciler").iterdir()
     }
     assert files == {"status.json": 0o644, "metrics.prom": 0o644}
+
+
+def test_a_commit_that_waits_for_its_window_is_held_and_says_until_when() -> None:
+    state = replace(settled(), trusted=NEW, held_by="Window", held_until=3600.0)
+    document = compose(state, Live(), None, now=110.0)
+    assert document["next"]["gate_opens"] == 3600.0
+    in_sync = next(one for one in document["conditions"] if one["type"] == "InSync")
+    assert (in_sync["status"], in_sync["reason"]) == ("False", "Window")
+    assert exit_code(document) == 7
+    drifting = replace(state, held_by="", drifted=["file:/a"])
+    assert exit_code(compose(drifting, Live(), None, now=110.0)) == 4

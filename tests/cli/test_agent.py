@@ -18,6 +18,7 @@ from reconciler.agent import status as status_module
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspend, suspension
 from reconciler.agent.status import Live, compose, publish
+from reconciler.catalog import Catalog, dumps
 
 GOOD = "a" * 40
 SETTLED = State(
@@ -246,3 +247,21 @@ def test_a_ledger_that_only_root_can_read_is_no_empty_history(
     done = call("history", "--root", root)
     assert done.code == 3
     assert "this takes root" in done.err
+
+
+def test_nothing_is_pruned_while_the_agent_is_suspended_or_not_done(
+    call: Call, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.cli.prune.Places", lambda: places)
+    Path(places.config).parent.mkdir(parents=True)
+    Path(places.config).write_text("repo: /srv/state.git\n")
+    assert call("prune").code == 3
+    Path(places.catalog).parent.mkdir(parents=True)
+    Path(places.catalog).write_bytes(dumps(Catalog("web1", (), commit=GOOD).to_json()))
+    State.from_json({**SETTLED.to_json(), "good": ""}).save(places)
+    done = call("prune")
+    assert (done.code, "has not converged whole" in done.err) == (7, True)
+    SETTLED.save(places)
+    suspend(places, "TICKET-7", 60, "alice")
+    done = call("prune")
+    assert (done.code, "the agent is suspended" in done.err) == (7, True)

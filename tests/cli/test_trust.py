@@ -101,7 +101,7 @@ def test_old_word_of_the_remotes_is_an_alarm(call: Call, marks: Marks) -> None:
     hours = time.time() - 5 * 3600
     os.utime(Path(marks.directory, "contact"), (hours, hours))
     done = call("trust", "show")
-    assert done.code == 10
+    assert done.code == 5
     assert "stale      no remote has confirmed the state repo for 5 hours" in done.out
 
 

@@ -367,7 +367,7 @@ def test_a_dead_agent_is_not_green_and_somebody_else_says_so(one: BootedHost) ->
     one.run(["systemctl", "stop", "reconciler-agent"])
     dead = one.reconciler("agent", "status", "--oneline", check=False)
     assert dead.returncode == 3
-    assert "Ready=False (Silent)" in dead.stdout
+    assert "Ready=False (Stopped)" in dead.stdout
     assert one.reconciler("agent", "sync", check=False).returncode == 3
     alarm = one.run(["systemctl", "start", "reconciler-deadman"], check=False)
     assert alarm.returncode != 0
