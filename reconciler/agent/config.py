@@ -41,7 +41,7 @@ class Config:
     last word of a remote may be, max_quiet: how old the newest commit may be; 0 for any age.
     drift, prune: a word for `default`, for tags (`drift`) or types (`prune`).
     prune_max, prune_percent: more than the larger of both is held back.
-    notify: where changes of a condition are sent.
+    notify: where changes of a condition are sent. windows: when new commits may be applied.
     """
 
     remotes: tuple[dict[str, str], ...]
@@ -66,6 +66,7 @@ class Config:
     prune_max: int = 5
     prune_percent: int = 10
     notify: tuple[dict[str, Any], ...] = ()
+    windows: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -75,7 +76,7 @@ class Config:
     def from_json(cls, document: Mapping[str, Any]) -> Config:
         """The inverse of `to_json`."""
         values = dict(document)
-        for name in ("remotes", "notify", "fingerprints", "protected"):
+        for name in ("remotes", "notify", "windows", "fingerprints", "protected"):
             values[name] = tuple(values[name])
         return cls(**values)
 
@@ -231,9 +232,16 @@ def duration(value: object, least: float = 0) -> float:
     return seconds
 
 
+def _windows(value: Any) -> tuple[dict[str, Any], ...]:
+    from reconciler.agent.windows import window
+
+    return tuple(window(one, duration) for one in _list(value))
+
+
 _FITS: Mapping[str, Callable[[Any], Any]] = {
     "remotes": _remotes,
     "notify": lambda value: tuple(_sink(one) for one in _list(value)),
+    "windows": _windows,
     "trust": lambda value: _word(value, TRUST),
     "drift": lambda value: _policy(value, DRIFT),
     "prune": lambda value: _policy(value, PRUNE),

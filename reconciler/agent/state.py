@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from reconciler.agent import metrics
-from reconciler.agent.places import Places, read_json, write
+from reconciler.agent.places import Places, boot_id, read_json, write
 from reconciler.errors import UsageError
 
 SCHEMA = ["reconciler/agent-state", 1]
@@ -27,8 +27,8 @@ class State:
 
     trusted: the newest commit that may be applied. applied: the one whose catalog healing goes
     by. good: the last one that converged whole. candidate: the trusted commit while it is not
-    applied, held_by: what keeps it: `Suspended`, `CompileFailed`, `Unreachable`, `RunFailed`, or ""
-    for nothing but time. subject: who made the trusted commit, and what it
+    applied, held_by: what keeps it: `Suspended`, `Window`, `CompileFailed`, `Unreachable`, `RunFailed`, or ""
+    for nothing but time; held_until: when its window opens. subject: who made the trusted commit, and what it
     says. source: what the remotes said last, each below `remotes`. problems: what stands in the
     way, by kind (`fetch`, `trust`, `compile`, `run`, `ledger`), each an error as the wire has it, with
     `since`. resources: counts. drifted: what differs and is left so by policy. failed, blocked:
@@ -39,6 +39,7 @@ class State:
     trusted: str = ""
     candidate: str = ""
     held_by: str = ""
+    held_until: float = 0.0
     applied: str = ""
     applied_since: float = 0.0
     applied_facts: str = ""
@@ -148,26 +149,34 @@ class State:
 
 @dataclass(frozen=True)
 class Suspension:
-    """Nothing on the machine is changed until then; fetching, verifying and looking go on."""
+    """Nothing on the machine is changed until then; fetching, verifying and looking go on.
+
+    boot, ends: the boot it was made in, and its end in seconds of that boot, which no clock moves.
+    """
 
     reason: str
     by: str
     since: float
     until: float
+    boot: str = ""
+    ends: float = 0.0
+
+    def left(self, now: float | None = None) -> float:
+        """Seconds that it still lasts. now: what the clock says, to go by that alone."""
+        if now is None and self.boot and self.boot == boot_id():
+            return self.ends - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self.until - (time.time() if now is None else now)
 
 
 def suspension(places: Places, now: float | None = None) -> Suspension | None:
     """The suspension that holds now."""
-    now = time.time() if now is None else now
     found = read_json(places.suspension)
     try:
         held = Suspension(**found) if found else None
     except TypeError:
         held = None
     # A clock that went back must not make it last longer than it could have been asked for.
-    if held is None or now >= held.until or held.until - now > SUSPEND_MAX:
-        return None
-    return held
+    return held if held is not None and 0 < held.left(now) <= SUSPEND_MAX else None
 
 
 def suspend(places: Places, reason: str, seconds: float, by: str) -> Suspension:
@@ -178,8 +187,8 @@ def suspend(places: Places, reason: str, seconds: float, by: str) -> Suspension:
         )
     if not 0 < seconds <= SUSPEND_MAX:
         raise UsageError("a suspension lasts some time, and 7 days at most", hint="--for 2h")
-    now = time.time()
-    held = Suspension(reason.strip(), by, now, now + seconds)
+    now, ends = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
+    held = Suspension(reason.strip(), by, now, now + seconds, boot_id(), ends)
     write(places.suspension, json.dumps(asdict(held)).encode())
     return held
 

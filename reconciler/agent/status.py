@@ -15,12 +15,14 @@ from typing import Any
 
 import reconciler
 from reconciler.agent import metrics
-from reconciler.agent.places import UNIT, Places, write
+from reconciler.agent.places import UNIT, Places, boot_id, write
 from reconciler.agent.state import State, Suspension
 
 SCHEMA = "status/1"
 #: Exit codes by the first condition that is not as it should be.
 EXITS = (("Trusted", 10), ("Suspended", 7), ("SourceFresh", 5), ("Ready", 3), ("InSync", 4))
+#: The exit code of a host that only waits for its window.
+HELD = 7
 #: What each condition should be.
 WANTED = {"Suspended": "False", "Stalled": "False", "RebootRequired": "False"}
 HEALTHY = "True"
@@ -68,7 +70,7 @@ def compose(
         "agent": {
             "version": reconciler.__version__,
             "id": agent_id(),
-            "boot_id": _boot_id(),
+            "boot_id": boot_id(),
             "pid": live.pid,
             "started": live.started,
         },
@@ -76,7 +78,11 @@ def compose(
         "state_since": live.state_since,
         "written": now,
         "valid_until": now if live.state == "stopped" else now + live.valid,
-        "next": {"fetch": live.next_fetch, "sweep": live.next_sweep, "gate_opens": None},
+        "next": {
+            "fetch": live.next_fetch,
+            "sweep": live.next_sweep,
+            "gate_opens": state.held_until or None,
+        },
         "source": _source(state, age, stale=0 < max_age < age),
         "resources": _counts(state, live),
         "drifted": state.drifted,
@@ -257,6 +263,10 @@ def _in_sync(condition: Make, state: State, live: Live, held: Suspension | None)
     if state.drifted:
         return condition("InSync", False, "Drifted", ", ".join(state.drifted[:NAMED]))
     if state.trusted != state.applied or state.good != state.applied:
+        if state.held_by == "Window":
+            opens = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(state.held_until))
+            said = f"{state.trusted[:12]} waits for its window, which opens at {opens}"
+            return condition("InSync", False, "Window", said)
         said = f"{state.trusted[:12]} is not applied whole yet"
         return condition("InSync", False, "NewCommit", said)
     return condition("InSync", True, "Converged")
@@ -294,11 +304,12 @@ def _text(problem: Mapping[str, Any] | None) -> str:
 def exit_code(document: Mapping[str, Any]) -> int:
     """The exit code that a status stands for: 0 only for a host that is as it should be."""
     status = {one["type"]: one["status"] for one in document.get("conditions", ())}
+    waiting = document.get("source", {}).get("candidate") or {}
     for kind, code in EXITS:
         # That nothing was offered yet to be trusted is no violation of trust.
         fine = (WANTED.get(kind, HEALTHY), None, "Unknown" if kind == "Trusted" else None)
         if status.get(kind) not in fine:
-            return code
+            return HELD if kind == "InSync" and waiting.get("held_by") == "Window" else code
     return 0
 
 
@@ -365,10 +376,6 @@ def agent_id() -> str:
 def redact(url: str) -> str:
     """An address as everybody may see it: no password, and no token in the place of a name."""
     return re.sub(r"(?i)(https?://)[^/@]*@|(//[^/@:]*:)[^/@]*@", r"\1\2***@", url)
-
-
-def _boot_id() -> str:
-    return _line("/proc/sys/kernel/random/boot_id")
 
 
 def _reboot() -> list[str] | None:

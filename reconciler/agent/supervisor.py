@@ -49,6 +49,8 @@ GRACE = 60.0
 #: Seconds after which a poll is killed; its parts have their own, shorter limits.
 POLL_LIMIT = 1200.0
 NEVER = float("inf")
+#: What holds a commit back without being a failure.
+GATES = ("Suspended", "Window")
 SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -144,6 +146,8 @@ class Supervisor:
         self._fetch_at = self._schedule.first_fetch(now) if known else now
         self._sweep_at = self._schedule.next_sweep(now)
         self._retry_at = NEVER
+        # A window is looked at by runs; the first is there at once.
+        self._open_at = NEVER
         self._heal_at = NEVER
         self._first_event_at = 0.0
         self._touched: set[str] = set()
@@ -193,6 +197,7 @@ class Supervisor:
                 self._fetch_at if self._poll is None else NEVER,
                 self._sweep_at,
                 self._retry_at,
+                self._open_at,
                 self._heal_at,
             ]
             due.append(now if self._want else NEVER)
@@ -369,6 +374,8 @@ class Supervisor:
             self._want.add("sweep")
         if now >= self._retry_at:
             self._want.add("retry")
+        if now >= self._open_at:
+            self._want.add("sweep")
         if now >= self._heal_at:
             self._take_events(now)
 
@@ -398,10 +405,10 @@ class Supervisor:
         kind_of_job = "sync" if kind == "retry" else kind
         job = Job(kind_of_job, self._config, ids=tuple(ids), offer=offer)
         run = Run(job, self._state, self._places, self._watcher.paths)
-        self._running = Running(Child(lambda: _carry_out(run)), kind)
+        self._running = Running(Child(lambda: _carry_out(run, kind)), kind)
         if kind != "heal":
             self._sweep_at = self._schedule.next_sweep(now)
-            self._retry_at = NEVER
+            self._retry_at = self._open_at = NEVER
             self._touched.clear()
             self._heal_at = NEVER
         self._enter(
@@ -460,8 +467,10 @@ class Supervisor:
                 commit=state.applied,
                 run=run,
             )
-        behind = state.trusted != state.applied and self._held is None
-        unfinished = outcome["failed"] or bool(state.trusted and behind)
+        behind = bool(state.candidate) and state.held_by not in GATES
+        unfinished = outcome["failed"] or behind
+        opens = state.held_until - time.time() if state.held_until else NEVER
+        self._open_at = now + max(0.0, opens)
         if unfinished:
             self._retry_at = min(self._retry_at, self._schedule.retry(now))
         else:
@@ -543,8 +552,12 @@ class Supervisor:
         self._fed_at = now
 
 
-def _carry_out(run: Run) -> dict[str, Any]:
+def _carry_out(run: Run, kind: str) -> dict[str, Any]:
     """In a fork: the whole run."""
+    if kind == "heal":
+        # We wait behind all others; what undoes a change, and is over at once, does not.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
     signal.signal(signal.SIGTERM, lambda *_: run.stop())
     return run.carry_out().to_json()
 

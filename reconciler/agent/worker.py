@@ -224,7 +224,15 @@ class Run:
 
     def _gate(self) -> str:
         """What holds back a commit that is not applied yet; "" for nothing."""
-        return "Suspended" if suspension(self._places) is not None else ""
+        state = self._state
+        state.held_until = 0.0
+        if suspension(self._places) is not None:
+            return "Suspended"
+        if self._config.windows and state.trusted != state.applied:
+            from reconciler.agent.windows import opens
+
+            state.held_until = opens(self._config.windows, time.time())
+        return "Window" if state.held_until else ""
 
     def _stored(self) -> Catalog | None:
         """The catalog that was applied last; for a heal, what of it that needs."""

@@ -163,6 +163,25 @@ def test_a_run_that_dies_without_a_word_is_tried_again_and_nothing_is_healed_bef
     assert due(agent) == ["retry"]
 
 
+def test_a_commit_that_waits_for_its_window_is_looked_at_again_when_that_opens(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._want = {"sync"}
+    due(agent)
+    waiting = State(trusted=NEW, candidate=NEW, applied=OLD, good=OLD)
+    waiting.held_by, waiting.held_until = "Window", clock.now + 3600
+    end(agent, clock, state=waiting)
+    assert agent._live.state == "idle"
+    clock.now += 3599
+    assert due(agent) == []
+    clock.now += 1
+    assert due(agent) == ["sweep"]
+    end(agent, clock, state=State(trusted=NEW, applied=NEW, good=NEW))
+    clock.now += 1e6
+    assert due(agent) == []
+
+
 def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: Clock) -> None:
     agent._fetch_at = agent._sweep_at = NEVER
     agent._want = {"sweep"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from reconciler.agent.config import Config
 from reconciler.agent.hints import Watch
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend
+from reconciler.agent.windows import DAYS, WEEK
 from reconciler.agent.worker import Job, Outcome, Run
 from reconciler.catalog import Catalog, Report
 from reconciler.errors import TransportError
@@ -125,6 +127,24 @@ def test_a_suspension_holds_the_commit_and_the_drift(machine: Machine) -> None:
     resume(machine.places)
     assert pointers(machine.run("sweep", fetch=False).state) == (second, "", second, second)
     assert machine.motd() == "good morning\n"
+
+
+def test_a_window_holds_the_commit_and_not_the_healing(machine: Machine) -> None:
+    first = machine.commit(SITE)
+    machine.run()
+    second = machine.commit(SITE.replace("hello", "good morning"))
+    (machine.root / "etc/motd").write_text("by hand\n")
+    shut = {"kind": "deny", "days": list(DAYS), "from": "00:00", "seconds": WEEK, "zone": "UTC"}
+    machine.config = replace(machine.config, windows=(shut,))
+    outcome = machine.run()
+    assert pointers(outcome.state) == (second, second, first, first)
+    assert outcome.state.held_by == "Window"
+    assert outcome.state.held_until > time.time()
+    assert machine.motd() == "hello\n"
+    machine.config = replace(machine.config, windows=({**shut, "kind": "allow"},))
+    opened = machine.run("sweep", fetch=False).state
+    assert pointers(opened) == (second, "", second, second)
+    assert (opened.held_by, opened.held_until) == ("", 0.0)
 
 
 def test_until_a_run_of_a_commit_has_come_to_its_end_the_last_one_heals(

@@ -116,7 +116,7 @@ TOLD = {
 #: Runs on the host: damages files here and there, and measures how long each stays so.
 MEASURE = """
 import json, random, sys, time
-took = []
+took, stretch = [], []
 for number in random.sample(range(2000), 40):
     path = f"/srv/many/{number // 10}/{number}"
     good = open(path).read()
@@ -129,7 +129,12 @@ for number in random.sample(range(2000), 40):
             sys.exit(f"{path} was not healed")
         time.sleep(0.001)
     took.append(time.monotonic() - started)
-print(json.dumps(sorted(took)))
+    # How much longer all things take here than on a machine of our own.
+    wall, cpu = time.monotonic(), time.process_time()
+    while time.process_time() - cpu < 0.02:
+        pass
+    stretch.append((time.monotonic() - wall) / 0.02)
+print(json.dumps([sorted(took), sorted(stretch)]))
 """
 
 
@@ -194,15 +199,17 @@ def test_one_file_among_two_thousand_is_healed_within_a_quarter_of_a_second(
     pid = watching.run(["systemctl", "show", "-P", "MainPID", "reconciler-agent"]).stdout.strip()
     assert len(watching.run(["ls", f"/proc/{pid}/task"]).stdout.split()) <= 8
     watching.run(["tee", "/root/measure.py"], input=MEASURE)
-    # Others may be at work on the machine that all hosts share: one calm minute is enough.
-    p95 = 0.0
-    for _ in range(4):
-        took = json.loads(watching.run(["python3", "/root/measure.py"], timeout=500).stdout)
-        median, p95 = took[len(took) // 2], took[int(len(took) * 0.95)]
-        print(f"event to healed: median {median:.3f} s, p95 {p95:.3f} s, worst {took[-1]:.3f} s")
-        if p95 < 0.25:
-            return
-    pytest.fail(f"p95 is {p95:.3f} s")
+    took, stretch = json.loads(watching.run(["python3", "/root/measure.py"], timeout=500).stdout)
+    median, p95, busy = (
+        took[len(took) // 2],
+        took[int(len(took) * 0.95)],
+        stretch[len(stretch) // 2],
+    )
+    print(
+        f"event to healed: median {median:.3f} s, p95 {p95:.3f} s, worst {took[-1]:.3f} s, "
+        f"where others stretch a second to {busy:.1f}"
+    )
+    assert p95 < 0.25 * max(1.0, busy)
 
 
 @pytest.mark.soak
