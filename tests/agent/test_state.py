@@ -73,6 +73,20 @@ def test_a_suspension_ends_by_itself_and_survives_what_is_in_between(tmp_path: P
     assert suspension(places) is None
 
 
+@pytest.mark.parametrize("jump", [365 * 86400.0, -365 * 86400.0])
+def test_a_suspension_ends_when_it_was_asked_to_whatever_the_clock_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    places, since_boot, clock = Places(str(tmp_path)), time.clock_gettime, time.time
+    held = suspend(places, "TICKET-7", 3600, "alice")
+    monkeypatch.setattr(time, "time", lambda: clock() + jump)
+    assert suspension(places) == held
+    monkeypatch.setattr(time, "clock_gettime", lambda kind: since_boot(kind) + 3599)
+    assert suspension(places) == held
+    monkeypatch.setattr(time, "clock_gettime", lambda kind: since_boot(kind) + 3601)
+    assert suspension(places) is None
+
+
 def test_a_suspension_needs_a_reason_and_an_end(tmp_path: Path) -> None:
     for reason, seconds in ((" ", 60), ("why", 0), ("why", 8 * 86400)):
         with pytest.raises(UsageError):
