@@ -7,6 +7,7 @@ only a host can tell: the code, the tree, the inventory and the selection.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Order:
         if self.code != code_digest():
             raise ConfigError(
                 f"the worker runs other code than the controller: it has {reconciler.__version__}",
-                hint="install the same version of reconciler on both",
+                hint="install the same version of reconciler on both, and start the worker anew",
             )
 
     def check(self, tree_key: str) -> None:
@@ -94,8 +95,9 @@ def desired_digest(
     return hashlib.sha256(dumps(parts)).hexdigest()
 
 
+@functools.cache
 def code_digest() -> str:
-    """Equal wherever the same sources of ours are installed."""
+    """Equal wherever the same sources of ours are installed; as they were when it was first asked."""
     package = Path(reconciler.__file__).parent
     digest = hashlib.sha256(reconciler.__version__.encode())
     for path in sorted([*package.glob("*.py"), *package.glob("*/*.py")]):

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import dask.config as dask_config
 from distributed import Worker, get_worker
 
-from reconciler.engine.wire import Message
+from reconciler.engine.wire import Message, error_from_json, error_to_json
 from reconciler.errors import Interrupted, ReconcilerError
 from reconciler.push.order import Opened, Opening, Order
 from reconciler.push.outcome import Outcome, of_error
@@ -30,9 +29,9 @@ FORGOTTEN = 600.0
 def perform(opening: Opening, order: Order, host: str, wait: float = 0.0) -> Outcome:
     """Plan for a host or converge it. Every failure is an outcome."""
     worker = get_worker()
-    _say(worker, {"id": order.id, "host": host, "event": "begun", "worker": str(worker.name)})
     task = _enter(order, worker)
     try:
+        _say(worker, {"id": order.id, "host": host, "event": "begun"})
         # Another version may not even know what there is in an order.
         order.check_code()
         return task.run(opening, host, wait)
@@ -44,18 +43,12 @@ def perform(opening: Opening, order: Order, host: str, wait: float = 0.0) -> Out
 
 def stop(id_: str, host: str) -> None:
     """Stop a host that is at work here at its next boundary."""
-    with _lock:
-        task = _tasks.get(id_)
-    if task is not None:
-        task.tell_to("stop", host)
+    _tell_to("stop", id_, host)
 
 
 def abandon(id_: str, host: str) -> None:
     """Hang up on a host that is at work here."""
-    with _lock:
-        task = _tasks.get(id_)
-    if task is not None:
-        task.tell_to("abandon", host)
+    _tell_to("abandon", id_, host)
 
 
 def end(id_: str) -> None:
@@ -76,25 +69,34 @@ class _Task:
         self._worker = worker
         self._opening = threading.Lock()
         self._opened: Opened | None = None
+        self._failed: Message | None = None
         self._ended = False
-        self._told: dict[str, str] = {}
+        self._told: set[str] = set()
         self._said: dict[str, float] = {}
 
     def run(self, opening: Opening, host: str, wait: float) -> Outcome:
         with self._opening:
-            opened = self._opened or opening(self._order, _settings(), self._tell)
-            self._opened = opened
+            opened = self._opened = self._opened or self._open(opening)
         if host in self._told:
             raise Interrupted("interrupted before anything was done")
         return opened.run(host, wait)
 
-    def tell_to(self, what: str, host: str) -> None:
-        """`stop` or `abandon`; never waits, since the worker's event loop says it."""
-        self._told[host] = what
+    def _open(self, opening: Opening) -> Opened:
+        """What failed for one host is not tried again for the next: it may have taken minutes."""
+        if self._failed is not None:
+            raise error_from_json(self._failed)
+        try:
+            return opening(self._order, _settings(), self._tell)
+        except ReconcilerError as error:
+            self._failed = error_to_json(error)
+            raise
+
+    def tell_to(self, what: Literal["stop", "abandon"], host: str) -> None:
+        """Never waits, since the worker's event loop says it."""
+        self._told.add(host)
         opened = self._opened
         if opened is not None:
-            act: Callable[[str], None] = getattr(opened, what)
-            act(host)
+            (opened.stop if what == "stop" else opened.abandon)(host)
 
     def leave(self) -> None:
         with _lock:
@@ -142,6 +144,13 @@ def _enter(order: Order, worker: Worker) -> _Task:
     for id_ in old:
         end(id_)
     return task
+
+
+def _tell_to(what: Literal["stop", "abandon"], id_: str, host: str) -> None:
+    with _lock:
+        task = _tasks.get(id_)
+    if task is not None:
+        task.tell_to(what, host)
 
 
 def _settings() -> dict[str, str]:

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from reconciler.errors import ConfigErrors, Interrupted, LockBusy, Mark, SchemaError
+from reconciler.errors import ConfigErrors, Interrupted, LockBusy, Mark, SchemaError, SourceError
 from reconciler.push.order import Order, Settings, Tell
 from reconciler.push.outcome import Outcome, of_error
 
@@ -51,6 +51,14 @@ class Files:
 
     def close(self) -> None:
         (self._place / f"closed-{os.getpid()}").touch()
+
+
+class Broken(Files):
+    """Cannot be opened; leaves a file for each time that it was tried."""
+
+    def __init__(self, order: Order, settings: Settings, tell: Tell) -> None:
+        (Path(os.environ[PLACE]) / f"tried-{os.getpid()}-{time.monotonic_ns()}").touch()
+        raise SourceError("the state repo is out of reach", hint="try again")
 
 
 def _locked(fd: int, wait: float) -> bool:

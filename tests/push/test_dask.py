@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from push.cluster import Cluster, certificates
-from push.openings import PLACE, Files
+from push.openings import PLACE, Broken, Files
 from push.test_fleet import Quiet, states
 from reconciler.engine.wire import Message
 from reconciler.errors import ConfigErrors, HostUnreachable, UsageError
 from reconciler.push.fleet import Course, Fleet, Terms
 from reconciler.push.host import Options
-from reconciler.push.order import Order, code_digest
+from reconciler.push.order import Opening, Order, code_digest
 from reconciler.push.rollout import Batch, Limits
 from reconciler.push.task import Manner
 from reconciler.push.workers import Keys, Workers, WorkerWork
@@ -48,12 +48,17 @@ class World:
         self.listener = Quiet()
 
     def run(
-        self, *hosts: str, keys: Keys = NO_KEYS, orders: Order | None = None, **terms: Any
+        self,
+        *hosts: str,
+        keys: Keys = NO_KEYS,
+        orders: Order | None = None,
+        opening: Opening = Files,
+        **terms: Any,
     ) -> Course:
         known: dict[str, Any] = {"limits": Limits(), "host_timeout": 60.0, **terms}
         with (
             Workers(self.cluster.address, keys) as workers,
-            WorkerWork(workers, Files, orders or order()) as work,
+            WorkerWork(workers, opening, orders or order()) as work,
         ):
             fleet = Fleet(work, Terms(len(hosts), **known), self.listener, workers)
 
@@ -151,6 +156,17 @@ def test_the_order_of_another_version_is_refused(world: World) -> None:
     assert "runs other code than the controller" in str(course.outcomes[0].error)
     assert course.outcomes[0].exit_code == 3
     assert not (world.path / "a").exists()
+
+
+def test_what_cannot_be_opened_is_tried_once_on_each_worker_and_said_for_every_host(
+    world: World,
+) -> None:
+    hosts = [f"h{number}" for number in range(6)]
+    course = world.run(*hosts, opening=Broken)
+    assert set(states(course).values()) == {"unreachable"}
+    said = [(one.error.host, one.error.message) for one in course.outcomes if one.error]
+    assert said == [(host, "the state repo is out of reach") for host in hosts]
+    assert len(list(world.path.glob("tried-*"))) <= 2
 
 
 def test_a_task_is_the_name_of_a_host_and_digests(world: World) -> None:
