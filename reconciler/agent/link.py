@@ -88,6 +88,10 @@ class Provider:
         compiled = self._ask(request, "compiled")
         return str(compiled.get("host")), self._receive()
 
+    def point(self, config: Mapping[str, Any], pointers: Mapping[str, str]) -> None:
+        """Keep these commits in the mirror, whatever becomes of the branch; "" for none."""
+        self._ask({"op": "point", "config": config, "pointers": dict(pointers)}, "pointed")
+
     def content(self, sha256: str) -> Iterator[bytes]:
         """The bytes of a content, of what was compiled last."""
         with self._talking():

@@ -6,6 +6,7 @@ frames of `engine.wire`, one answer for each request, in their order.
     {"op": "fetch", "config"}                            -> {"fetched": {...}}
     {"op": "judge", "config", "mark", "offer"}           -> {"judged": {...}}, of what was fetched
     {"op": "compile", "config", "commit", "facts"}       -> {"compiled": {...}}, the catalog
+    {"op": "point", "config", "pointers"}                -> {"pointed": {...}}, what has moved
     {"ask": "content", "sha256": ...}                    -> content, of what was compiled last
     {"op": "secrets"}                                    -> {"secrets": {...}}
 
@@ -86,6 +87,8 @@ class Provider:
             self._judge(Config.from_json(request["config"]), request["mark"], request["offer"])
         elif operation == "compile":
             self._compile(Config.from_json(request["config"]), request["commit"], request["facts"])
+        elif operation == "point":
+            self._point(Config.from_json(request["config"]), request["pointers"])
         elif request.get("ask") == "content":
             self._wire.send_content(self._content(str(request["sha256"])))
         elif operation == "secrets":
@@ -154,6 +157,20 @@ class Provider:
             host, self._compiled = _compile(mirror.path, config, commit, facts)
         self._wire.send({"compiled": {"host": host}})
         self._wire.send_json(dumps(self._compiled.catalog.to_json()))
+
+    def _point(self, config: Config, pointers: Mapping[str, str]) -> None:
+        from reconciler.source.refs import OWN
+
+        mirror = self._mirror(config)
+        here = {name: one.commit for name, one in mirror.refs().items()}
+        moved = {
+            name: commit
+            for name, commit in pointers.items()
+            if commit != here.get(f"{OWN}{name}", "") and (not commit or mirror.has(commit))
+        }
+        for name, commit in moved.items():
+            mirror.point(name, commit)
+        self._wire.send({"pointed": moved})
 
     def _content(self, sha256: str) -> Iterator[bytes]:
         contents = self._compiled.contents if self._compiled else None

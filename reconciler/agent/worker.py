@@ -134,7 +134,8 @@ class Run:
                 self._trouble("run", error)
             except OSError as error:
                 self._trouble("run", _unwritten(error))
-        self._hold()
+            self._hold()
+            self._pin()
         self._summarise(started, time.monotonic() - clock)
         try:
             self._state.save(self._places)
@@ -259,6 +260,16 @@ class Run:
         waits = {"compile": "CompileFailed", "fetch": "Unreachable", "run": "RunFailed"}
         found = [self._gate(), *(word for kind, word in waits.items() if kind in state.problems)]
         state.held_by = next(filter(None, found), "") if state.candidate else ""
+
+    def _pin(self) -> None:
+        """The commits that may still be needed stay in the mirror; said whenever that is open."""
+        if self._provider is None:
+            return
+        state = self._state
+        pointers = {"candidate": state.candidate, "applied": state.applied, "good": state.good}
+        # What stands in the way was met and said before, and the next conversation says it again.
+        with contextlib.suppress(ReconcilerError):
+            self._provider.point(self._config.to_json(), pointers)
 
     def _advance(self, catalog: Catalog) -> None:
         """The run of a catalog came to its end: it is what healing goes by from now on."""

@@ -21,6 +21,9 @@ from reconciler.catalog import Catalog, Report
 from reconciler.errors import TransportError
 from reconciler.source.mark import Marks
 
+#: Each run starts a provider, which fetches and compiles.
+pytestmark = pytest.mark.slow
+
 GIT = {
     "GIT_AUTHOR_NAME": "Alice",
     "GIT_AUTHOR_EMAIL": "alice@example.org",
@@ -203,6 +206,28 @@ def test_a_catalog_that_was_lost_is_compiled_again_from_the_mirror(machine: Mach
     (machine.root / "etc/motd").unlink()
     assert machine.run("sweep", fetch=False).corrected == ["file:/etc/motd"]
     assert State.load(machine.places).applied == commit
+
+
+def test_what_is_applied_stays_in_the_mirror_whatever_becomes_of_the_branch(
+    machine: Machine,
+) -> None:
+    first = machine.commit(SITE)
+    machine.run()
+    second = machine.commit(BROKEN)
+    machine.run()
+    (mirror,) = Path(machine.places.mirrors).glob("mirror-*.git")
+    listed = subprocess.run(
+        ["git", "-C", str(mirror), "for-each-ref", "--format=%(refname) %(objectname)", "refs/agent"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert dict(line.split() for line in listed.stdout.splitlines()) == {
+        "refs/agent/trusted": second,
+        "refs/agent/candidate": second,
+        "refs/agent/applied": first,
+        "refs/agent/good": first,
+    }
 
 
 def test_a_heal_looks_only_at_what_it_is_about(machine: Machine) -> None:
