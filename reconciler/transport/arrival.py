@@ -66,6 +66,7 @@ def arrive(sha256: str, size: int, keep: bool) -> int:
             parts = compile_all(parts)
             store(shelf, name, parts)
     sys.meta_path.insert(0, Modules(parts))
+    lighten()
     try:
         from reconciler.engine.__main__ import main
     except ImportError as error:
@@ -136,6 +137,31 @@ class Modules:
         body = self.parts[module.__name__][1]
         code = body if isinstance(body, bytes) else compiled(module.__name__, body)
         exec(marshal.loads(code), module.__dict__)  # noqa: S102, S302  ours, and whole
+
+
+def lighten() -> None:
+    """Let dataclasses do without inspect, whose import costs as much as Python's own start.
+
+    It asks inspect for the docstring of a class that has none, and nobody here reads that.
+    """
+    if "inspect" not in sys.modules:
+        sys.modules["inspect"] = Late("inspect")
+        try:
+            importlib.import_module("dataclasses")
+        finally:
+            del sys.modules["inspect"]
+
+
+class Late(types.ModuleType):
+    """A module that is imported once more than `signature` is asked of it."""
+
+    @staticmethod
+    def signature(_: object) -> str:
+        """As the end of a docstring."""
+        return ""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 # -- the cache -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,10 +37,29 @@ def hostile(tmp_path: Path, program: str) -> str:
     return str(path)
 
 
-def test_the_first_file_is_read_by_every_python_3_that_has_isolated_mode() -> None:
-    tree = ast.parse(bootstrap._text("arrival.py"), feature_version=(3, 4))
+@pytest.mark.parametrize("name", ["arrival.py", "terminal.py"])
+def test_what_runs_first_is_read_by_every_python_3_that_has_isolated_mode(name: str) -> None:
+    tree = ast.parse(bootstrap._text(name), feature_version=(3, 4))
     young = (ast.JoinedStr, ast.NamedExpr, ast.AnnAssign, ast.Match)
+    # What stands behind the check of the version may be younger.
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, young)]
+
+
+def test_what_dataclasses_does_without_everybody_else_still_has() -> None:
+    code = bootstrap._text("arrival.py").decode().partition('if __name__ == "__main__"')[0]
+    code += """
+lighten()
+assert "inspect" not in sys.modules
+import dataclasses
+@dataclasses.dataclass(frozen=True)
+class One:
+    x: int = 1
+assert dataclasses.inspect.get_annotations if sys.version_info >= (3, 10) else True
+import inspect
+assert str(inspect.signature(lambda a, b=2: a)) == "(a, b=2)"
+assert dataclasses.replace(One(), x=2) == One(2)
+"""
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
 
 def test_it_says_what_the_host_is() -> None:

@@ -216,3 +216,19 @@ def test_ssh_is_not_imported_before_it_is_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_the_libraries_import_and_we_never_use_is_left_out() -> None:
+    look = (
+        "import sys; from reconciler.transport.libraries import import_ssh; import_ssh(); "
+        "from reconciler.transport.ssh import Connections; "
+        "print([n for n in ('asyncio', 'unittest', 'email', 'yaml') if n in sys.modules]); "
+        # Whoever does use them gets the real ones.
+        "import unittest.mock, importlib.metadata, invoke.vendor.yaml; "
+        "print(unittest.mock.patch.object, importlib.metadata.version('paramiko'), "
+        "invoke.vendor.yaml.safe_load('[1]'))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
+    first, second = done.stdout.splitlines()
+    assert first == "[]"
+    assert second.endswith("[1]")
