@@ -28,6 +28,8 @@ def test_a_timer_converges_the_host_and_heals_it(fresh_host: BootedHost) -> None
         return fresh_host.run(["cat", "/etc/timed"], check=False).stdout == "by a timer\n"
 
     wait_for(there, "converging", fresh_host, 60)
+    written = ["test", "-e", "/run/reconciler/status.json"]
+    wait_for(lambda: not fresh_host.run(written, check=False).returncode, "a status", fresh_host)
     wait_for(
         lambda: status(fresh_host)["last_run"]["outcome"] in ("ok", "changed"),
         "saying so",
