@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import subprocess
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.agent.config import Config
-from reconciler.agent.places import Places
+from reconciler.agent.places import USER, Places
 from reconciler.agent.units import HIDDEN
 from reconciler.errors import ConfigError
 from reconciler.source.remote import Remote
@@ -167,3 +168,25 @@ def _check_directory(path: str) -> None:
         raise ConfigError(
             f"{path} is no Git repository", hint=f"git init --bare {path}, or another address"
         )
+    closed = next((one for one in _above(path) if not _is_open(one)), None)
+    if closed:
+        raise ConfigError(
+            f"the state repo is fetched as the user {USER}, who cannot enter {closed}",
+            hint=f"chmod o+rx {closed}",
+        )
+
+
+def _above(path: str) -> list[str]:
+    """A directory and those that it is in, from the top."""
+    parts = path.strip("/").split("/")
+    return ["/" + "/".join(parts[:end]) for end in range(len(parts) + 1)]
+
+
+def _is_open(path: str) -> bool:
+    """Whether the user that fetches may enter; as one of all the others, unless it is its own."""
+    found = os.stat(path)
+    try:
+        own = found.st_uid == pwd.getpwnam(USER).pw_uid
+    except KeyError:
+        own = False
+    return own or bool(found.st_mode & 0o001)

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.agent.config import parse
 from reconciler.agent.places import Places
-from reconciler.agent.wish import Wish
+from reconciler.agent.wish import Wish, _above
 from reconciler.errors import ConfigError
 
 URL = "ssh://git@git.example.org/state.git"
@@ -137,3 +137,22 @@ def test_credentials_are_private_and_hold_a_user_and_a_password(tmp_path: Path) 
         assert said in found
         assert bool(said) == bool(found)
         assert "pw" not in found
+
+
+def test_a_state_repo_on_this_machine_must_be_open_to_the_user_that_fetches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.agent.wish.HIDDEN", ())
+    # What it is in was made by pytest, and is closed to others.
+    monkeypatch.setattr("reconciler.agent.wish._above", lambda path: [path])
+    bare = tmp_path / "state.git"
+    assert f"{bare} is no Git repository" in check({"repo": str(bare)})
+    subprocess.run(["git", "init", "-q", "--bare", bare], check=True)
+    bare.chmod(0o755)
+    assert check({"repo": str(bare)}) == ""
+    bare.chmod(0o700)
+    assert f"who cannot enter {bare}" in check({"repo": str(bare)})
+
+
+def test_all_that_a_directory_is_in_is_looked_at() -> None:
+    assert _above("/srv/git/state.git") == ["/", "/srv", "/srv/git", "/srv/git/state.git"]
