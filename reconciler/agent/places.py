@@ -117,6 +117,10 @@ def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True)
             if durable:
                 os.fsync(fd)
         os.rename(temp, path)
+    except OSError as error:
+        os.unlink(temp)
+        error.filename = path  # a full disk tells only that it is full
+        raise
     except BaseException:
         os.unlink(temp)
         raise

@@ -18,7 +18,8 @@ from behaviour.world import OWN, World
 
 pytestmark = pytest.mark.skipif(bool(traced.OBSTACLE), reason=traced.OBSTACLE)
 
-LARGE = 300_000
+#: Lines of a file that is too large to be kept in memory: it streams.
+LARGE = 40_000
 #: A full disk as SQLite says it, as the kernel does, and where only we can guess.
 FULL = ("disk is full", "No space left", "is there space")
 OWNED = "SELECT id, wish, claims, converged FROM resources ORDER BY id"
@@ -126,6 +127,7 @@ def whole(start: Start, world: World) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_commit_and_rename_ends_as_a_straight_run(start: Start) -> None:
     """Both sides of each: what makes a commit durable is SQLite's sync of its log."""
     at = [n for n, name in enumerate(start.calls) if name in ("fdatasync", "rename", "renameat")]
@@ -133,6 +135,7 @@ def test_a_kill_at_every_commit_and_rename_ends_as_a_straight_run(start: Start) 
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_kill_before_every_call_that_changes_something_ends_as_a_straight_run(
     start: Start,
@@ -172,6 +175,7 @@ def check_said(answer: dict[str, Any], context: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_disk_that_is_full_from_any_call_on_leaves_nothing_half(start: Start) -> None:
     fill(start, [n for n, name in enumerate(start.calls) if name in TAKE_SPACE])
