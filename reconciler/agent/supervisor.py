@@ -363,11 +363,16 @@ class Supervisor:
         for kind in ("sync", "boot", "retry", "sweep"):
             if kind in self._want:
                 # One whole run does what any of them would do.
-                judge = "sync" in self._want or "trust" in self._state.problems
+                judge = self._is_news() or "sync" in self._want or "trust" in self._state.problems
                 self._want.clear()
                 self._start(kind, offer=self._offer if judge else None)
                 return
         self._start_healing(now)
+
+    def _is_news(self) -> bool:
+        """Whether nobody has judged yet what the last poll brought: a run may have broken off."""
+        known = (self._state.trusted, self._state.source.get("refused"))
+        return self._offer is not None and self._offer["commit"] not in known
 
     def _note_what_is_due(self, now: float) -> None:
         if now >= self._sweep_at:
@@ -495,7 +500,7 @@ class Supervisor:
             if running.kind == "heal":
                 self._watcher.update(found)
             else:
-                self._watcher.set({path: one for path, one in found.items() if one is not None})
+                self._watcher.set(found)
         if self._watcher.news:
             self._settle()
         self._live.watched = self._watcher.count
@@ -567,10 +572,8 @@ def _answer(pipe: int, document: dict[str, Any]) -> None:
         file.write(json.dumps(document, separators=(",", ":")).encode())
 
 
-def _watch(entry: Any) -> Watch | None:
+def _watch(entry: Any) -> Watch:
     """A watch as it comes back through JSON."""
-    if entry is None:
-        return None
     signed, ids = entry
     return Watch(tuple(signed) if signed else None, tuple(ids))
 

@@ -75,13 +75,9 @@ class Watcher:
         self._add(directories - self._watches.keys())
         self._look(paths)
 
-    def update(self, paths: Mapping[str, Watch | None]) -> None:
-        """Watch these, too; None: no more. Their directories stay until the next `set`."""
-        for path, watch in paths.items():
-            if watch is None:
-                self._paths.pop(path, None)
-            else:
-                self._paths[path] = watch
+    def update(self, paths: Mapping[str, Watch]) -> None:
+        """Watch these, too, or with another signature than before."""
+        self._paths.update(paths)
         self._add({os.fsencode(os.path.dirname(path)) for path in paths} - self._watches.keys())
         self._look(paths)
 

@@ -43,6 +43,10 @@ DELICATE = ("package", "command")
 VERIFIED = {"none": "order-only", "head": "head", "every": "all-commits"}
 
 
+#: No file has this signature: who is watched with it is looked at again.
+MOVED: Signature = (0, 0)
+
+
 @dataclass(frozen=True)
 class Job:
     """What is to be done. kind: `boot`, `sync`, `sweep`, `heal`. fetch: ask the remotes first.
@@ -58,7 +62,8 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What came of it. corrected: drift that was undone. messages: for the log.
+    """What came of it. corrected: drift that was undone; resisted: drift that was not, though that
+    was tried. messages: for the log.
 
     watches: what is to be watched now; after a heal, of what it was about; None: as before.
     """
@@ -66,8 +71,9 @@ class Outcome:
     state: State
     changed: list[str] = field(default_factory=list)
     corrected: list[str] = field(default_factory=list)
+    resisted: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
-    watches: Mapping[str, Watch | None] | None = None
+    watches: Mapping[str, Watch] | None = None
     report: Report | None = None
 
     @property
@@ -78,7 +84,7 @@ class Outcome:
         """What the supervisor needs of it."""
         return {
             "state": self.state.to_json(),
-            "corrected": self.corrected,
+            "corrected": [*self.corrected, *self.resisted],
             "failed": self.failed,
             "messages": self.messages[:500],
             "watches": self.watches,
@@ -315,7 +321,7 @@ class Run:
         return self._take(TransientUnit(argv, f"reconciler-run-{uuid.uuid4().hex[:8]}"))
 
     def _converge(self, engine: Engine, catalog: Catalog) -> None:
-        self._before = {path: signature(path) for path in self._mine()}
+        self._before = {path: signature(path) for path in self._mine() or self._owned()}
         contents = Contents(self._places.contents, _digests(catalog, secret=True))
         offered: dict[str, Any] = {
             "content": lambda sha256: contents.get(sha256, lambda one: self._whole().content(one)),
@@ -342,7 +348,7 @@ class Run:
             if not (report and report.failed):
                 self._finish(engine, catalog)
             contents.keep_only(_digests(catalog))
-        self._watch(catalog)
+        self._watch(engine, catalog, offered)
 
     def _remember(self) -> None:
         """What the ledger knows; that it is lost is said until a whole run has found it whole."""
@@ -421,6 +427,8 @@ class Run:
                 if one.status == status:
                     members[one.id] = one.reason
                     self._say("err", f"{one.id} {status}: {one.reason}", resource=one.id)
+            if one.status == "failed" and one.id in self._job.ids:
+                outcome.resisted.append(one.id)
             if one.status in ("changed", "notified"):
                 outcome.changed.append(one.id)
                 corrective = one.cause == "corrective"
@@ -472,42 +480,60 @@ class Run:
             return self._watches
         return {path: one for path, one in self._watches.items() if not ids.isdisjoint(one.ids)}
 
-    def _watch(self, catalog: Catalog) -> None:
-        """Tell the supervisor what to watch, as the machine is now."""
+    def _owned(self) -> Mapping[str, Watch]:
+        """What is to be watched of all that the ledger knows."""
+        with Ledger.open_readonly(self._places.root) as ledger:
+            return watch_list(ledger.claims() if ledger is not None else {}, self._places.root)
+
+    def _watch(self, engine: Engine, catalog: Catalog, offered: Mapping[str, Any]) -> None:
+        """Tell the supervisor what to watch, as this run left it."""
+        found = self._found(catalog)
+        # As it is now, it may be by somebody who came after us: of this only a look can tell.
+        fresh = {id_ for path, one in found.items() if path not in self._before for id_ in one.ids}
+        doubtful = {*fresh, *self._outcome.changed} - self._state.failed.keys()
+        again = [one for one in catalog.resources if one.id in doubtful and not one.handler]
+        moved: set[str] = set()
+        if again and suspension(self._places) is None:
+            looked = engine.plan(dumps(_with(catalog, again).to_json()), **offered)
+            moved = {one.id for one in looked.results if one.status == "pending"}
+        self._outcome.watches = {
+            path: one if moved.isdisjoint(one.ids) else one._replace(signature=MOVED)
+            for path, one in found.items()
+        }
+
+    def _found(self, catalog: Catalog) -> Mapping[str, Watch]:
+        """What is to be watched; after a heal, of what it was about."""
         if self._job.ids:
-            self._outcome.watches = {
-                path: self._left(path, one) for path, one in self._mine().items()
-            }
-            return
+            return {path: self._left(path, one) for path, one in self._mine().items()}
         observed = {
             one.id
             for one in catalog.resources
             if not one.handler and drift_policy(one, self._config.drift) != "ignore"
         }
-        with Ledger.open_readonly(self._places.root) as ledger:
-            claims = ledger.claims() if ledger is not None else {}
-        wanted = {id_: claimed for id_, claimed in claims.items() if id_ in observed}
         found = {
-            path: self._left(path, one)
-            for path, one in watch_list(wanted, self._places.root).items()
+            path: self._left(path, one._replace(ids=tuple(filter(observed.__contains__, one.ids))))
+            for path, one in self._owned().items()
+            if not observed.isdisjoint(one.ids)
         }
         # A link that is gone is found by no search; whom it was about must be looked at first.
         for path, one in self._watches.items():
-            if path not in found and wanted.keys() & set(one.ids) - self._looked:
+            if path not in found and observed & set(one.ids) - self._looked:
                 found[path] = one
-        self._outcome.watches = found
+        return found
 
     def _left(self, path: str, watch: Watch) -> Watch:
         """A watch with the signature that says of a later one whether somebody was there since.
 
-        As we left it, where we changed it. What was looked at may have been changed since: then
-        the one from before the look. What was not looked at stays suspect if it was.
+        As it is now, where we changed it or did not know it. What was looked at may have been
+        changed since: then the one from before the look. What was not looked at stays suspect if
+        it was.
         """
-        before = self._watches.get(path)
-        if before is None or not set(self._outcome.changed).isdisjoint(watch.ids):
+        if path not in self._before or not set(self._outcome.changed).isdisjoint(watch.ids):
             return watch._replace(signature=signature(path))
-        looked = self._looked.issuperset(watch.ids)
-        return watch._replace(signature=self._before[path] if looked else before.signature)
+        before = self._watches.get(path)
+        if before is not None and not self._looked.issuperset(watch.ids):
+            return watch._replace(signature=before.signature)
+        return watch._replace(signature=self._before[path])
 
     # -- what is said --------------------------------------------------------------------
 

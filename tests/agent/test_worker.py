@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from reconciler.agent.config import Config
-from reconciler.agent.hints import Watch
+from reconciler.agent.hints import Watch, signature
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend
 from reconciler.agent.windows import DAYS, WEEK
 from reconciler.agent.worker import Job, Outcome, Run
-from reconciler.catalog import Catalog, Report
+from reconciler.catalog import Catalog, Plan, Report
 from reconciler.errors import TransportError
 from reconciler.source.mark import Marks
 
@@ -238,6 +238,28 @@ def test_a_heal_looks_only_at_what_it_is_about(machine: Machine) -> None:
     outcome = machine.run("heal", ("file:/etc/motd",))
     assert outcome.corrected == ["file:/etc/motd"]
     assert (machine.root / "etc/other").read_text() == "by hand\n"
+
+
+def test_who_comes_between_our_change_and_the_end_of_the_run_is_not_taken_for_us(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    machine.run()
+    motd = machine.root / "etc/motd"
+    motd.write_text("by hand\n")
+    counted = Run._count
+
+    def meddle(run: Run, report: Report | None, looked: Plan | None) -> None:
+        counted(run, report, looked)
+        motd.write_text("by hand, again\n")
+
+    monkeypatch.setattr(Run, "_count", meddle)
+    outcome = machine.run("sweep", fetch=False)
+    assert outcome.corrected == ["file:/etc/motd"]
+    watches = outcome.watches or {}
+    assert watches[str(motd)] != Watch(signature(str(motd)), ("file:/etc/motd",))
+    other = str(machine.root / "etc/other")
+    assert watches[other] == Watch(signature(other), ("file:/etc/other",))
 
 
 def test_a_sweep_without_drift_is_a_look_and_nothing_more(
