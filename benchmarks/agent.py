@@ -81,12 +81,14 @@ def main() -> int:
 
 def measure(host: BootedHost, name: str, used: Callable[[], float], seconds: float) -> Numbers:
     """The numbers of one workload."""
+    idle = name == "w1000"
+    without = _minute(used, seconds) if idle else 0.0
     install(host, name)
     wait_for(lambda: _calm(host), "converging", host, 120)
     found = {"first run, s": float(status(host)["last_run"]["duration_s"])}
     pid = host.run(["systemctl", "show", "-P", "MainPID", "reconciler-agent"]).stdout.strip()
-    if name == "w1000":
-        found |= idling(host, pid, used, seconds)
+    if idle:
+        found |= idling(host, pid, used, seconds, without)
     found |= heals(host)
     found |= sweeps(host, used)
     rollup = host.run(["cat", f"/proc/{pid}/smaps_rollup"]).stdout
@@ -109,29 +111,27 @@ def install(host: BootedHost, name: str) -> None:
     host.reconciler("agent", "install", "--repo", f"/srv/{name}", "--interval", "60s")
 
 
-def idling(host: BootedHost, pid: str, used: Callable[[], float], seconds: float) -> Numbers:
-    """CPU time while nothing happens; once with an agent, once without."""
-
-    def over() -> float:
-        before = used()
-        time.sleep(seconds)
-        return (used() - before) / seconds * 60
-
+def idling(
+    host: BootedHost, pid: str, used: Callable[[], float], seconds: float, without: float
+) -> Numbers:
+    """CPU time while nothing happens. without: of a minute before there was an agent."""
     fetched, own = _fetched(host), _own(host, pid)
-    with_agent = over()
+    whole = _minute(used, seconds) - without
     own = (_own(host, pid) - own) / seconds * 60
     polls = (_fetched(host) - fetched) / seconds * 60
-    # Frozen, not stopped: what it holds is part of neither.
-    host.run(["kill", "-STOP", pid])
-    without = over()
-    host.run(["kill", "-CONT", pid])
-    whole = with_agent - without
     return {
         "CPU s per minute of idling": whole,
-        "CPU s per minute of the process itself": own,
+        "CPU s per minute of the process and its forks": own,
         "polls per minute": polls,
         "CPU s of a poll": (whole - own) / polls if polls else 0.0,
     }
+
+
+def _minute(used: Callable[[], float], seconds: float) -> float:
+    """What a minute takes, by what so many seconds take."""
+    before = used()
+    time.sleep(seconds)
+    return (used() - before) / seconds * 60
 
 
 def sweeps(host: BootedHost, used: Callable[[], float]) -> Numbers:
