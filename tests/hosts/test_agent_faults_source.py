@@ -8,13 +8,15 @@ fault is over the host converges without a person, or by the one command that th
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from hosts.agents import conditions, in_sync_at, status, wait_for
-from hosts.forge import MIRROR, STATE, Follower, Forge, configure, recovers, shell, sync
+from hosts.booted import BootedHost
+from hosts.forge import MIRROR, STATE, Follower, Forge, configure, put, recovers, shell, sync
 from hosts.lab import Lab
 from source.servers import Server
 
@@ -404,3 +406,80 @@ def test_a_lost_mark_is_told_before_the_next_commit_needs_it(subject: Follower) 
     assert host.reconciler("agent", "status", check=False).returncode == 10
     host.reconciler("trust", "reset", "--to", subject.repo.head, "--reason", "it was lost")
     recovers(host, "Trusted")
+
+
+# the clock
+
+#: Runs a module of ours with a clock that is so many seconds off as /etc/clock says.
+SHIFTED = """\
+import runpy, sys, time
+real = time.time
+def shifted():
+    with open("/etc/clock") as file:
+        return real() + float(file.read())
+time.time = shifted
+sys.argv[:] = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+UNITS = {
+    "reconciler-agent.service": "reconciler.agent",
+    "reconciler-provider@.service": f"reconciler.agent.provider {MIRROR}",
+}
+YEAR = 365 * 86400
+
+
+@pytest.fixture
+def faked(subject: Follower) -> Iterator[Follower]:
+    """An agent with a clock of its own; what the kernel counts since boot is true."""
+    host = subject.host
+    put(host, "/etc/clock", "0", "0644")
+    put(host, "/etc/shifted.py", SHIFTED, "0644")
+    for unit, module in UNITS.items():
+        start = f"{sys.prefix}/bin/python3 -I -B /etc/shifted.py {module}"
+        text = f"[Service]\nExecStart=\nExecStart={start}\n"
+        put(host, f"/etc/systemd/system/{unit}.d/clock.conf", text, "0644")
+    shell(host, "systemctl daemon-reload; systemctl restart reconciler-agent")
+    subject.settled()
+    yield subject
+    for unit in UNITS:
+        shell(host, f"rm -r /etc/systemd/system/{unit}.d")
+    shell(host, "systemctl daemon-reload; systemctl restart reconciler-agent")
+    subject.settled()
+
+
+def runs(host: BootedHost) -> float:
+    """How many runs of any kind there were."""
+    lines = shell(host, "cat /run/reconciler/metrics.prom").splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("reconciler_runs_"))
+
+
+def test_a_clock_that_jumps_brings_no_storm_and_ends_no_suspension(faked: Follower) -> None:
+    subject, host = faked, faked.host
+    for jump in (YEAR, -YEAR, 0):
+        before, polls = runs(host), len(subject.server.seen)
+        put(host, "/etc/clock", str(jump), "0644")
+        time.sleep(20)
+        polls, new = len(subject.server.seen) - polls, runs(host) - before
+        ahead = status(host)["written"] - time.time()
+        print(f"the agent is {ahead:.0f} s ahead; {polls} requests, {new} runs in 20 s")
+        assert abs(ahead - jump) < 120
+        assert 2 <= polls <= 2 * 6
+        assert new <= 1
+        assert conditions(host)["SourceFresh"] == "True"
+        subject.heals()
+        commit = subject.commit()
+        wait_for(in_sync_at(host, commit), "converging as ever", host)
+        assert conditions(host)["Trusted"] == "True"
+
+
+def test_a_suspension_outlives_jumps_of_the_clock_and_ends_in_time(faked: Follower) -> None:
+    host, started = faked.host, time.monotonic()
+    host.reconciler("agent", "suspend", "--for", "25s", "--reason", "TICKET-7")
+    for jump in (YEAR, -YEAR):
+        put(host, "/etc/clock", str(jump), "0644")
+        time.sleep(6)
+        assert conditions(host)["Suspended"] == "True"
+    wait_for(lambda: conditions(host)["Suspended"] == "False", "ending it", host)
+    took = time.monotonic() - started
+    assert 25 <= took < 40
+    recovers(host, "InSync")
