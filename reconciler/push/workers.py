@@ -23,7 +23,7 @@ from distributed import Future as Task
 from reconciler.engine.wire import Message
 from reconciler.errors import ConfigError, ConnectionLost, HostUnreachable, UsageError
 from reconciler.push import worker
-from reconciler.push.order import Opening, Order
+from reconciler.push.order import Opening, Order, code_digest
 from reconciler.push.outcome import Outcome
 from reconciler.push.threads import Threads
 
@@ -53,7 +53,7 @@ class Workers(Executor):
     """Runs what is submitted on the workers of a scheduler, again where a worker is lost.
 
     address: `dask://HOST:PORT`, or `tls://` which takes TLS even on this machine. Raises UsageError,
-    HostUnreachable.
+    HostUnreachable, ConfigError where one of them has other code than we.
     """
 
     def __init__(self, address: str, keys: Keys) -> None:
@@ -69,12 +69,31 @@ class Workers(Executor):
                 hint="start one: dask scheduler; both sides must have TLS, or neither",
             ) from error
         try:
+            self._check(where)
+        except BaseException:
+            self._client.close()
+            raise
+
+    def _check(self, where: str) -> None:
+        """Refuse to begin where a task would kill a worker, as one that it cannot read does."""
+        try:
             self._client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError as error:
-            self._client.close()
             raise HostUnreachable(
                 f"the scheduler at {where} has no workers", hint=f"start one: dask worker {where}"
             ) from error
+        try:
+            of_scheduler: object = self._client.run_on_scheduler(code_digest)
+        except Exception as error:  # noqa: BLE001  whatever it cannot import, it says so
+            of_scheduler = error
+        found: Any = self._client.run(code_digest, on_error="return")
+        for name, code in [("the scheduler", of_scheduler), *dict(found).items()]:
+            if code != code_digest():
+                why = f": {code}" if isinstance(code, Exception) else ""
+                raise ConfigError(
+                    f"{name} does not run the same reconciler as this controller{why}",
+                    hint="install the same reconciler[fleet] on all of them, and start them anew",
+                )
 
     def listen(self, heard: Callable[[Message], None]) -> None:
         """From now on, tell what workers say about any run; from another thread."""
@@ -144,11 +163,6 @@ async def _ended(task: Task[Any]) -> Any:
         raise ConnectionLost(
             f"every worker that was at it was lost, {error.allowed_failures + 1} in all",
             hint="what is wrong is in the logs of the workers",
-        ) from error
-    except ImportError as error:
-        raise ConfigError(
-            f"a worker cannot import {error.name}",
-            hint="install the same reconciler[fleet] on the scheduler and on every worker",
         ) from error
     except (CancelledError, asyncio.CancelledError) as error:
         raise ConnectionLost(

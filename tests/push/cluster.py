@@ -25,7 +25,8 @@ TESTS = Path(__file__).parents[1]
 class Cluster:
     """A scheduler and workers w0, w1, ...; all of them are gone at its end.
 
-    keys: TLS for all of them. settings: environment of the workers.
+    keys: TLS for all of them. settings: environment of the workers. paths: kind -> where it finds
+    modules before anywhere else.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Cluster:
         *,
         keys: Keys | None = None,
         settings: Mapping[str, str] | None = None,
+        paths: Mapping[str, Path] | None = None,
     ) -> None:
         self._path = path
         self._file = path / "scheduler.json"
         self._threads = threads
         self._tls = _words(keys)
         self._settings = dict(settings or {})
+        self._paths = dict(paths or {})
         protocol = ["--protocol", "tls"] if keys else []
         self.scheduler = self._start(
             "scheduler", "--host", "127.0.0.1", "--port", "0",
@@ -106,8 +109,8 @@ class Cluster:
             process.wait()
 
     def _start(self, kind: str, *words: str, log: str = "scheduler") -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard"]
-        paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]
+        command = [sys.executable, "-P", "-m", f"distributed.cli.dask_{kind}", "--no-dashboard"]
+        paths = [str(self._paths.get(kind, "")), str(TESTS), os.environ.get("PYTHONPATH", "")]
         with open(self._path / f"{log}.log", "wb") as file:
             return subprocess.Popen(
                 [*command, *words, *self._tls],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pickle
+import shutil
 import signal
 import threading
 import time
@@ -14,11 +15,12 @@ from typing import Any
 
 import pytest
 
+import reconciler
 from push.cluster import Cluster, certificates
 from push.openings import PLACE, Broken, Files
 from push.test_fleet import Quiet, states
 from reconciler.engine.wire import Message
-from reconciler.errors import ConfigErrors, HostUnreachable, UsageError
+from reconciler.errors import ConfigError, ConfigErrors, HostUnreachable, UsageError
 from reconciler.push.fleet import Course, Fleet, Terms
 from reconciler.push.host import Options
 from reconciler.push.order import Opening, Order, code_digest
@@ -151,7 +153,29 @@ def test_at_its_end_a_run_is_closed_on_the_workers(world: World) -> None:
     pytest.fail(str(list(world.path.iterdir())))
 
 
-def test_the_order_of_another_version_is_refused(world: World) -> None:
+@pytest.mark.parametrize("kind", ["scheduler", "worker"])
+@pytest.mark.parametrize("code", ["other", "none"])
+def test_a_part_of_the_cluster_with_other_code_is_found_before_anything_begins(
+    tmp_path: Path, kind: str, code: str
+) -> None:
+    """dask itself would end each worker that is given a task which it cannot read."""
+    package = tmp_path / "before/reconciler"
+    if code == "other":
+        shutil.copytree(Path(reconciler.__file__).parent, package)
+        with (package / "errors.py").open("a") as file:
+            file.write("# patched\n")
+    else:
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+    with Cluster(tmp_path, 1, paths={kind: tmp_path / "before"}) as cluster:
+        with pytest.raises(ConfigError, match="does not run the same reconciler") as raised:
+            Workers(cluster.address, NO_KEYS)
+        assert raised.value.message.startswith("the scheduler" if kind == "scheduler" else "tcp://")
+        assert ("No module named" in raised.value.message) == (code == "none")
+        assert cluster.workers[0].poll() is None
+
+
+def test_a_worker_that_came_later_with_other_code_refuses_its_tasks(world: World) -> None:
     course = world.run("a", orders=order(code="0" * 64))
     assert "runs other code than the controller" in str(course.outcomes[0].error)
     assert course.outcomes[0].exit_code == 3
