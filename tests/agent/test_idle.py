@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,7 +79,7 @@ class Instant:
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     """A day that has passed."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     made = Day(Places(str(tmp_path_factory.mktemp("host"))))
@@ -99,7 +99,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     gc.unfreeze()
-    yield made
+    return made
 
 
 def test_a_day_of_idling_is_polls_and_sweeps_and_nothing_else(day: Day) -> None:

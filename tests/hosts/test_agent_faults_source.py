@@ -463,6 +463,7 @@ def test_a_clock_that_jumps_brings_no_storm_and_ends_no_suspension(faked: Follow
         ahead = status(host)["written"] - time.time()
         print(f"the agent is {ahead:.0f} s ahead; {polls} requests, {new} runs in 20 s")
         assert abs(ahead - jump) < 120
+        assert before > 0
         assert 2 <= polls <= 2 * 6
         assert new <= 1
         assert conditions(host)["SourceFresh"] == "True"
