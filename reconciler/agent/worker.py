@@ -455,14 +455,18 @@ class Run:
             state.good = state.applied
         if "trust" in state.problems or "compile" in state.problems:
             return  # what is not applied yet may still declare it
-        state.prune = engine.prune(
-            present=[one.id for one in catalog.resources],
-            host=catalog.host,
-            commit=catalog.commit,
-            policy=self._config.prune,
-            most=self._config.prune_max,
-            percent=self._config.prune_percent,
-        )
+        wish: dict[str, Any] = {
+            "present": [one.id for one in catalog.resources],
+            "host": catalog.host,
+            "commit": catalog.commit,
+            "policy": self._config.prune,
+            "most": self._config.prune_max,
+            "percent": self._config.prune_percent,
+        }
+        listed = engine.prune(**wish, dry_run=True)
+        if listed.get("ready") and not listed.get("held"):
+            engine = self._engine_to_change(engine)
+        state.prune = engine.prune(**wish)
         for one in state.prune.get("pruned", ()):
             kind = str(one["id"]).partition(":")[0]
             state.count("changes_total", cause="prune", type=kind)
