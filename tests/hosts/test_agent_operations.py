@@ -160,6 +160,14 @@ def test_installing_again_changes_nothing_and_one_wish_keeps_the_others(
     one.reconciler("agent", "install", "--interval", "5s")
 
 
+def test_systemd_understands_the_units_and_finds_them_closed(one: BootedHost) -> None:
+    verify = "systemd-analyze verify /etc/systemd/system/reconciler-*"
+    done = one.run(["sh", "-c", verify], check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    look = ["systemd-analyze", "security", "--no-pager", "reconciler-deadman.service"]
+    assert float(one.run(look).stdout.rsplit(": ", 1)[1].split()[0]) <= 6.5
+
+
 # -- what it says ------------------------------------------------------------------------
 
 
