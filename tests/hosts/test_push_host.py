@@ -18,6 +18,7 @@ from reconciler.errors import (
     HostKeyRefused,
     HostUnfit,
     HostUnreachable,
+    ReconcilerError,
 )
 from reconciler.push.host import Options, fetch_history, open_engine
 from reconciler.transport.connect import Connector
@@ -103,6 +104,28 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(host: BootedHost) -> None:
         assert host.run(["ls", "-A", "/run/reconciler/engine"]).stdout == ""
     finally:
         host.run(["umount", "/run/reconciler/engine"])
+
+
+@pytest.mark.parametrize("place", ["/var/lib/reconciler", "/srv/full"])
+def test_a_host_without_room_says_so_and_is_as_it_was(fresh_host: BootedHost, place: str) -> None:
+    fill = f"mkdir -p {place} && mount -t tmpfs -o size=32k,mode=0700 tmpfs {place}"
+    fresh_host.run(["sh", "-c", f"{fill} && cat /dev/zero >{place}/all"], check=False)
+    wanted = pushing.Wish({"/srv/full/big": bytes(100_000), "/srv/other": b"other\n"})
+    on_host(fresh_host, "/srv/full").mkdir(exist_ok=True)
+    to = pushing.target(fresh_host)
+    if place == "/srv/full":
+        report = pushing.apply(to, wanted)
+        (failed,) = [one for one in report.results if one.status == "failed"]
+        assert (failed.id, report.counts()["changed"]) == ("file:/srv/full/big", 1)
+        assert "No space left on device" in failed.reason
+        assert fresh_host.run(["ls", "-A", place]).stdout == "all\n", "nothing half"
+    else:
+        with pytest.raises(ReconcilerError) as failure:
+            pushing.apply(to, wanted)
+        assert "No space left" in str(failure.value) or "full" in str(failure.value)
+        assert not on_host(fresh_host, "/srv/other").exists()
+    fresh_host.run(["umount", place])
+    assert pushing.apply(to, wanted).changed
 
 
 # -- whose key is that? ------------------------------------------------------------------------
