@@ -183,6 +183,13 @@ def _secured(address: str, keys: Keys) -> tuple[str, Security]:
     security = Security(**given)
     if security.tls_ca_file and security.tls_client_cert:
         security.require_encryption = True
+        try:
+            security.get_connection_args("client")
+        except OSError as error:
+            raise UsageError(
+                f"the certificates for {address} cannot be used: {error}",
+                hint="PEM files: the authority, a certificate by it, and its key",
+            ) from error
         return f"tls://{place}", security
     if given or found["scheme"] == "tls" or not _is_loopback(found["host"].strip("[]")):
         raise UsageError(

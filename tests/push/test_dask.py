@@ -341,6 +341,14 @@ def test_without_certificates_only_this_machine_is_spoken_to(address: str) -> No
     assert "--tls-ca-file" in raised.value.hint
 
 
+def test_certificates_that_cannot_be_used_are_said_so(tmp_path: Path) -> None:
+    keys = certificates(tmp_path / "keys")
+    with pytest.raises(UsageError, match=r"cannot be used: .*No such file"):
+        Workers("dask://127.0.0.1:9", keys._replace(key=str(tmp_path / "nosuch")))
+    with pytest.raises(UsageError, match="cannot be used"):
+        Workers("dask://127.0.0.1:9", keys._replace(cert=keys.key))
+
+
 @pytest.mark.parametrize(
     "address", ["tcp://127.0.0.1:1", "dask://", "dask://a b", "dask://a:99999"]
 )

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from reconciler.catalog import Plan, Report, Result
 from reconciler.errors import (
     AuthFailed,
+    CommandFailed,
     ConfigError,
+    ConfigErrors,
     ConnectionLost,
     HostUnfit,
     HostUnreachable,
     Interrupted,
+    InventoryError,
     LockBusy,
     Mark,
     ProtocolError,
     ReconcilerError,
+    ResourceError,
+    SchemaError,
     TrustError,
 )
 from reconciler.push.outcome import Outcome, exit_code, of_document, of_error
@@ -99,3 +106,45 @@ def test_every_host_is_in_one_state_and_counts_once(
     assert outcome.state == state
     assert (outcome.tally.failed, outcome.tally.unreachable) == (failed, unreachable)
     assert outcome.good is (failed + unreachable == 0 and state != "interrupted")
+
+
+class NoSource(InventoryError):
+    """A kind of error that only the room it is raised in knows."""
+
+
+def sent(outcome: Outcome) -> Outcome:
+    """As another process gets it."""
+    found: Outcome = pickle.loads(pickle.dumps(outcome))  # noqa: S301  our own
+    return found
+
+
+@pytest.mark.parametrize("outcome", [OK, CHANGED, FAILED, HELD, plan("changed")])
+def test_an_outcome_goes_to_another_process_and_back(outcome: Outcome) -> None:
+    assert sent(outcome) == outcome
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (LockBusy("busy", hint="wait"), LockBusy),
+        (NoSource("there is no hosts.yml"), InventoryError),
+        (CommandFailed(["ls"], 2, "no such file"), ResourceError),
+    ],
+)
+def test_an_error_goes_to_another_process_under_the_nearest_name_of_its_kind(
+    before: ReconcilerError, after: type[ReconcilerError]
+) -> None:
+    found = sent(of_error("web", before))
+    assert found.error is not None
+    assert type(found.error) is after
+    assert (found.error.message, found.error.hint) == (before.message, before.hint)
+    assert (found.state, found.error.host, found.exit_code) == ("failed", "web", before.exit_code)
+
+
+def test_several_errors_go_to_another_process_each_with_its_place() -> None:
+    wrong = [SchemaError(f"{n}", mark=Mark("site.yml", n, 2)) for n in (1, 2)]
+    found = sent(of_error("web", ConfigErrors(wrong))).error
+    assert isinstance(found, ConfigErrors)
+    assert [(type(one), one.mark) for one in found.errors] == [
+        (SchemaError, Mark("site.yml", 1, 2)), (SchemaError, Mark("site.yml", 2, 2)),
+    ]  # fmt: skip
