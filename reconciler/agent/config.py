@@ -95,6 +95,11 @@ class Config:
             approvals=self.approvals,
         )
 
+    @property
+    def ages(self) -> dict[str, float]:
+        """How old what is known may be, as `status.compose` takes it."""
+        return {"max_age": self.max_age, "max_quiet": self.max_quiet}
+
     def secret_files(self) -> list[str]:
         """The keys and passwords that the remotes name: files that only root can read."""
         named = (one.get(name, "") for one in self.remotes for name in SECRETS)

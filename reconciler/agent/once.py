@@ -27,7 +27,7 @@ def once(places: Places, config: Config) -> tuple[Outcome, dict[str, Any]]:
     live.valid = max(VALID, 3 * config.interval)
     live.next_fetch = time.time() + config.interval
     held = suspension(places)
-    document = compose(outcome.state, live, held, max_age=config.max_age, now=time.time())
+    document = compose(outcome.state, live, held, **config.ages, now=time.time())
     outcome.state.save(places)
     publish(places, document, outcome.state.totals)
     if config.notify:

@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import reconciler
@@ -57,13 +57,19 @@ class Live:
 
 
 def compose(
-    state: State, live: Live, held: Suspension | None, *, max_age: float = 0.0, now: float
+    state: State,
+    live: Live,
+    held: Suspension | None,
+    *,
+    max_age: float = 0.0,
+    max_quiet: float = 0.0,
+    now: float,
 ) -> dict[str, Any]:
     """The status document; also brings `state.conditions` up to date, and counts drift."""
     state.count_drift(now)
-    age = now - float(state.source.get("last_success") or 0)
+    stale = _stale(state, max_age, max_quiet, now)
     reboot = _reboot()
-    state.conditions = list(_conditions(state, live, held, max_age, age, now, reboot))
+    state.conditions = list(_conditions(state, live, held, stale, now, reboot))
     return {
         "schema": SCHEMA,
         "host": socket.gethostname(),
@@ -83,7 +89,7 @@ def compose(
             "sweep": live.next_sweep,
             "gate_opens": state.held_until or None,
         },
-        "source": _source(state, age, stale=0 < max_age < age),
+        "source": _source(state, now, stale=bool(stale)),
         "resources": _counts(state, live),
         "drifted": state.drifted,
         "failed": state.failed,
@@ -96,14 +102,14 @@ def compose(
         },
         "conditions": state.conditions,
         "last_run": state.last_run,
-        "suspensions": [{"scope": "all", **asdict(held)}] if held else [],
+        "suspensions": [_suspended(held)] if held else [],
         "reboot_required": reboot is not None,
         "proof": {"deep_verified_at": state.proven_at},
         "watch": {"paths": live.watched, "overflows": live.overflows},
     }
 
 
-def _source(state: State, age: float, *, stale: bool) -> dict[str, Any]:
+def _source(state: State, now: float, *, stale: bool) -> dict[str, Any]:
     source = state.source
     remotes: dict[str, dict[str, Any]] = source.get("remotes", {})
     waiting = state.trusted if state.trusted != state.applied else ""
@@ -136,8 +142,13 @@ def _source(state: State, age: float, *, stale: bool) -> dict[str, Any]:
         "good": {"commit": state.good},
         "quarantine": _quarantine(state),
         "stale": stale,
-        "age_s": round(age, 1) if source.get("last_success") else None,
+        "age_s": round(now - source["last_success"], 1) if source.get("last_success") else None,
     }
+
+
+def _suspended(held: Suspension) -> dict[str, Any]:
+    shown = {name: getattr(held, name) for name in ("reason", "by", "since", "until")}
+    return {"scope": "all", **shown}
 
 
 def _quarantine(state: State) -> list[dict[str, Any]]:
@@ -176,7 +187,7 @@ def _counts(state: State, live: Live) -> dict[str, int]:
 
 
 def _conditions(
-    state: State, live: Live, held: Suspension | None, max_age: float, age: float, now: float,
+    state: State, live: Live, held: Suspension | None, stale: str, now: float,
     reboot: list[str] | None,
 ) -> Iterator[Condition]:  # fmt: skip
     before = {one["type"]: one for one in state.conditions}
@@ -195,7 +206,7 @@ def _conditions(
         }
 
     yield _ready(condition, state)
-    yield _fresh(condition, state, max_age, age)
+    yield _fresh(condition, state, stale)
     yield _trusted(condition, state)
     yield _in_sync(condition, state, live, held)
     yield _healthy(condition, state, live, held)
@@ -225,13 +236,26 @@ def _ready(condition: Make, state: State) -> Condition:
     return condition("Ready", True, "Ready")
 
 
-def _fresh(condition: Make, state: State, max_age: float, age: float) -> Condition:
+def _stale(state: State, max_age: float, max_quiet: float, now: float) -> str:
+    """Why what is known may be old; "" if it is not.
+
+    Of a time that is yet to come nobody knows how long ago it was: the clock was set back.
+    """
+    contact = state.source.get("last_success")
+    age, quiet = abs(now - (contact or now)), abs(now - (state.first_seen or now))
+    if 0 < max_age < age:
+        return f"no remote has confirmed the state for {age:.0f} s; {max_age:.0f} s are allowed"
+    if 0 < max_quiet < quiet:
+        return f"the branch has not advanced for {quiet:.0f} s; {max_quiet:.0f} s are allowed"
+    return ""
+
+
+def _fresh(condition: Make, state: State, stale: str) -> Condition:
     """Whether a remote has answered, and lately."""
     failed = state.problems.get("fetch")
-    if 0 < max_age < age and state.source.get("last_success"):
-        said = f"no remote has confirmed the state for {age:.0f} s; {max_age:.0f} s are allowed"
+    if stale:
         more = f"\n{_text(failed)}" if failed else ""
-        return condition("SourceFresh", False, "Stale", said + more)
+        return condition("SourceFresh", False, "Stale", stale + more)
     if failed:
         return condition("SourceFresh", False, "FetchFailed", _text(failed))
     if not state.source.get("last_success"):

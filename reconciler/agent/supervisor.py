@@ -524,7 +524,7 @@ class Supervisor:
         live.contended = self._fights.contended(clock)
         live.next_fetch = now + self._fetch_at - clock if self._fetch_at != NEVER else 0.0
         live.next_sweep = now + self._sweep_at - clock
-        document = compose(self._state, live, self._held, max_age=self._config.max_age, now=now)
+        document = compose(self._state, live, self._held, **self._config.ages, now=now)
         publish(self._places, document, self._state.totals)
         journal.notify(f"STATUS={oneline(document)}")
         self._publish_at = clock + FRESH
@@ -535,9 +535,7 @@ class Supervisor:
         if not self._config.notify:
             return
         now = time.time()
-        document = compose(
-            self._state, self._live, self._held, max_age=self._config.max_age, now=now
-        )
+        document = compose(self._state, self._live, self._held, **self._config.ages, now=now)
         due = self._notices.due(document["conditions"], now)
         if due:
             self._tellers.append(deliver(self._config.notify, due, document))

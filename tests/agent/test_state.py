@@ -131,6 +131,16 @@ def test_suspended_is_never_green(tmp_path: Path) -> None:
 def test_an_old_word_of_the_remote_is_an_alarm() -> None:
     assert status(settled(), now=110.0, max_age=60.0)["SourceFresh"] == "True"
     assert status(settled(), now=1000.0, max_age=60.0)["SourceFresh"] == "False"
+    # A clock that was set back: nobody knows how long ago it was.
+    assert status(settled(), now=10.0, max_age=60.0)["SourceFresh"] == "False"
+
+
+def test_a_branch_that_has_not_advanced_for_too_long_is_an_alarm() -> None:
+    state = replace(settled(), first_seen=100.0)
+    assert status(state, now=150.0, max_quiet=60.0)["SourceFresh"] == "True"
+    state.source["last_success"] = 1000.0
+    assert status(state, now=1000.0, max_age=60.0)["SourceFresh"] == "True"
+    assert status(state, now=1000.0, max_quiet=60.0)["SourceFresh"] == "False"
 
 
 def test_drift_failures_and_fights_are_out_of_sync() -> None:
