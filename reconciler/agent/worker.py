@@ -532,7 +532,9 @@ class Run:
         changed since: then the one from before the look. What was not looked at stays suspect if
         it was.
         """
-        if path not in self._before or not set(self._outcome.changed).isdisjoint(watch.ids):
+        # What failed may have changed something all the same; it is tried again ever more slowly.
+        ours = {*self._outcome.changed, *(self._looked & self._state.failed.keys())}
+        if path not in self._before or not ours.isdisjoint(watch.ids):
             return watch._replace(signature=signature(path))
         before = self._watches.get(path)
         if before is not None and not self._looked.issuperset(watch.ids):

@@ -26,13 +26,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
 SEED = int(os.environ.get("CRASH_SEED", "20261"))
 VERSIONS = 1200
-#: In every so many versions a package is declared that takes its time.
-RARE = 50
+#: One in so many versions declares a package that takes its time.
+RARE, LONG = 50, 25
 #: Restart at once: what is to be found is not how long systemd waits.
 DROP_IN = "[Service]\nRestartSec=100ms\n"
 RING = "#!/bin/sh\nhead -n 1 /srv/app/f1 >>/srv/rung\n"
 #: The package `long` takes its time; while it is configured /run/long exists.
-LONG = "touch /run/long; sleep 5; rm /run/long; echo whole >>/srv/long"
+POSTINST = "touch /run/long; sleep 5; rm /run/long; echo whole >>/srv/long"
 SITE = """\
 - hosts: all
   vars: {v: VERSION}
@@ -86,10 +86,11 @@ class Victim:
         self.host = host
         self.version = 0
         files = {f"/opt/payload/{n}": f"{n}\n" * 999 for n in range(200)}
-        scripts = {"postinst": "sleep 0.3", "prerm": "sleep 0.1"}
+        postinst = "echo >>/srv/tries; test ! -e /srv/broken; sleep 0.3"
+        scripts = {"postinst": postinst, "prerm": "sleep 0.1"}
         debs.build(packages, "payload", files=files, scripts=scripts)
-        for version in range(RARE // 2, VERSIONS, RARE):
-            debs.build(packages, "long", f"1.{version}", scripts={"postinst": LONG})
+        for version in range(LONG, VERSIONS, RARE):
+            debs.build(packages, "long", f"1.{version}", scripts={"postinst": POSTINST})
         debs.publish(host, packages)
         host.run(["apt-get", "update", "-q"])
         self.sh("cat >/usr/local/bin/ring; chmod 755 /usr/local/bin/ring", RING)
@@ -120,18 +121,18 @@ class Victim:
         """Take up what others have offered."""
         self.version = self.commits.index(self.git("rev-parse main").strip())
 
-    def next(self, *, long: bool = False) -> None:
-        """Offer the next version; long: the next that takes a package transaction of seconds, and
+    def next(self, kind: int = 0) -> None:
+        """Offer the next version; LONG: the next that takes a package transaction of seconds, and
         wait until that is under way."""
-        if long and self.version % RARE == RARE // 2:
+        if kind == LONG == self.version % RARE:
             self.next()
             self.wait_in_sync()
         version = self.version + 1
-        while (version % RARE == RARE // 2) != long:
+        while (version % RARE == LONG) != (kind == LONG):
             version += 1
         self.offer(version)
         self.sync()
-        if long:
+        if kind == LONG:
             self.wait(
                 lambda: (self.host.root / "run").exists() and self.is_there("/run/long"), "dpkg"
             )
@@ -224,7 +225,7 @@ def test_an_agent_killed_at_any_instant_comes_back_and_converges(
 )
 def test_who_stops_the_agent_does_not_stop_dpkg(victim: Victim, how: str) -> None:
     before = victim.text("/srv/long").count("whole")
-    victim.next(long=True)
+    victim.next(LONG)
     victim.host.run(["systemctl", *how.split()])
     victim.wait(lambda: not victim.is_there("/run/long"), "the end of dpkg", 20)
     assert victim.text("/srv/long").count("whole") == before + 1
@@ -235,6 +236,26 @@ def test_who_stops_the_agent_does_not_stop_dpkg(victim: Victim, how: str) -> Non
     assert victim.text("/srv/long").count("whole") == before + 1
 
 
+def test_a_package_that_breaks_is_not_tried_without_end(victim: Victim) -> None:
+    """Each try writes the package database, whose change is an event."""
+    while not victim.is_there("/opt/payload") or not victim.is_in_sync():
+        victim.next()
+        victim.wait_in_sync()
+    victim.host.reconciler("agent", "sync")
+    try:
+        victim.sh("touch /srv/broken; dpkg --purge payload")
+        victim.wait(lambda: "package:payload" in status(victim.host)["failed"], "failing")
+        before = len(victim.text("/srv/tries"))
+        time.sleep(12)
+        # A try configures it twice: by itself, and when dpkg is made to finish.
+        assert len(victim.text("/srv/tries")) - before <= 8
+    finally:
+        victim.sh("rm /srv/broken")
+    victim.sync()
+    victim.wait_in_sync()
+    assert victim.is_there("/opt/payload")
+
+
 # -- the host goes down ------------------------------------------------------------------
 
 
@@ -243,7 +264,7 @@ def test_a_host_that_goes_down_in_mid_run_heals_before_it_asks_anybody(
     victim: Victim, how: str
 ) -> None:
     before = victim.version
-    victim.next(long=True)
+    victim.next(LONG)
     repo = victim.host.root / "srv/state.git"
     away = victim.host.root / "srv/away.git"
     if how == "kill":
@@ -271,7 +292,7 @@ def test_of_two_runs_one_waits_or_says_who_the_other_is(victim: Victim, tmp_path
     victim.sh("mkdir -p /srv/other; cat >/srv/other/site.yml", OTHER)
     (tmp_path / "site.yml").write_text(OTHER)
     (tmp_path / "hosts").write_text(f"{victim.host.name}\n")
-    victim.next(long=True)
+    victim.next(LONG)
     local = ["apply", "-C", "/srv/other", "--local"]
     refused = victim.host.reconciler(*local, check=False)
     pushed = push(victim, tmp_path)
