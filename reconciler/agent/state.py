@@ -17,6 +17,8 @@ from reconciler.agent.places import Places, boot_id, read_json, write
 from reconciler.errors import UsageError
 
 SCHEMA = ["reconciler/agent-state", 1]
+#: Problems on the way to the remotes.
+REACH = ("fetch", "server")
 #: Seconds that a suspension lasts without another word, and at most.
 SUSPEND, SUSPEND_MAX = 4 * 3600.0, 7 * 86400.0
 
@@ -83,6 +85,22 @@ class State:
     def save(self, places: Places) -> None:
         """Raises OSError."""
         write(places.state, json.dumps(self.to_json(), separators=(",", ":")).encode())
+
+    def unreached(self, error: dict[str, Any], now: float) -> bool:
+        """No remote brought anything; whether that is news.
+
+        A server that is not the one we know is a matter of trust, not of patience.
+        """
+        kind = "server" if error.get("type") == "UnknownServer" else "fetch"
+        news = kind not in self.problems
+        for other in REACH:
+            self.problem(other, error if other == kind else None, now)
+        return news
+
+    def reached(self) -> bool:
+        """A remote brought what it has; whether that is news."""
+        found = [self.problems.pop(kind, None) for kind in REACH]
+        return any(found)
 
     def problem(self, kind: str, error: dict[str, Any] | None, now: float) -> None:
         """Note what went wrong; None: it does not any more."""

@@ -265,7 +265,7 @@ def _fresh(condition: Make, state: State, stale: str) -> Condition:
 
 def _trusted(condition: Make, state: State) -> Condition:
     """Whether what is offered may be used."""
-    refused = state.problems.get("trust")
+    refused = state.problems.get("trust") or state.problems.get("server")
     if refused:
         return condition("Trusted", False, str(refused.get("type", "Refused")), _text(refused))
     if not state.trusted:

@@ -33,7 +33,7 @@ from reconciler.agent.link import Provider, python
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places
 from reconciler.agent.schedule import Schedule
-from reconciler.agent.state import State, Suspension, suspension
+from reconciler.agent.state import REACH, State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
 from reconciler.agent.watch import Watcher
 from reconciler.agent.worker import Job, Run
@@ -327,14 +327,13 @@ class Supervisor:
             self._fetch_at = self._schedule.next_fetch(clock)
             return
         state.unheard(self._config.remotes, str(error.get("message", "")), now)
-        if "fetch" not in state.problems:
+        if state.unreached(error, now):
             journal.log("err", f"fetch: {error.get('text') or error['message']}")
-        state.problem("fetch", error, now)
         self._fetch_at = self._schedule.after_failure(clock)
 
     def _poll_brought(self, offer: dict[str, Any]) -> None:
         now, state = time.time(), self._state
-        if state.problems.pop("fetch", None):
+        if state.reached():
             journal.log("info", "fetching works again")
         if offer["rebuilt"]:
             journal.log("warning", f"the mirror was damaged and made anew: {offer['rebuilt']}")
@@ -454,8 +453,8 @@ class Supervisor:
         if self._polled_at > running.child.since:
             # What the remotes said meanwhile is newer than what the run was told.
             state.source = {**before.source, "refused": state.source.get("refused", "")}
-            state.problems.pop("fetch", None)
-            state.problems |= {k: v for k, v in before.problems.items() if k == "fetch"}
+            state.reached()
+            state.problems |= {k: v for k, v in before.problems.items() if k in REACH}
         self._state = state
         if state.trusted != before.trusted:
             # It starts from the beginning: what the last one could not do, and what was fought over.

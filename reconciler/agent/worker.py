@@ -159,10 +159,11 @@ class Run:
             offer = self._ask().fetch(self._config.to_json())
         except ReconcilerError as error:
             state.unheard(remotes, error.message, now)
-            self._trouble("trust" if isinstance(error, TrustError) else "fetch", error)
+            state.unreached({**error_to_json(error), "text": str(error)}, now)
+            self._say("err", f"fetch: {error}")
             return None
         state.heard(remotes, offer, now)
-        state.problem("fetch", None, now)
+        state.reached()
         return offer
 
     def _judge(self, offer: Mapping[str, Any] | None) -> None:

@@ -61,6 +61,18 @@ def test_a_problem_keeps_its_beginning_until_it_is_another_one() -> None:
     assert state.problems == {}
 
 
+def test_an_unknown_server_is_a_matter_of_trust_until_a_remote_answers() -> None:
+    state = settled()
+    assert state.unreached({"type": "SourceError", "message": "no route"}, 1.0)
+    assert state.unreached({"type": "UnknownServer", "message": "another key"}, 2.0)
+    assert not state.unreached({"type": "UnknownServer", "message": "another key"}, 3.0)
+    assert set(state.problems) == {"server"}
+    assert status(state)["Trusted"] == "False"
+    assert state.reached()
+    assert not state.reached()
+    assert status(state)["Trusted"] == "True"
+
+
 def test_a_suspension_ends_by_itself_and_survives_what_is_in_between(tmp_path: Path) -> None:
     places = Places(str(tmp_path))
     held = suspend(places, "TICKET-7", 3600, "alice")
@@ -105,6 +117,7 @@ def test_a_host_that_is_as_it_should_be_is_green_and_no_other() -> None:
     "kind, condition, code",
     [
         ("trust", "Trusted", 10),
+        ("server", "Trusted", 10),
         ("fetch", "SourceFresh", 5),
         ("compile", "Ready", 3),
         ("run", "Ready", 3),
