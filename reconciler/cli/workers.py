@@ -36,6 +36,8 @@ NOT_FOR_WORKERS = {
     "ask_pass": "a worker logs in with a key of its own",
     "ask_become_pass": "a worker can only become root where no password is asked for",
     "ask_key_pass": "a worker has a key without a passphrase, or an agent",
+    "connection_password_file": "a worker logs in with a key of its own",
+    "become_password_file": "a worker can only become root where no password is asked for",
     "keyring": "a worker logs in with a key of its own",
     "ssh_config": "a worker has its own: DASK_RECONCILER__SSH_CONFIG",
 }

@@ -230,6 +230,7 @@ def test_without_its_controller_hosts_at_work_are_finished_and_the_run_is_resume
     "words, said",
     [
         (["--ask-pass"], "--ask-pass does not reach workers"),
+        (["--become-password-file", "x"], "--become-password-file does not reach workers"),
         (["--ssh-config", "x"], "--ssh-config does not reach workers"),
         (["--executor", "dask://10.0.0.1"], "there are no certificates"),
         (["--executor", "processes"], "'processes' is no executor"),
