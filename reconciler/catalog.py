@@ -181,7 +181,7 @@ class Result:
     reason: one line for a person: the error, what it waits for, which resource brought it.
     because: ids: of the resources that block this one, notify it, or converged it.
     cause: `corrective` if the desired state is the one applied before (drift), else
-    `intentional`; "" where nothing differs.
+    `intentional`, or `unknown` while the ledger has lost what it knew; "" where nothing differs.
     """
 
     id: str

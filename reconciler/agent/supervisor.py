@@ -565,7 +565,8 @@ def _carry_out(run: Run, kind: str) -> dict[str, Any]:
 
 
 def _answer(pipe: int, document: dict[str, Any]) -> None:
-    with open(pipe, "wb") as file:
+    # A supervisor that was killed hears no answer.
+    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as file:
         file.write(json.dumps(document, separators=(",", ":")).encode())
 
 

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", action="store_true", help="runs instead of changes")
     parser.add_argument(
         "--cause",
-        choices=("intentional", "corrective", "prune"),
+        choices=("intentional", "corrective", "prune", "unknown"),
         help="only what Git changed, only drift that was undone, or only what was pruned",
     )
     parser.add_argument(
