@@ -240,7 +240,6 @@ def test_without_the_library_it_is_said_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_the_real_library_delivers_to_a_server(hook: Hook) -> None:
-    pytest.importorskip("apprise", reason="the library apprise is optional")
     done = tell({"apprise": f"json://127.0.0.1:{hook.server_port}/{TOKEN}"})
     assert (done.returncode, done.stderr) == (0, "")
     ((body, _),) = hook.posts
