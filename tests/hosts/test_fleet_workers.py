@@ -106,7 +106,9 @@ def test_with_a_worker_killed_every_host_ends_converged_and_none_runs_twice_at_o
     cluster.add()
     cluster.kill(0)
     found = ended(process)
-    assert (found["exit"], {one["state"] for one in found["states"].values()}) == (0, {"changed"})
+    assert found["exit"] == 0
+    # Who was lost after its last change and before its report is found in sync.
+    assert {one["state"] for one in found["states"].values()} <= {"changed", "ok"}
     for host in hosts:
         assert (host.root / "srv/log").read_text().split() == ["begin", "end"] * 3
         assert (host.root / "srv/site/index").read_text() == f"{host.name}\n"

@@ -175,8 +175,9 @@ def test_with_a_worker_killed_in_mid_run_every_host_ends_converged_and_none_runs
     cluster.kill(0)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, (out, err)
+    # Who was lost after its last change and before its report is found in sync.
     states = {host: one["state"] for host, one in json.loads(out)["states"].items()}
-    assert set(states.values()) == {"changed"}
+    assert set(states.values()) <= {"changed", "ok"}
     for host in world.hosts:
         assert world.log(host) == ["begin", "end"] * 3
     assert world.call("apply", "--detailed-exitcode")[0] == 0, "all is as it is to be"
