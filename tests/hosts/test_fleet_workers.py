@@ -89,7 +89,7 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def wait_until_at_work(hosts: list[BootedHost]) -> None:
-    for _ in range(600):
+    for _ in range(1200):
         if all((host.root / "srv/log").exists() for host in hosts):
             return
         time.sleep(0.05)

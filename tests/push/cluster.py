@@ -121,7 +121,7 @@ class Cluster:
             )
 
     def _wait_for_file(self) -> dict[str, object]:
-        for _ in range(600):
+        for _ in range(1200):
             if self._file.exists() and (text := self._file.read_text()):
                 found: dict[str, object] = json.loads(text)
                 return found
@@ -131,7 +131,7 @@ class Cluster:
 
     def _wait_for_worker(self, number: int) -> None:
         name = f"w{number}"
-        for _ in range(600):
+        for _ in range(1200):
             if "Starting established connection" in self.log(name):
                 return
             assert self.workers[number].poll() is None, self.log(name)

@@ -43,7 +43,7 @@ SITE = """\
 SECRET = "hunter2-of-the-inventory"
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a chroot takes root"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
 ]
 
 
@@ -103,7 +103,7 @@ class World:
         return file.read_text().split() if file.exists() else []
 
     def wait_until_at_work(self) -> None:
-        for _ in range(600):
+        for _ in range(1200):
             if all(map(self.log, self.hosts)):
                 return
             time.sleep(0.05)
@@ -203,13 +203,13 @@ def test_without_its_controller_hosts_at_work_are_finished_and_the_run_is_resume
 ) -> None:
     world.declare(slow=1.0)
     process = world.start("apply", "--executor", cluster.address, "--parallel", "2")
-    for _ in range(600):
+    for _ in range(1200):
         if sum(bool(world.log(host)) for host in world.hosts) == 2:
             break
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    for _ in range(600):
+    for _ in range(1200):
         if sum(len(world.log(host)) == 6 for host in world.hosts) == 2:
             break
         time.sleep(0.05)
