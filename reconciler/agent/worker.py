@@ -399,7 +399,7 @@ class Run:
             total = sum(not one.handler for one, _ in policies)
             ignored = sum(policy == "ignore" and one.id in unchanged for one, policy in policies)
             self._state.resources = {"total": total, "ignored": ignored}
-        return _with(catalog, healed), _with(catalog, left)
+        return _with(catalog, healed), _untold(catalog, left)
 
     def _is_unchanged(self, one: Declaration, catalog: Catalog) -> bool:
         """Whether it was converged as it is declared now: what Git has changed is applied, whatever
@@ -499,7 +499,7 @@ class Run:
         again = [one for one in catalog.resources if one.id in doubtful and not one.handler]
         moved: set[str] = set()
         if again and suspension(self._places) is None:
-            looked = engine.plan(dumps(_with(catalog, again).to_json()), **offered)
+            looked = engine.plan(dumps(_untold(catalog, again).to_json()), **offered)
             moved = {one.id for one in looked.results if one.status == "pending"}
         self._outcome.watches = {
             path: one if moved.isdisjoint(one.ids) else one._replace(signature=MOVED)
@@ -586,6 +586,11 @@ class Run:
 
 def _with(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
     return dataclasses.replace(catalog, resources=tuple(resources))
+
+
+def _untold(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
+    """Resources that are only looked at: no handler is there, and none is told."""
+    return _with(catalog, (dataclasses.replace(one, notify=()) for one in resources))
 
 
 def _differs(plan: Plan, left: Catalog) -> bool:

@@ -86,6 +86,24 @@ def test_after_a_heal_the_rest_of_a_lost_ledger_is_written_by_the_next_sweep(
     assert {"file:/etc/motd", "file:/etc/other"} <= known(machine)
 
 
+def test_what_is_only_looked_at_needs_none_of_the_handlers_that_it_notifies(
+    machine: Machine,
+) -> None:
+    told = SITE
+    for name in ("motd", "by hand"):
+        told = told.replace(f"name: {name},", f"name: {name}, notify: tell,")
+    told += "  handlers:\n    - {name: tell, copy: {dest: /etc/told, content: x}}\n"
+    machine.commit(told)
+    assert not machine.run().failed
+    (machine.root / "etc/motd").write_text("by hand\n")
+    (machine.root / "etc/by-hand").write_text("mine\n")
+    for kind in ("sweep", "sync"):
+        outcome = machine.run(kind)
+        assert outcome.state.problems == {}
+        assert outcome.state.drifted == ["file:/etc/by-hand"]
+    assert machine.motd() == "hello\n"
+
+
 @pytest.mark.parametrize("name", ["state", "catalog", "facts"])
 def test_what_cannot_be_written_is_said_with_its_path(machine: Machine, name: str) -> None:
     path = getattr(machine.places, name)
