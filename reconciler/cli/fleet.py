@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.cli.console import Output, Span
 from reconciler.cli.desired import Desired
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from reconciler.push.fleet import Check
     from reconciler.push.settings import Settings
     from reconciler.push.workers import Workers
+
+T = TypeVar("T")
 
 
 def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
@@ -64,7 +66,7 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
         teller = _Teller(view, run.journal, desired, cache)
         manner, check = _manner(args, out, mode, settings), run.check(target, connector)
         if workers is None:
-            work = HostWork(target, project, connector, manner, teller.tell)
+            work = HostWork(target, project, connector, manner, teller.tell, teller.call)
             fleet = Fleet(work, run.terms, teller, Threads(), check)
         else:
             from reconciler.cli.workers import employ
@@ -281,6 +283,10 @@ class _Teller:
         """From any thread; events are for those who watch."""
         if self.fleet is not None and self.wants_events:
             self.fleet.tell(host, event)
+
+    def call(self, work: Callable[[], T]) -> T:
+        """From any thread: do it in the main one, where it can be interrupted."""
+        return work() if self.fleet is None else self.fleet.call(work)
 
     def begun(self, host: str) -> None:
         """From any thread: a worker begins a host."""

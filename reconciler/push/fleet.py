@@ -17,13 +17,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from reconciler.engine.wire import Message
 from reconciler.errors import HostUnreachable, Interrupted, LockBusy, ReconcilerError
 from reconciler.push.outcome import Outcome, of_error
 from reconciler.push.rollout import Batch, Limits, Tally, verdict
-from reconciler.push.threads import Threads
+from reconciler.push.threads import Threads, fulfil
 
 PARALLEL = 50
 #: A task has its own way to end at the time limit, and says more; so long it may take for that.
@@ -31,7 +31,9 @@ GRACE = 1.0
 Done = tuple[Literal["done"], str, "Future[Outcome]"]
 Told = tuple[Literal["told"], str, Message]
 Begun = tuple[Literal["begun"], str, None]
+Called = tuple[Literal["call"], Callable[[], None], None]
 Signal = tuple[Literal["signal"], int, None]
+T = TypeVar("T")
 Check = Callable[[Sequence[str]], str]
 
 
@@ -151,6 +153,12 @@ class Fleet:
         """A task has begun, and its time counts from now; again, if it was lost. From any thread."""
         self._queue.put(("begun", host, None))
 
+    def call(self, work: Callable[[], T]) -> T:
+        """Have something done in the coordinator's thread, from any other; waits for it."""
+        future: Future[T] = Future()
+        self._queue.put(("call", lambda: fulfil(future, work), None))
+        return future.result()
+
     def run(self, batches: Sequence[Batch]) -> Course:
         """All batches, or as far as the limits, the checks and the operator let it go.
 
@@ -225,9 +233,11 @@ class Fleet:
             self._ended(of_error(host, error, limit))
         self._listener.settled()
 
-    def _take(self, item: Done | Told | Begun | Signal) -> None:
+    def _take(self, item: Done | Told | Begun | Called | Signal) -> None:
         if item[0] == "signal":
             self._told_to_stop()
+        elif item[0] == "call":
+            item[1]()
         elif item[0] == "begun":
             self._has_begun(item[1])
         # A host that was given up may still talk.

@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from reconciler.catalog import Plan, Report
 from reconciler.engine.wire import Message
@@ -20,10 +20,17 @@ from reconciler.transport.engine import Engine
 from reconciler.transport.target import Target
 
 Mode = Literal["plan", "apply"]
+T = TypeVar("T")
 #: Seconds before the second attempt; each further one waits three times as long.
 BACK_OFF = 0.5
 #: Seconds after which no further attempt is begun: that a host hangs is found out once.
 PATIENCE = 20.0
+
+
+class Call(Protocol):
+    """Has something done, maybe elsewhere, and waits for what comes of it."""
+
+    def __call__(self, work: Callable[[], T], /) -> T: ...
 
 
 @dataclass(frozen=True)
@@ -37,27 +44,43 @@ class Manner:
     keep_all: bool = False
 
 
-class OneAtATime:
-    """A `Project` for many threads: compiling is for one, and all hosts share what it parsed."""
+def here(work: Callable[[], T]) -> T:
+    """Do something in the thread that asks for it."""
+    return work()
 
-    def __init__(self, project: Project) -> None:
+
+class OneAtATime:
+    """A `Project` for many threads: compiling is for one, and all hosts share what it parsed.
+
+    call: has something done in a thread that can be interrupted, and waits for it. An expression of
+    the state repo that never ends on what a hostile host says of itself is ended only there.
+    """
+
+    def __init__(self, project: Project, call: Call = here) -> None:
         self._project = project
-        self.lock = threading.Lock()
+        self._call = call
+        self._lock = threading.Lock()
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Something else that needs the state repo."""
+
+        def alone() -> T:
+            with self._lock:
+                return work()
+
+        return self._call(alone)
 
     def catalog(self, host: str, facts: Mapping[str, Any]) -> bytes:
         """As `Project`."""
-        with self.lock:
-            return self._project.catalog(host, facts)
+        return self.do(lambda: self._project.catalog(host, facts))
 
     def content(self, host: str, facts: Mapping[str, Any], sha256: str) -> Iterable[bytes]:
         """As `Project`."""
-        with self.lock:
-            return list(self._project.content(host, facts, sha256))
+        return self.do(lambda: list(self._project.content(host, facts, sha256)))
 
     def secrets(self, host: str, facts: Mapping[str, Any]) -> Mapping[str, str]:
         """As `Project`."""
-        with self.lock:
-            return self._project.secrets(host, facts)
+        return self.do(lambda: self._project.secrets(host, facts))
 
 
 class HostWork:
@@ -73,9 +96,10 @@ class HostWork:
         connector: Connector,
         manner: Manner,
         tell: Callable[[str, Message], None] = lambda host, event: None,
+        call: Call = here,
     ) -> None:
         self._target = target
-        self._project = OneAtATime(project)
+        self._project = OneAtATime(project, call)
         self._connector = connector
         self._manner = manner
         self._tell = tell
@@ -122,14 +146,11 @@ class HostWork:
             threading.Thread(target=_unheard, args=(engine.close,), daemon=True).start()
 
     def _reached(self, host: str, attempts: _Attempts, begun: float, wait: float) -> Plan | Report:
-        with self._project.lock:
-            target = self._target(host)
-            # Packing parses modules, and Python's parser is not for two threads at a time.
-            self._packed = self._packed or packed_engine()
+        target, packed = self._project.do(lambda: self._prepared(host))
         while True:
             attempts.made += 1
             try:
-                engine = open_engine(target, self._connector, self._in_time(begun), self._packed)
+                engine = open_engine(target, self._connector, self._in_time(begun), packed)
             except HostUnreachable:
                 self._go_on(host)
                 if not attempts.again(self._wake, begun):
@@ -138,6 +159,11 @@ class HostWork:
                 continue
             with engine:
                 return self._talk(host, engine, wait)
+
+    def _prepared(self, host: str) -> tuple[Target, bytes]:
+        # Packing parses modules, and Python's parser is not for two threads at a time.
+        self._packed = self._packed or packed_engine()
+        return self._target(host), self._packed
 
     def _talk(self, host: str, engine: Engine, wait: float) -> Plan | Report:
         with self._lock:

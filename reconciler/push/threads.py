@@ -24,10 +24,15 @@ class Threads(Executor):
 
         def run() -> None:
             future.set_running_or_notify_cancel()
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001  the future carries it
-                future.set_exception(error)
+            fulfil(future, lambda: fn(*args, **kwargs))
 
         threading.Thread(target=run, name="host", daemon=True).start()
         return future
+
+
+def fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    """Do the work; the future has what comes of it, be it an error."""
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001  the future carries it
+        future.set_exception(error)

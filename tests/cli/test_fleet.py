@@ -100,6 +100,26 @@ def test_hosts_with_the_same_plan_are_shown_once(world: World) -> None:
     assert not (world.path / "state").exists()
 
 
+def test_an_expression_that_never_ends_on_what_a_host_says_costs_that_host_only(
+    world: World,
+) -> None:
+    world.write(
+        "site.yml",
+        """\
+- hosts: all
+  resources:
+    - file: {path: /srv/a, state: directory}
+      when: inventory_hostname != 'h2' or (40 * 'a' ~ '!') is match('(a+)+$')
+""",
+    )
+    done = world.call("apply", "--json")
+    document = json.loads(done.stdout)
+    states = {host: one["state"] for host, one in document["states"].items()}
+    assert states.pop("h2") == "failed"
+    assert set(states.values()) == {"changed"}
+    assert "'(a+)+$' took more than 2 s" in done.stdout
+
+
 def test_apply_converges_all_hosts_and_a_second_run_changes_nothing(world: World) -> None:
     assert world.call("apply").returncode == 0
     assert (world.path / "h3/srv/site/own").read_text() == "h3\n"

@@ -122,6 +122,25 @@ def test_outcomes_come_in_the_order_of_the_batches_whoever_is_done_first() -> No
     assert course.stopped == ""
 
 
+def test_what_a_host_has_done_by_the_coordinator_is_done_in_its_thread_and_comes_back() -> None:
+    work = Hosts()
+    fleet = Fleet(work, Terms(2, Limits(), host_timeout=30.0), Quiet(), Threads())
+    seen: list[object] = []
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    def act() -> Outcome:
+        seen.append(fleet.call(threading.current_thread))
+        with pytest.raises(ValueError, match="no"):
+            fleet.call(fail)
+        return Outcome("a", "ok")
+
+    work.acts["a"] = act
+    assert states(fleet.run([Batch(("a", "b"))])) == {"a": "ok", "b": "ok"}
+    assert seen == [threading.current_thread()]
+
+
 def test_a_batch_begins_when_the_one_before_has_ended() -> None:
     listener = Quiet()
     run(Hosts(), [["a", "b"], ["c"]], listener=listener)
