@@ -16,15 +16,21 @@ from typing import TYPE_CHECKING, Any
 from reconciler.errors import ConfigError, Mark, ReconcilerError
 
 if TYPE_CHECKING:
+    from reconciler.source.network import Limits
     from reconciler.source.trust import Policy as TrustPolicy
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+SIZES = {"": 0, "K": 10, "M": 20, "G": 30}
 TRUST = ("none", "head", "every")
 DRIFT = ("heal", "warn", "ignore")
 PRUNE = ("keep", "restore", "delete")
 REMOTE = ("url", "name", "deploy_key", "known_hosts", "credentials", "ca_file", "proxy")
 #: Of a remote, what nobody but root may read.
 SECRETS = ("deploy_key", "credentials")
+#: What `limits` may say, and what `source.network.Limits` calls it.
+LIMITS = {"fetch": "total", "mirror": "mirror", "objects": "objects"}
+#: The provider is not waited for longer than a few minutes more, in seconds.
+LONGEST_FETCH = 600.0
 HELP = "docs/guide/agent.md has all of them"
 
 Policy = dict[str, str]
@@ -42,6 +48,7 @@ class Config:
     drift, prune: a word for `default`, for tags (`drift`) or types (`prune`).
     prune_max, prune_percent: more than the larger of both is held back.
     notify: where changes of a condition are sent. windows: when new commits may be applied.
+    limits: what a fetch may cost at most, `fetch` in seconds, `mirror` in bytes, `objects`.
     """
 
     remotes: tuple[dict[str, str], ...]
@@ -67,6 +74,7 @@ class Config:
     prune_percent: int = 10
     notify: tuple[dict[str, Any], ...] = ()
     windows: tuple[dict[str, Any], ...] = ()
+    limits: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -94,6 +102,13 @@ class Config:
             protected=self.protected,
             approvals=self.approvals,
         )
+
+    def fetch_limits(self) -> Limits:
+        """What a fetch may cost."""
+        from reconciler.source.network import Limits
+
+        known = {LIMITS[name]: value for name, value in self.limits.items()}
+        return Limits(**known)  # type: ignore[arg-type]  # checked by parse
 
     @property
     def ages(self) -> dict[str, float]:
@@ -237,6 +252,28 @@ def duration(value: object, least: float = 0) -> float:
     return seconds
 
 
+def _limits(value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping) or not value.keys() <= LIMITS.keys():
+        raise ValueError(f"limits are a mapping with {', '.join(LIMITS)}")
+    fits = {"fetch": _fetch_time, "mirror": size, "objects": _number}
+    return {name: fits[name](one) for name, one in value.items()}
+
+
+def _fetch_time(value: object) -> float:
+    seconds = duration(value, 10)
+    if seconds > LONGEST_FETCH:
+        raise ValueError(f"a fetch may take {LONGEST_FETCH / 60:g}m at most")
+    return seconds
+
+
+def size(value: object) -> int:
+    """`4096`, `64K`, `512M`, `4G` in bytes. Raises ValueError."""
+    found = re.fullmatch(r"(\d+)\s*([KMG]?)", str(value))
+    if found is None or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no size: write 512M or 4G")
+    return int(found[1]) << SIZES[found[2]]
+
+
 def _windows(value: Any) -> tuple[dict[str, Any], ...]:
     from reconciler.agent.windows import window
 
@@ -247,6 +284,7 @@ _FITS: Mapping[str, Callable[[Any], Any]] = {
     "remotes": _remotes,
     "notify": lambda value: tuple(_sink(one) for one in _list(value)),
     "windows": _windows,
+    "limits": _limits,
     "trust": lambda value: _word(value, TRUST),
     "drift": lambda value: _policy(value, DRIFT),
     "prune": lambda value: _policy(value, PRUNE),

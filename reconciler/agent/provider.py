@@ -107,7 +107,8 @@ class Provider:
         from reconciler.source.fetch import fetch
 
         remotes = [_remote(one) for one in config.remotes]
-        got = fetch(self._mirror(config), remotes, config.branch, patience=PATIENCE)
+        limits = config.fetch_limits()
+        got = fetch(self._mirror(config), remotes, config.branch, limits, patience=PATIENCE)
         self._wire.send({
             "fetched": {
                 "commit": got.commit,

@@ -131,7 +131,7 @@ def _run(argv: list[str], payload: bytes) -> None:
 
 def _apprise(address: str, message: Mapping[str, Any]) -> None:
     try:
-        import apprise  # type: ignore[import-not-found]  # optional
+        import apprise
     except ImportError:
         raise Undelivered(
             f"the library apprise is missing: {sys.executable} -m pip install apprise"

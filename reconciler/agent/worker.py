@@ -312,9 +312,9 @@ class Run:
         self._engine = self._closing.enter_context(Engine(link, root=self._places.root))
         return self._engine
 
-    def _engine_to_change(self, engine: Engine) -> Engine:
+    def _engine_to_change(self, engine: Engine, healed: Catalog) -> Engine:
         """A fork of ours ends with the agent; what runs other programs must not."""
-        delicate = not self._job.ids or any(id_.startswith(DELICATE) for id_ in self._job.ids)
+        delicate = not self._job.ids or is_delicate(healed)
         if self._places.root != "/" or not delicate or not os.path.isdir("/run/systemd/system"):
             return engine
         # -S: the standard library is all it needs. -B: a look must not write, not even a cache.
@@ -338,7 +338,7 @@ class Run:
             looked = engine.plan(dumps(both.to_json()), **offered)
         report: Report | None = None
         if not held and healed.resources and (looked is None or _differs(looked, left)):
-            report = self._apply(self._engine_to_change(engine), healed, offered)
+            report = self._apply(self._engine_to_change(engine, healed), healed, offered)
             looked = None
         if looked is None and left.resources:
             looked = engine.plan(dumps(left.to_json()), **offered)
@@ -466,7 +466,7 @@ class Run:
         }
         listed = engine.prune(**wish, dry_run=True)
         if listed.get("ready") and not listed.get("held"):
-            engine = self._engine_to_change(engine)
+            engine = self._engine_to_change(engine, catalog)
         state.prune = engine.prune(**wish)
         for one in state.prune.get("pruned", ()):
             kind = str(one["id"]).partition(":")[0]
@@ -591,6 +591,15 @@ def _with(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
 def _untold(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
     """Resources that are only looked at: no handler is there, and none is told."""
     return _with(catalog, (dataclasses.replace(one, notify=()) for one in resources))
+
+
+def is_delicate(catalog: Catalog) -> bool:
+    """Whether a resource of it, or a handler that one may notify, must not be killed half-way."""
+    notified = {id_ for one in catalog.resources for id_ in one.notify}
+    return any(
+        one.type in DELICATE and (not one.handler or one.id in notified)
+        for one in catalog.resources
+    )
 
 
 def _differs(plan: Plan, left: Catalog) -> bool:

@@ -213,7 +213,7 @@ _FETCH = [
 def _full(mirror: Mirror, limits: Limits) -> SourceError:
     return SourceError(
         f"the state repo is larger than its mirror {mirror.path} may become: {limits.mirror} bytes",
-        hint="raise the limit of the mirror, or take large files out of the history",
+        hint="raise `limits: {mirror: ...}`, or take large files out of the history",
     )
 
 
@@ -229,7 +229,7 @@ def _move_in(apart: str, objects: str, limits: Limits) -> None:
                 if count > limits.objects:
                     raise SourceError(
                         f"{count} objects are more than the limit of {limits.objects}",
-                        hint="raise the limit of objects, or start the state repo anew",
+                        hint="raise `limits: {objects: ...}`, or start the state repo anew",
                     )
     for name in names:
         os.rename(os.path.join(packs, name), os.path.join(objects, "pack", name))

@@ -172,7 +172,7 @@ _CAUSES: tuple[_Rule, ...] = (
     (
         r"[Oo]ut of memory|create (?:async )?thread|cannot allocate|mmap failed",
         "it needs more memory than a fetch may use",
-        "raise the limit of memory, or take large files out of the history",
+        "take large files out of the history",
     ),
     (
         r"No space left on device",

@@ -68,12 +68,22 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
         ({"remotes": [{"url": "x", "key": "y"}]}, "no 'key'"),
         ({"repo": "x", "notify": [{"mail": "y"}]}, "one of apprise"),
         ({"repo": "x", "prune_max": -1}, "a number from 0"),
+        ({"repo": "x", "limits": {"memory": "1G"}}, "with fetch, mirror, objects"),
+        ({"repo": "x", "limits": {"mirror": "much"}}, "is no size"),
+        ({"repo": "x", "limits": {"fetch": "1h"}}, "10m at most"),
     ],
 )
 def test_what_is_wrong_is_said(document: object, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(document, "agent.yml")
     assert said in caught.value.message
+
+
+def test_what_a_fetch_may_cost_is_what_the_settings_say() -> None:
+    said = {"repo": "x", "limits": {"fetch": "8m", "mirror": "4G", "objects": 5_000_000}}
+    limits = Config.from_json(parse(said, "agent.yml").to_json()).fetch_limits()
+    assert (limits.total, limits.mirror, limits.objects) == (480, 4 << 30, 5_000_000)
+    assert limits.poll == parse({"repo": "x"}, "agent.yml").fetch_limits().poll
 
 
 def test_durations() -> None:

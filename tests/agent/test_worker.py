@@ -16,9 +16,9 @@ from reconciler.agent.hints import Watch, signature
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend
 from reconciler.agent.windows import DAYS, WEEK
-from reconciler.agent.worker import Job, Outcome, Run
-from reconciler.catalog import Catalog, Plan, Report
-from reconciler.errors import TransportError
+from reconciler.agent.worker import Job, Outcome, Run, is_delicate
+from reconciler.catalog import Catalog, Declaration, Plan, Report
+from reconciler.errors import Mark, TransportError
 from reconciler.source.mark import Marks
 
 #: Each run starts a provider, which fetches and compiles.
@@ -228,6 +228,19 @@ def test_what_is_applied_stays_in_the_mirror_whatever_becomes_of_the_branch(
         "refs/agent/applied": first,
         "refs/agent/good": first,
     }
+
+
+def test_what_runs_programs_itself_or_by_a_handler_is_not_ended_with_the_agent() -> None:
+    def catalog(*resources: Declaration) -> Catalog:
+        return Catalog("web1", resources)
+
+    here = Mark("site.yml", 1, 1)
+    file = Declaration("file", "/etc/motd", {}, here, notify=("handler:say so",))
+    handler = Declaration("command", "x", {}, here, "say so", handler=True)
+    assert is_delicate(catalog(Declaration("package", "nginx", {}, here)))
+    assert is_delicate(catalog(file, handler))
+    assert not is_delicate(catalog(replace(file, notify=()), handler))
+    assert not is_delicate(catalog(file, replace(handler, type="service")))
 
 
 def test_a_heal_looks_only_at_what_it_is_about(machine: Machine) -> None:
