@@ -80,10 +80,11 @@ def test_what_is_wrong_is_said(document: object, said: str) -> None:
 
 
 def test_what_a_fetch_may_cost_is_what_the_settings_say() -> None:
-    said = {"repo": "x", "limits": {"fetch": "8m", "mirror": "4G", "objects": 5_000_000}}
+    address = "https://git.example.org/state.git"
+    said = {"repo": address, "limits": {"fetch": "8m", "mirror": "4G", "objects": 5_000_000}}
     limits = Config.from_json(parse(said, "agent.yml").to_json()).fetch_limits()
     assert (limits.total, limits.mirror, limits.objects) == (480, 4 << 30, 5_000_000)
-    assert limits.poll == parse({"repo": "x"}, "agent.yml").fetch_limits().poll
+    assert limits.poll == parse({"repo": address}, "agent.yml").fetch_limits().poll
 
 
 def test_durations() -> None:
