@@ -120,8 +120,13 @@ class Record:
 
 
 def new_run() -> str:
-    """An id that no other run has, and that sorts by time: `20260302T091500-3fa9c1`."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
+    """An id that no other run has, and that sorts by time: `20260302T091500-3fa9c1`.
+
+    Half of what follows the second is its fraction, half is chance.
+    """
+    now = time.time()
+    second = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
+    return f"{second}-{int(now % 1 * 0x1000):03x}{os.urandom(2).hex()[1:]}"
 
 
 class Journal:

@@ -115,7 +115,7 @@ def test_the_documented_table_names_every_code_that_an_error_class_has() -> None
         ["apply", "--lock-timeout", "inf"],
         ["history", "-n", "0"],
         ["history", "-n", "\u0663"],
-        ["history", "--cause", "unknown"],
+        ["history", "--cause", "frobnicate"],
         ["inventory"],
         ["inventory", "frobnicate"],
         ["modules"],

@@ -315,8 +315,8 @@ def test_an_agent_waits_for_an_operator(victim: Victim) -> None:
         "creates: /srv/by-hand", "creates: /srv/slow"
     )
     victim.sh("mkdir -p /srv/slower; cat >/srv/slower/site.yml", slow)
-    start = f"{sys.prefix}/bin/reconciler apply -C /srv/slower --local >/srv/said 2>&1 &"
-    victim.sh(start)
+    start = f"{sys.prefix}/bin/reconciler apply -C /srv/slower --local --lock-timeout 60"
+    victim.sh(f"{start} >/srv/said 2>&1 &")
     victim.wait(lambda: "local run" in holder(victim), "the operator's run")
     before = victim.version
     victim.next()

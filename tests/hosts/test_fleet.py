@@ -242,11 +242,13 @@ def test_a_password_for_sudo_may_be_in_a_file(
 def test_a_password_for_sudo_may_be_in_the_keyring(
     fleet: Fleet, asking: BootedHost, tmp_path: Path
 ) -> None:
-    code, _, err = fleet.call("apply", "--keyring")
-    assert (code, "pip install 'reconciler[keyring]'" in err) == (3, True)
     # In the place of the library, which asks the desktop.
     library = tmp_path / "library/keyring"
     library.mkdir(parents=True)
+    fleet.environment["PYTHONPATH"] = str(library.parent)
+    (library / "__init__.py").write_text("raise ImportError\n")
+    code, _, err = fleet.call("apply", "--keyring")
+    assert (code, "pip install 'reconciler[keyring]'" in err) == (3, True)
     (library / "__init__.py").write_text(
         "import sys\n"
         "def get_password(service, name):\n"
@@ -254,7 +256,6 @@ def test_a_password_for_sudo_may_be_in_the_keyring(
         f"    return {{('reconciler-become', 'default'): {PASSWORD!r}}}.get((service, name))\n"
     )
     (library / "errors.py").write_text("class KeyringError(Exception): pass\n")
-    fleet.environment["PYTHONPATH"] = str(library.parent)
     done = fleet.document("apply", "--keyring")
     assert states(done)["fleet1"] == "changed"
     assert (asking.root / "srv/site/index").read_text() == "fleet1 v1\n"

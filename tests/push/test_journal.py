@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,11 @@ def test_old_runs_go(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         os.utime(home / f"2026010{number + 1}T000000-aaaaaa.jsonl", (moment, moment))
     assert len(list(home.iterdir())) <= 3
     assert not (home / "20260101T000000-aaaaaa.jsonl").exists()
+
+
+def test_ids_sort_by_time_also_within_a_second() -> None:
+    ids: list[str] = []
+    for _ in range(20):
+        ids.append(journals.new_run())
+        time.sleep(0.001)
+    assert ids == sorted(set(ids))
