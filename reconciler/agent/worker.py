@@ -14,7 +14,6 @@ import hashlib
 import os
 import sys
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -319,7 +318,7 @@ class Run:
             return engine
         # -S: the standard library is all it needs. -B: a look must not write, not even a cache.
         argv = [sys.executable, "-I", "-S", "-B", os.path.abspath(engine_main.__file__)]
-        return self._take(TransientUnit(argv, f"reconciler-run-{uuid.uuid4().hex[:8]}"))
+        return self._take(TransientUnit(argv, f"reconciler-run-{os.urandom(4).hex()}"))
 
     def _converge(self, engine: Engine, catalog: Catalog) -> None:
         self._before = {path: signature(path) for path in self._mine() or self._owned()}

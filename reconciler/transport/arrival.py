@@ -31,6 +31,7 @@ import marshal  # noqa: E402
 import pwd  # noqa: E402
 import stat  # noqa: E402
 import types  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 
 #: Dotted name of a module -> whether it is a package, and its text, or its code as bytes.
 Parts = dict[str, tuple[bool, "str | bytes"]]
@@ -144,12 +145,24 @@ def lighten() -> None:
 
     It asks inspect for the docstring of a class that has none, and nobody here reads that.
     """
-    if "inspect" not in sys.modules:
-        sys.modules["inspect"] = Late("inspect")
-        try:
-            importlib.import_module("dataclasses")
-        finally:
-            del sys.modules["inspect"]
+    with late("inspect"):
+        importlib.import_module("dataclasses")
+
+
+@contextlib.contextmanager
+def late(name: str) -> Iterator[None]:
+    """What is imported within this gets a module that is imported only once it is needed.
+
+    Not for who needs it already while it is imported itself.
+    """
+    absent = name not in sys.modules
+    if absent:
+        sys.modules[name] = Late(name)
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[name]
 
 
 class Late(types.ModuleType):
