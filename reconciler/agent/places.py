@@ -154,8 +154,17 @@ def read_json(path: str) -> dict[str, Any] | None:
 
 def boot_id() -> str:
     """What no other boot of this machine shares; "" where the kernel does not say."""
+    return _line("/proc/sys/kernel/random/boot_id")
+
+
+def machine_id() -> str:
+    """What no other machine shares; "" where none was given. It is not to be shown to others."""
+    return _line("/etc/machine-id")
+
+
+def _line(path: str) -> str:
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
+        with open(path, encoding="ascii") as file:
+            return file.read(1024).strip()
+    except (OSError, UnicodeDecodeError):
         return ""

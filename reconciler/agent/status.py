@@ -15,7 +15,7 @@ from typing import Any
 
 import reconciler
 from reconciler.agent import metrics
-from reconciler.agent.places import UNIT, Places, boot_id, write
+from reconciler.agent.places import UNIT, Places, boot_id, machine_id, write
 from reconciler.agent.state import State, Suspension
 
 SCHEMA = "status/1"
@@ -392,9 +392,7 @@ def publish(places: Places, document: Mapping[str, Any], totals: Mapping[str, fl
 def agent_id() -> str:
     """Which host this is, for those who gather statuses: the same for ever, and not the machine
     id itself, from which others make secrets."""
-    return hmac.new(_line("/etc/machine-id").encode(), b"reconciler", hashlib.sha256).hexdigest()[
-        :32
-    ]
+    return hmac.new(machine_id().encode(), b"reconciler", hashlib.sha256).hexdigest()[:32]
 
 
 def redact(url: str) -> str:
@@ -413,11 +411,3 @@ def _reboot() -> list[str] | None:
             )
     except OSError:
         return []
-
-
-def _line(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read(1024).strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -31,7 +31,7 @@ from reconciler.agent.fork import Forked
 from reconciler.agent.hints import Watch, signature
 from reconciler.agent.link import Provider, python
 from reconciler.agent.notices import Notices, deliver
-from reconciler.agent.places import Places
+from reconciler.agent.places import Places, machine_id
 from reconciler.agent.schedule import Schedule
 from reconciler.agent.state import REACH, State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
@@ -122,7 +122,7 @@ class Supervisor:
         self._config = config
         self._state = State.load(places)
         self._live = Live(pid=os.getpid())
-        self._schedule = Schedule(_identity(), config.interval, config.sweep)
+        self._schedule = Schedule(machine_id() or socket.gethostname(), config.interval, config.sweep)
         self._fights = Fights()
         self._notices = Notices.load(places.notices)
         self._running: Running | None = None
@@ -600,15 +600,6 @@ def main(root: str = "/") -> int:
         journal.log("err", str(error))
         return error.exit_code
     return Supervisor(places, config).run()
-
-
-def _identity() -> str:
-    """What makes this host different from all others."""
-    try:
-        with open("/etc/machine-id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return socket.gethostname()
 
 
 if __name__ == "__main__":
