@@ -28,18 +28,17 @@ class State:
     """Written after each run. Times are seconds since the epoch.
 
     trusted: the newest commit that may be applied. applied: the one whose catalog healing goes
-    by. good: the last one that converged whole. candidate: the trusted commit while it is not
-    applied, held_by: what keeps it: `Suspended`, `Window`, `CompileFailed`, `Unreachable`, `RunFailed`, or ""
-    for nothing but time; held_until: when its window opens. subject: who made the trusted commit, and what it
-    says. source: what the remotes said last, each below `remotes`. problems: what stands in the
-    way, by kind (`fetch`, `trust`, `compile`, `run`, `ledger`), each an error as the wire has it, with
-    `since`. resources: counts. drifted: what differs and is left so by policy. failed, blocked:
-    ids with reasons. proven_at: when a whole run last left everything as declared. totals: counters
-    of the metrics; counted_at: until when drift is counted in them.
+    by. good: the last one that converged whole. held_by: what keeps the candidate: `Suspended`,
+    `Window`, `CompileFailed`, `Unreachable`, `RunFailed`, or "" for nothing but time; held_until:
+    when its window opens. subject: who made the trusted commit, and what it says. source: what the
+    remotes said last, each below `remotes`. problems: what stands in the way, by kind (`fetch`,
+    `server`, `trust`, `compile`, `run`, `ledger`), each an error as the wire has it, with `since`.
+    resources: counts. drifted: what differs and is left so by policy. failed, blocked: ids with
+    reasons. proven_at: when a whole run last left everything as declared. totals: counters of the
+    metrics; counted_at: until when drift is counted in them.
     """
 
     trusted: str = ""
-    candidate: str = ""
     held_by: str = ""
     held_until: float = 0.0
     applied: str = ""
@@ -60,6 +59,11 @@ class State:
     totals: dict[str, float] = field(default_factory=dict)
     counted_at: float = 0.0
     conditions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def candidate(self) -> str:
+        """The trusted commit while it is not applied."""
+        return self.trusted if self.trusted != self.applied else ""
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""

@@ -112,7 +112,6 @@ def compose(
 def _source(state: State, now: float, *, stale: bool) -> dict[str, Any]:
     source = state.source
     remotes: dict[str, dict[str, Any]] = source.get("remotes", {})
-    waiting = state.trusted if state.trusted != state.applied else ""
     return {
         "remotes": [
             {
@@ -132,11 +131,11 @@ def _source(state: State, now: float, *, stale: bool) -> dict[str, Any]:
         "error": state.problems.get("fetch", {}).get("message"),
         "trusted": {"commit": state.trusted, **state.subject},
         "candidate": {
-            "commit": waiting,
+            "commit": state.candidate,
             "since": state.first_seen,
             "held_by": state.held_by or None,
         }
-        if waiting
+        if state.candidate
         else None,
         "applied": {"commit": state.applied, "since": state.applied_since},
         "good": {"commit": state.good},

@@ -262,7 +262,6 @@ class Run:
     def _hold(self) -> None:
         """Say which commit is waiting, and for what."""
         state = self._state
-        state.candidate = state.trusted if state.trusted != state.applied else ""
         waits = {"compile": "CompileFailed", "fetch": "Unreachable", "run": "RunFailed"}
         found = [self._gate(), *(word for kind, word in waits.items() if kind in state.problems)]
         state.held_by = next(filter(None, found), "") if state.candidate else ""

@@ -169,7 +169,7 @@ def test_a_commit_that_waits_for_its_window_is_looked_at_again_when_that_opens(
     agent._fetch_at = agent._sweep_at = NEVER
     agent._want = {"sync"}
     due(agent)
-    waiting = State(trusted=NEW, candidate=NEW, applied=OLD, good=OLD)
+    waiting = State(trusted=NEW, applied=OLD, good=OLD)
     waiting.held_by, waiting.held_until = "Window", clock.now + 3600
     end(agent, clock, state=waiting)
     assert agent._live.state == "idle"
