@@ -122,7 +122,9 @@ class Supervisor:
         self._config = config
         self._state = State.load(places)
         self._live = Live(pid=os.getpid())
-        self._schedule = Schedule(machine_id() or socket.gethostname(), config.interval, config.sweep)
+        self._schedule = Schedule(
+            machine_id() or socket.gethostname(), config.interval, config.sweep
+        )
         self._fights = Fights()
         self._notices = Notices.load(places.notices)
         self._running: Running | None = None
@@ -518,15 +520,17 @@ class Supervisor:
             self._publish()
 
     def _publish(self) -> None:
-        now, clock = time.time(), time.monotonic()
-        live = self._live
+        now, clock, live = time.time(), time.monotonic(), self._live
         live.contended = self._fights.contended(clock)
         live.next_fetch = now + self._fetch_at - clock if self._fetch_at != NEVER else 0.0
         live.next_sweep = now + self._sweep_at - clock
-        document = compose(self._state, live, self._held, **self._config.ages, now=now)
+        document = self._compose(now)
         publish(self._places, document, self._state.totals)
         journal.notify(f"STATUS={oneline(document)}")
         self._publish_at = clock + FRESH
+
+    def _compose(self, now: float) -> dict[str, Any]:
+        return compose(self._state, self._live, self._held, **self._config.ages, now=now)
 
     def _tell_people(self) -> None:
         """Notices of conditions that changed, sent by a child that nobody waits for."""
@@ -534,7 +538,7 @@ class Supervisor:
         if not self._config.notify:
             return
         now = time.time()
-        document = compose(self._state, self._live, self._held, **self._config.ages, now=now)
+        document = self._compose(now)
         due = self._notices.due(document["conditions"], now)
         if due:
             self._tellers.append(deliver(self._config.notify, due, document))

@@ -40,8 +40,6 @@ LOCK_PATIENCE = 60.0
 DELICATE = ("package", "command")
 #: What each mode of trust has verified.
 VERIFIED = {"none": "order-only", "head": "head", "every": "all-commits"}
-
-
 #: No file has this signature: who is watched with it is looked at again.
 MOVED: Signature = (0, 0)
 
@@ -207,10 +205,9 @@ class Run:
     def _choose_catalog(self) -> None:
         """The one of the trusted commit; where that cannot be had, the one that was applied."""
         state = self._state
-        digest = hashlib.sha256(dumps(self._facts)).hexdigest()
         stored = self._stored()
         wanted = state.applied if self._job.ids or self._gate() else state.trusted or state.applied
-        fresh = state.applied_facts == digest or bool(self._job.ids)
+        fresh = bool(self._job.ids) or state.applied_facts == self._facts_digest()
         if stored is not None and stored.commit == wanted and fresh:
             self._catalog = stored
             return
@@ -285,7 +282,10 @@ class Run:
         write(self._places.catalog, dumps(catalog.to_json()))
         if state.applied != catalog.commit:
             state.applied, state.applied_since = catalog.commit, time.time()
-        state.applied_facts = hashlib.sha256(dumps(self._facts)).hexdigest()
+        state.applied_facts = self._facts_digest()
+
+    def _facts_digest(self) -> str:
+        return hashlib.sha256(dumps(self._facts)).hexdigest()
 
     def _compile(self, commit: str) -> Catalog:
         _, document = self._ask().compile(self._config.to_json(), commit, self._facts)
@@ -565,9 +565,11 @@ class Run:
             result = "changed"
         else:
             result = "ok"
-        causes = {"intentional": 0, "corrective": 0, "prune": len(state.prune.get("pruned", ()))}
-        causes["corrective"] = len(outcome.corrected)
-        causes["intentional"] = len(outcome.changed) - len(outcome.corrected)
+        causes = {
+            "intentional": len(outcome.changed) - len(outcome.corrected),
+            "corrective": len(outcome.corrected),
+            "prune": len(state.prune.get("pruned", ())),
+        }
         state.last_run = {
             "id": report.run if report is not None else "",
             "kind": self._job.kind,
