@@ -15,17 +15,6 @@ import traceback
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
-#: Signals that a parent may have its own handlers for, which are not the child's.
-HANDLED = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCHLD,
-    signal.SIGALRM,
-)
-
 
 class Forked:
     """A child in its own session: of `subprocess.Popen`, what those who wait for one need."""
@@ -34,11 +23,12 @@ class Forked:
         """keep: descriptors that the child has besides 0, 1 and 2. Raises OSError."""
         self.returncode: int | None = None
         # No signal may find the parent's handlers in the child, where nobody would heed it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        handled = [one for one in signal.valid_signals() if callable(signal.getsignal(one))]
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
         try:
             self.pid = os.fork()
             if self.pid == 0:
-                _become(work, keep)
+                _become(work, keep, handled)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -73,15 +63,17 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
-def _become(work: Callable[[], object], keep: Collection[int]) -> NoReturn:
+def _become(
+    work: Callable[[], object], keep: Collection[int], handled: Collection[int]
+) -> NoReturn:
     code = 1
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in HANDLED:
+        for number in handled:
             signal.signal(number, signal.SIG_DFL)
         _close_all_but(keep)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
         work()
         code = 0
     except BaseException:  # noqa: BLE001  # nobody above would say it, and the parent's frames are not ours

@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -604,7 +603,3 @@ def main(root: str = "/") -> int:
         journal.log("err", str(error))
         return error.exit_code
     return Supervisor(places, config).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
