@@ -6,6 +6,8 @@
 | `fresh_host` | bookworm | one test |
 | `bullseye_host`, `trixie_host` | Python 3.9, 3.13 | the test module |
 | `lab` | none: boot your own | the test session |
+
+`forge` is a Git server over https for the hosts of one test module.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 import pytest
 
 from hosts.booted import BootedHost
+from hosts.forge import Forge
 from hosts.image import Suite
 from hosts.lab import OURS, Lab, obstacle
 
@@ -58,3 +61,11 @@ def bullseye_host(lab: Lab) -> Iterator[BootedHost]:
 def trixie_host(lab: Lab) -> Iterator[BootedHost]:
     """A host with Python 3.13."""
     yield from _booted(lab, "trixie", "trixie")
+
+
+@pytest.fixture(scope="module")
+def forge(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """A Git server over https, in this process, that misbehaves on demand."""
+    made = Forge(lab, tmp_path_factory.mktemp("forge"))
+    yield made
+    made.close()

@@ -24,13 +24,6 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def forge(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    made = Forge(lab, tmp_path_factory.mktemp("forge"))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def origin(forge: Forge) -> Server:
     return forge.serve()
 

@@ -38,13 +38,6 @@ while time.monotonic() < end:
 
 
 @pytest.fixture(scope="module")
-def forge(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    made = Forge(lab, tmp_path_factory.mktemp("forge"))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def server(forge: Forge) -> Server:
     made = forge.serve()
     made.password = SECRET

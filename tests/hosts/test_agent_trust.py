@@ -65,13 +65,6 @@ class Guarded(Follower):
 
 
 @pytest.fixture(scope="module")
-def forge(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    made = Forge(lab, tmp_path_factory.mktemp("forge"))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def server(forge: Forge) -> Server:
     return forge.serve()
 
@@ -401,13 +394,14 @@ def test_b18_a_repository_of_sha256_is_followed_and_guarded_as_well(
 
 
 @pytest.mark.soak
-def test_what_is_refused_is_told_by_the_next_poll_without_a_person(subject: Guarded) -> None:
+def test_what_is_refused_is_told_by_the_next_poll_without_a_person(
+    forge: Forge, subject: Guarded
+) -> None:
     """After the test before, it is the repository of SHA-256 that the host follows."""
     host = subject.host
     assert conditions(host)["Trusted"] == "True"
     started = time.monotonic()
-    other = subject.repo.path.parent / "new.git"
-    guarded = Guarded(host, type(subject.repo)(other, subject.repo.people), subject.server)
+    guarded = Guarded(host, forge.repo("new.git"), subject.server)
     guarded.commit(None)
     wait_for(lambda: conditions(host)["Trusted"] == "False", "refusing it", host)
     print(f"refused after {time.monotonic() - started:.1f} s")
