@@ -181,7 +181,7 @@ def _fit(key: str, value: Any) -> Any:
 
 def _remotes(value: Any) -> tuple[dict[str, str], ...]:
     """The remotes, each under a name of its own."""
-    found = [_remote(one) for one in _list(value)]
+    found = [_remote(one) for one in listed(value)]
     for number, one in enumerate(found[1:], start=2):
         one.setdefault("name", f"origin-{number}")
     return tuple(found)
@@ -205,7 +205,8 @@ def _text(value: Any) -> str:
     return value
 
 
-def _list(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """A list, or the one thing that was written in its place."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
@@ -277,18 +278,18 @@ def size(value: object) -> int:
 def _windows(value: Any) -> tuple[dict[str, Any], ...]:
     from reconciler.agent.windows import window
 
-    return tuple(window(one, duration) for one in _list(value))
+    return tuple(window(one, duration) for one in listed(value))
 
 
 _FITS: Mapping[str, Callable[[Any], Any]] = {
     "remotes": _remotes,
-    "notify": lambda value: tuple(_sink(one) for one in _list(value)),
+    "notify": lambda value: tuple(_sink(one) for one in listed(value)),
     "windows": _windows,
     "limits": _limits,
     "trust": lambda value: _word(value, TRUST),
     "drift": lambda value: _policy(value, DRIFT),
     "prune": lambda value: _policy(value, PRUNE),
-    **dict.fromkeys(("fingerprints", "protected"), lambda value: tuple(map(_text, _list(value)))),
+    **dict.fromkeys(("fingerprints", "protected"), lambda value: tuple(map(_text, listed(value)))),
     **dict.fromkeys(("prune_max", "prune_percent", "approvals"), _number),
     **dict.fromkeys(("interval", "sweep", "run_limit"), lambda value: duration(value, 5)),
     **dict.fromkeys(("max_age", "max_quiet"), duration),

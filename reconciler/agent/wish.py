@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reconciler.agent.config import Config
+from reconciler.agent.config import Config, listed
 from reconciler.agent.places import USER, Places
 from reconciler.agent.units import HIDDEN
 from reconciler.errors import ConfigError
@@ -43,7 +43,7 @@ class Wish:
         url = str(settings.pop("repo", "") or "")
         remotes = settings.pop("remotes", None) or []
         remotes = [
-            dict(one) if isinstance(one, Mapping) else {"url": one} for one in _list(remotes)
+            dict(one) if isinstance(one, Mapping) else {"url": one} for one in listed(remotes)
         ]
         if url and (not remotes or remotes[0].get("url") != url):
             remotes = [{"url": url}]  # another place altogether: its keys are others, too
@@ -87,10 +87,6 @@ class Wish:
                 f"trust: {config.trust} asks for signatures, and nobody may sign: there is no {signers}",
                 hint="give --allowed-signers FILE, lines as: alice@example.org ssh-ed25519 AAAA...",
             )
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _read(path: str) -> str:

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -95,10 +94,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _run(args: argparse.Namespace, out: Output) -> int:
     """Become the supervisor, without what the command line has imported."""
+    from reconciler.agent.link import python
+
     _own_places()
     out.flush()
-    isolated = [] if "PYTHONPATH" in os.environ else ["-I"]
-    os.execv(sys.executable, [sys.executable, *isolated, "-B", "-m", "reconciler.agent"])
+    argv = python("reconciler.agent")
+    os.execv(argv[0], argv)
 
 
 def _once(args: argparse.Namespace, out: Output) -> int:
