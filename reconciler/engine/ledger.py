@@ -439,8 +439,7 @@ class Ledger:
                  report.dirty, status, json.dumps(report.counts())),
             )  # fmt: skip
             if self.lost and not report.interrupted:
-                claims = {claim for _, claimed, _, _ in owned.values() for claim in claimed}
-                paths = (claim[len("path:") :] for claim in claims if claim.startswith("path:"))
+                paths = paths_of(claim for one in owned.values() for claim in one.claims)
                 self._keep(report.run, dict.fromkeys(paths, image.UNKNOWN))
                 self._database.execute("DELETE FROM lost")
             self._forget_old_runs()
@@ -509,6 +508,11 @@ class Ledger:
         for one in found.values():
             one["link"] = from_sql(one["link"])
         return found
+
+
+def paths_of(claims: Iterable[str]) -> list[str]:
+    """The paths among claims."""
+    return [claim[len("path:") :] for claim in claims if claim.startswith("path:")]
 
 
 def wish_digest(declaration: Declaration) -> str:

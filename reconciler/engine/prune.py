@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Callable
 
 from reconciler.catalog import Catalog, Declaration, Report, Result
-from reconciler.engine.ledger import Ledger, Owned
+from reconciler.engine.ledger import Ledger, Owned, paths_of
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
 from reconciler.safepath import Attributes
@@ -151,7 +151,7 @@ def prune(
             gone.id, "changed", Mark(gone.owned.file, gone.owned.line), action="remove",
             cause="prune", reason=f"declared no more: {done}",
         ))  # fmt: skip
-        ledger.forget([gone.id], _paths(gone.owned))
+        ledger.forget([gone.id], paths_of(gone.owned.claims))
     left = replace(
         plan, ready=[one for one in plan.ready if one.id not in {p["id"] for p in pruned}]
     )
@@ -184,7 +184,7 @@ def _decide(
 def _decide_path(
     id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], claimed: set[str]
 ) -> Gone:
-    path = next(iter(_paths(one)), "")
+    path = next(iter(paths_of(one.claims)), "")
     if any(claim.startswith(f"path:{path}/") for claim in claimed):
         return Gone(id, one, policy, "", "what is below it is still declared")
     if policy == "delete":
@@ -208,21 +208,18 @@ def _decide_path(
     return Gone(id, one, policy, "", f"there was a {kind} before us")
 
 
-def _paths(one: Owned) -> list[str]:
-    return [claim[len("path:") :] for claim in one.claims if claim.startswith("path:")]
-
-
 def _turn(gone: Gone) -> tuple[int, int, str]:
     """By type, and of paths the deepest first."""
     kind = gone.owned.type
     order = FIRST.index(kind) - len(FIRST) if kind in FIRST else 0
     order = LAST.index(kind) + 1 if kind in LAST else order
-    return (order, -max((path.count("/") for path in _paths(gone.owned)), default=0), gone.id)
+    depth = max((path.count("/") for path in paths_of(gone.owned.claims)), default=0)
+    return (order, -depth, gone.id)
 
 
 def _undo_path(host: Host, ledger: Ledger, gone: Gone, run: str) -> str:
     """Raises ResourceError."""
-    path = _paths(gone.owned)[0]
+    path = paths_of(gone.owned.claims)[0]
     host.readonly = False
     host.before_change = lambda path: None
     found = host.lstat(path)
