@@ -28,8 +28,8 @@ from reconciler.safepath import Attributes
 
 #: Types whose first picture is kept as an image; others say themselves how they are undone.
 PATHS = ("file",)
-#: The order in which types go: what uses another before what is used. Others go before users.
-FIRST, LAST = ("service", "cron"), ("user", "group", "package")
+#: The order in which types go: what uses another before what is used; types not named are at 0.
+TURNS = {"service": -2, "cron": -1, "user": 1, "group": 2, "package": 3}
 
 Converge = Callable[[Catalog], Report]
 
@@ -139,7 +139,7 @@ def prune(
     for gone in sorted(plan.ready, key=_turn):
         try:
             if gone.owned.type in PATHS:
-                done = _undo_path(host, ledger, gone, run)
+                done = _undo_path(host, ledger, gone)
             else:
                 done = _undo(gone, name, commit, converge)
             host.files.flush()
@@ -210,14 +210,11 @@ def _decide_path(
 
 def _turn(gone: Gone) -> tuple[int, int, str]:
     """By type, and of paths the deepest first."""
-    kind = gone.owned.type
-    order = FIRST.index(kind) - len(FIRST) if kind in FIRST else 0
-    order = LAST.index(kind) + 1 if kind in LAST else order
     depth = max((path.count("/") for path in paths_of(gone.owned.claims)), default=0)
-    return (order, -depth, gone.id)
+    return (TURNS.get(gone.owned.type, 0), -depth, gone.id)
 
 
-def _undo_path(host: Host, ledger: Ledger, gone: Gone, run: str) -> str:
+def _undo_path(host: Host, ledger: Ledger, gone: Gone) -> str:
     """Raises ResourceError."""
     path = paths_of(gone.owned.claims)[0]
     host.readonly = False
@@ -254,6 +251,5 @@ def _undo(gone: Gone, name: str, commit: str, converge: Converge) -> str:
         raise ResourceError(result.reason if result else "the run did not get to it")
     if result.status == "ok":
         return "was gone already"
-    stopped = {change.attribute: change.after for change in result.changes}
-    said = [f"{name} is {after}" for name, after in stopped.items() if after is not None]
+    said = [f"{one.attribute} is {one.after}" for one in result.changes if one.after is not None]
     return ", ".join(said) or "deleted"
