@@ -20,18 +20,11 @@ from reconciler.agent.worker import Job, Outcome, Run, is_delicate
 from reconciler.catalog import Catalog, Declaration, Plan, Report
 from reconciler.errors import Mark, TransportError
 from reconciler.source.mark import Marks
+from source.conftest import Repo
 
 #: Each run starts a provider, which fetches and compiles.
 pytestmark = pytest.mark.slow
 
-GIT = {
-    "GIT_AUTHOR_NAME": "Alice",
-    "GIT_AUTHOR_EMAIL": "alice@example.org",
-    "GIT_COMMITTER_NAME": "Alice",
-    "GIT_COMMITTER_EMAIL": "alice@example.org",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-}
 SITE = """\
 - hosts: all
   resources:
@@ -48,33 +41,17 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "root"
-        self.repo = directory / "repo"
+        self.repo = Repo(directory / "repo")
         (self.root / "etc").mkdir(parents=True)
         (self.root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
         (self.root / "etc/group").write_text("root:x:0:\n")
-        self.repo.mkdir()
         self.places = Places(str(self.root))
         self.config = Config(remotes=({"url": str(self.repo), "name": "origin"},))
         Path(self.places.trust).mkdir(parents=True, mode=0o700)
         Marks(self.places.trust).enrol()
-        self.git("init", "--quiet", "--initial-branch=main")
-
-    def git(self, *args: str) -> str:
-        done = subprocess.run(
-            ["git", *args],
-            cwd=self.repo,
-            env={**os.environ, **GIT},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return done.stdout.strip()
 
     def commit(self, site: str) -> str:
-        (self.repo / "site.yml").write_text(site)
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--no-gpg-sign", "-m", "change")
-        return self.git("rev-parse", "HEAD")
+        return self.repo.commit({"site.yml": site})
 
     def run(self, kind: str = "sync", ids: tuple[str, ...] = (), *, fetch: bool = True) -> Outcome:
         watches: dict[str, Watch] = {}
@@ -193,7 +170,7 @@ def test_a_commit_that_is_trusted_is_applied_at_boot_though_no_remote_answers(
     with monkeypatch.context() as broken:
         broken.setattr(Run, "_converge", lambda *_: None)
         machine.run()
-    machine.repo.rename(machine.repo.with_name("gone"))
+    machine.repo.path.rename(machine.repo.path.with_name("gone"))
     outcome = machine.run("boot", fetch=False)
     assert outcome.state.applied == outcome.state.trusted != ""
     assert machine.motd() == "hello\n"
@@ -327,10 +304,12 @@ def test_groups_are_constructed_from_the_facts_of_this_host(machine: Machine) ->
     plugin = (
         "plugin: constructed\nstrict: true\nkeyed_groups: [{key: facts.kernel, prefix: runs}]\n"
     )
-    places = machine.repo / "inventories"
-    places.mkdir()
-    (places / "hosts.yml").write_text("all:\n  hosts:\n    here: {}\n")
-    (places / "kernel.constructed.yml").write_text(plugin)
+    machine.repo.write(
+        {
+            "inventories/hosts.yml": "all:\n  hosts:\n    here: {}\n",
+            "inventories/kernel.constructed.yml": plugin,
+        }
+    )
     kernel = re.sub(r"\W", "_", os.uname().release)
     machine.config = replace(machine.config, host="here", inventory="inventories")
     machine.commit(SITE.replace("hosts: all", f"hosts: runs_{kernel}"))
