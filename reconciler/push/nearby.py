@@ -7,11 +7,10 @@ its own keys. What it is asked for is the id of a commit, so where the bytes com
 from __future__ import annotations
 
 import os
-import time
 
 from reconciler.compile.cache import cache_home
 from reconciler.compile.check import nearest
-from reconciler.errors import ConfigError, LockBusy, SourceError
+from reconciler.errors import ConfigError, SourceError
 from reconciler.push.order import Settings
 from reconciler.source.fetch import fetch
 from reconciler.source.mirror import Mirror, mirror_path
@@ -74,13 +73,4 @@ def _fetch(mirror: Mirror, settings: Settings, branch: str) -> None:
     given = {name: settings[name] for name in names if settings.get(name)}
     if "known_hosts" not in given:
         given["known_hosts"] = os.path.expanduser("~/.ssh/known_hosts")
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fetch(mirror, [Remote(settings["repo"], **given)], branch)
-        except LockBusy:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.5)
-        else:
-            return
+    fetch(mirror, [Remote(settings["repo"], **given)], branch, patience=PATIENCE)
