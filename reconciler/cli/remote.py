@@ -12,10 +12,18 @@ from reconciler.cli.desired import Choice, Desired
 from reconciler.compile.cache import CatalogCache
 from reconciler.errors import UsageError
 from reconciler.transport.passwords import Keyring
-from reconciler.transport.target import BECOME, BECOME_BY, LOGIN, NAMES, PASSPHRASE, Target
+from reconciler.transport.target import (
+    BECOME,
+    BECOME_BY,
+    DIRECTORIES,
+    LOGIN,
+    NAMES,
+    PASSPHRASE,
+    Target,
+)
 
 #: Ways to a host that ask for none.
-NO_PASSWORDS = ("local", "chroot", "nspawn")
+NO_PASSWORDS = ("local", *DIRECTORIES)
 EMPTY = b'"resources":[]'
 
 
