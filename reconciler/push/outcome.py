@@ -13,6 +13,7 @@ from reconciler.errors import (
     CommandFailed,
     ConfigError,
     ConfigErrors,
+    Held,
     Interrupted,
     LockBusy,
     ReconcilerError,
@@ -30,7 +31,6 @@ STATES: tuple[State, ...] = (
 #: What a host is that needs no second run.
 GOOD: frozenset[State] = frozenset(("ok", "changed", "pending"))
 CHANGES = 2
-HELD = 7
 BOTH = 6
 
 
@@ -68,7 +68,7 @@ class Outcome:
         if self.error is not None:
             return self.error.exit_code
         codes = {"failed": ResourceError.exit_code, "interrupted": Interrupted.exit_code}
-        codes.update({"changed": CHANGES, "pending": CHANGES, "held": HELD})
+        codes.update({"changed": CHANGES, "pending": CHANGES, "held": Held.exit_code})
         return codes.get(self.state, 0)
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Outcome], tuple[dict[str, Any]]]:
@@ -111,7 +111,7 @@ def exit_code(
     """
     codes = {outcome.exit_code for outcome in outcomes}
     if stopped:
-        codes.add(HELD)
+        codes.add(Held.exit_code)
     if interrupted:
         codes.add(Interrupted.exit_code)
     both = {ResourceError.exit_code, TransportError.exit_code}
@@ -121,7 +121,7 @@ def exit_code(
         Interrupted.exit_code,
         TrustError.exit_code,
         ConfigError.exit_code,
-        HELD,
+        Held.exit_code,
         ReconcilerError.exit_code,
         BOTH,
         *sorted(both),
