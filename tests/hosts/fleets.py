@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import program
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 
@@ -58,22 +57,9 @@ class Fleet:
 
     def start(self, verb: str, *words: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """Begin a call. stdin: a terminal to type on, which then is the only one it has."""
-        code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
-        config = ["--ssh-config", str(self.lab.access.config)]
-        return subprocess.Popen(
-            [sys.executable, "-c", code, verb, "-i", "hosts.yml", *config, *words],
-            cwd=self.path,
-            env={
-                **os.environ,
-                "XDG_CACHE_HOME": str(self.kept / "cache"),
-                "XDG_STATE_HOME": str(self.kept / "state"),
-                **self.environment,
-            },
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=stdin is not None,
-            text=True,
+        given = [verb, "-i", "hosts.yml", "--ssh-config", str(self.lab.access.config), *words]
+        return program.start(
+            self.path, *given, kept=self.kept, stdin=stdin, environment=self.environment
         )
 
     def call(self, verb: str, *words: str) -> tuple[int, str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import program
 from hosts import debs
 from hosts.agents import conditions, status, wait_for
 from hosts.booted import BootedHost
@@ -297,11 +297,16 @@ def test_of_two_runs_one_waits_or_says_who_the_other_is(victim: Victim, tmp_path
     victim.next(LONG)
     local = ["apply", "-C", "/srv/other", "--local"]
     refused = victim.host.reconciler(*local, check=False)
-    pushed = push(victim, tmp_path)
+    config = ["--ssh-config", str(victim.host.access.config)]
+    push = program.start(tmp_path, "apply", "-C", ".", "-i", "hosts", *config)
+    pushed = "".join(push.communicate(timeout=120))
     assert victim.is_there("/run/long")
-    for done in (refused, pushed):
-        assert done.returncode == 9, done.stdout + done.stderr
-        assert "another run holds the lock: agent run" in done.stdout + done.stderr
+    for code, said in (
+        (refused.returncode, refused.stdout + refused.stderr),
+        (push.returncode, pushed),
+    ):
+        assert code == 9, said
+        assert "another run holds the lock: agent run" in said
     assert not victim.is_there("/srv/by-hand")
     waited = victim.host.reconciler(*local, "--lock-timeout", "60", check=False)
     assert waited.returncode == 0, waited.stderr
@@ -325,20 +330,6 @@ def test_an_agent_waits_for_an_operator(victim: Victim) -> None:
     assert not victim.is_there("/srv/slow")
     victim.wait_in_sync()
     assert victim.is_there("/srv/slow")
-
-
-def push(victim: Victim, repo: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
-    config = ["--ssh-config", str(victim.host.access.config)]
-    return subprocess.run(
-        [sys.executable, "-c", code, "apply", "-C", ".", "-i", "hosts", *config],
-        cwd=repo,
-        env={**os.environ, "XDG_CACHE_HOME": str(repo / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 # -- its memory --------------------------------------------------------------------------

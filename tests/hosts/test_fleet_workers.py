@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import program
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 from hosts.room import room_for
@@ -64,21 +63,13 @@ def cluster(tmp_path: Path, lab: Lab, hosts: list[BootedHost], keys: Keys) -> It
 
 
 def start(path: Path, cluster: Cluster, keys: Keys, *words: str) -> subprocess.Popen[str]:
-    code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
     tls = {
         "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": keys.ca_file,
         "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": keys.cert,
         "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": keys.key,
     }
     apply = ["apply", "-C", "repo", "-i", "hosts.yml", "--json", *words]
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *apply, "--executor", cluster.address],
-        cwd=path,
-        env={**os.environ, **tls, "XDG_STATE_HOME": str(path), "XDG_CACHE_HOME": str(path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return program.start(path, *apply, "--executor", cluster.address, environment=tls)
 
 
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:

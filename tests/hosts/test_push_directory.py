@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import program
 from hosts import image, pushing, snapshot
 from hosts import session as sessions
 from hosts.booted import overlay
@@ -67,17 +66,9 @@ def call(directory: Directory, tmp_path: Path, way: str, *words: str) -> tuple[i
     (tmp_path / "site.yml").write_text(SITE)
     variables = {"ansible_connection": way, "ansible_host": str(directory.root)}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"box": variables}}}))
-    code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, "-i", "hosts.yml"],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    return done.returncode, done.stdout + done.stderr
+    process = program.start(tmp_path, *words, "-i", "hosts.yml")
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
 
 
 @WAYS

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import program
 from push.cluster import Cluster
 from reconciler.cli.console import Output
 from reconciler.cli.desired import Desired
@@ -66,8 +67,8 @@ class World:
             (root / directory).mkdir(parents=True)
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
         (root / "etc/group").write_text("root:x:0:\n")
-        for program in ("sh", "sleep"):
-            _install(program, root)
+        for name in ("sh", "sleep"):
+            _install(name, root)
         return {"ansible_connection": "chroot", "ansible_host": str(root)}
 
     def declare(self, *, slow: float, **more: dict[str, Any]) -> str:
@@ -77,20 +78,8 @@ class World:
         return self.repo.commit({"site.yml": SITE, "hosts.yml": json.dumps(hosts)})
 
     def start(self, *words: str, inventory: str = "hosts.yml") -> subprocess.Popen[str]:
-        code = "import sys; from reconciler.cli.main import main; sys.exit(main())"
         verb, *rest = words
-        return subprocess.Popen(
-            [sys.executable, "-c", code, verb, "-C", "repo", "-i", inventory, *rest],
-            cwd=self.path,
-            env={
-                **os.environ,
-                "XDG_CACHE_HOME": str(self.path / "cache"),
-                "XDG_STATE_HOME": str(self.path / "state"),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return program.start(self.path, verb, "-C", "repo", "-i", inventory, *rest)
 
     def call(self, *words: str, inventory: str = "hosts.yml") -> tuple[int, str, str]:
         process = self.start(*words, inventory=inventory)
@@ -110,11 +99,11 @@ class World:
         raise TimeoutError("no host begins")
 
 
-def _install(program: str, root: Path) -> None:
+def _install(name: str, root: Path) -> None:
     """A program and the libraries that it needs."""
-    path = shutil.which(program)
+    path = shutil.which(name)
     assert path
-    shutil.copy(path, root / "bin" / program)
+    shutil.copy(path, root / "bin" / name)
     for word in subprocess.check_output(["ldd", path], text=True).split():
         if word.startswith("/"):
             library = root / word.lstrip("/")
