@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import signal
@@ -13,11 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from reconciler.push.workers import Keys
+from source.servers import make_certificate
 
 TESTS = Path(__file__).parents[1]
 
@@ -146,53 +142,7 @@ def _words(keys: Keys | None) -> list[str]:
 
 
 def certificates(directory: Path) -> Keys:
-    """A new authority and one certificate by it, good for a day."""
+    """A new authority and one certificate by it, good for two days."""
     directory.mkdir()
-    authority, member = (
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP256R1()),
-    )
-    root = _certificate("authority", authority, "authority", authority)
-    (directory / "ca.pem").write_bytes(_pem(root))
-    (directory / "cert.pem").write_bytes(
-        _pem(_certificate("member", member, "authority", authority))
-    )
-    key = directory / "key.pem"
-    key.touch(mode=0o600)
-    key.write_bytes(
-        member.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return Keys(str(directory / "ca.pem"), str(directory / "cert.pem"), str(key))
-
-
-def _certificate(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: str,
-    signer: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    constraints = x509.BasicConstraints(ca=name == issuer, path_length=None)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(_called(name))
-        .issuer_name(_called(issuer))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(constraints, critical=True)
-        .sign(signer, hashes.SHA256())
-    )
-
-
-def _called(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+    authority = make_certificate(directory, "authority")
+    return Keys(authority[0], *make_certificate(directory, "member", authority=authority))
