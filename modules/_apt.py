@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.errors import CommandFailed, ResourceError
-from reconciler.host import Host
+from reconciler.host import Completed, Host
 from reconciler.modules import _aptget
 from reconciler.modules._aptlook import (
     REMOVED,
@@ -188,7 +188,7 @@ class _Work:
         try:
             _aptget.run(
                 self.host,
-                [*self._flags(jobs), *words],
+                [*_flags(self.host, jobs), *words],
                 self.patience,
                 dpkg_options=package.dpkg_options,
             )
@@ -231,9 +231,7 @@ class _Work:
         """Take out what apt would refuse, until it refuses nothing; each gets its own error."""
         while jobs:
             jobs = self._above_minimum(jobs)
-            done = _aptget.simulate(
-                self.host, [*self._flags(jobs), "install", "--", *self._words(jobs)]
-            )
+            done = self._simulated(jobs)
             output = f"{done.out}\n{done.err}"
             if not self.refreshed and any(is_unknown(job.asked, output) for job in jobs):
                 self._refresh()
@@ -289,10 +287,13 @@ class _Work:
         return {}
 
     def _trial(self, jobs: list[Job]) -> str:
-        done = _aptget.simulate(
-            self.host, [*self._flags(jobs), "install", "--", *self._words(jobs)]
-        )
+        done = self._simulated(jobs)
         return "" if done.ok else f"{done.out}\n{done.err}"
+
+    def _simulated(self, jobs: list[Job]) -> Completed:
+        return _aptget.simulate(
+            self.host, [*_flags(self.host, jobs), "install", "--", *self._words(jobs)]
+        )
 
     def _unwanted(self, jobs: list[Job], output: str) -> Failures:
         """Removals that nobody declared: a warning, unless something must not go."""
@@ -324,10 +325,7 @@ class _Work:
         return refused
 
     def _removals_of(self, job: Job) -> list[str]:
-        done = _aptget.simulate(
-            self.host, [*self._flags([job]), "install", "--", *self._words([job])]
-        )
-        return self._undeclared_removals(done.out)
+        return self._undeclared_removals(self._simulated([job]).out)
 
     def _undeclared_removals(self, output: str) -> list[str]:
         """What would go that no resource of the batch wants away, in this group or another."""
@@ -381,13 +379,6 @@ class _Work:
                 words.append(job.full_name)
         return words
 
-    def _flags(self, jobs: Sequence[Job]) -> list[str]:
-        """The options of a group. To apt, what dpkg was killed over is installed already."""
-        records = database(self.host)
-        entries = (records.get(*job.full_name.split(":")) for job in jobs if not job.removes)
-        half = any(entry is not None and entry.state == "half-installed" for entry in entries)
-        return [*_flags(jobs), *(["--reinstall"] if half else [])]
-
 
 def _present(entry: Entry | None) -> bool:
     return entry is not None and entry.state not in ABSENT
@@ -417,7 +408,7 @@ def _options(package: Package) -> tuple[object, ...]:
     )
 
 
-def _flags(jobs: Sequence[Job]) -> list[str]:
+def _flags(host: Host, jobs: Sequence[Job]) -> list[str]:
     """The options of a group, as apt-get takes them."""
     if not jobs:
         return []
@@ -434,6 +425,16 @@ def _flags(jobs: Sequence[Job]) -> list[str]:
         "--allow-unauthenticated": package.allow_unauthenticated,
         "--only-upgrade": package.only_upgrade,
         "--auto-remove": package.autoremove,
-        "--reinstall": any(job.package.state == "fixed" or job.asked.file for job in jobs),
+        "--reinstall": any(_reinstalls(host, job) for job in jobs),
     }
     return flags + [flag for flag, on in wished.items() if on]
+
+
+def _reinstalls(host: Host, job: Job) -> bool:
+    """Whether apt must be told to install again what it may have for installed already."""
+    if job.package.state == "fixed" or job.asked.file:
+        return True
+    if job.removes:
+        return False
+    entry = database(host).get(*job.full_name.split(":"))
+    return entry is not None and entry.state == "half-installed"  # dpkg was killed over it
