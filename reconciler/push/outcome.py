@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reconciler import errors
@@ -150,19 +150,21 @@ def _packed(outcome: Outcome) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any]) -> Outcome:
-    outcome = Outcome(packed["host"], packed["state"])
-    if packed["plan"] is not None:
-        outcome = replace(outcome, document=Plan.from_json(packed["plan"]))
-    if packed["report"] is not None:
-        outcome = replace(outcome, document=Report.from_json(packed["report"]))
-    if packed["error"] is not None:
-        outcome = replace(outcome, error=error_from_json(packed["error"]))
-    return replace(
-        outcome,
-        counts=packed["counts"],
-        seconds=packed["seconds"],
-        attempts=packed["attempts"],
-        facts=packed["facts"],
+    plan, report, error = packed["plan"], packed["report"], packed["error"]
+    document: Plan | Report | None = None
+    if plan is not None:
+        document = Plan.from_json(plan)
+    elif report is not None:
+        document = Report.from_json(report)
+    return Outcome(
+        packed["host"],
+        packed["state"],
+        document,
+        None if error is None else error_from_json(error),
+        packed["counts"],
+        packed["seconds"],
+        packed["attempts"],
+        packed["facts"],
     )
 
 
