@@ -47,9 +47,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Compile, and say so. Raises ConfigErrors with everything that is wrong, for all hosts."""
     with closing(open_cache(out)) as cache:
         given = None if args.facts is None else read_facts(args.facts)
-        desired = Desired(
-            args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
-        )
+        desired = Desired.asked(args, cache, out)
         hosts = (
             desired.chosen(args.limit) if args.inventories else [args.host or socket.gethostname()]
         )

@@ -7,6 +7,7 @@ after all; compiling is pure, so that gives the same catalog.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import posixpath
@@ -82,6 +83,11 @@ class Desired:
         self._plays: dict[Project, frozenset[str]] = {}
         self._compiled: dict[str, Compiled] = {}
         out.read_source = self._source_text
+
+    @classmethod
+    def asked(cls, args: argparse.Namespace, cache: CatalogCache, out: Output) -> Desired:
+        """What the options of a verb name, those of `repo_options` and `inventory_options`."""
+        return cls(args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty)
 
     # -- hosts ---------------------------------------------------------------------------
 

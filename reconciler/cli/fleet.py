@@ -109,7 +109,7 @@ def _desired(args: argparse.Namespace, cache: CatalogCache, out: Output, *, away
         from reconciler.cli.workers import committed
 
         return committed(args, cache, out)
-    return Desired(args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty)
+    return Desired.asked(args, cache, out)
 
 
 def _workers(args: argparse.Namespace, desired: Desired, names: Sequence[str]) -> Workers:

@@ -66,9 +66,7 @@ def _load(args: argparse.Namespace, out: Output) -> Inventory:
                 expressions=expressions,
                 allow_missing=args.allow_empty,
             )
-        return Desired(
-            args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
-        ).inventory
+        return Desired.asked(args, cache, out).inventory
 
 
 def _list(inventory: Inventory, selected: Sequence[str], out: Output) -> None:

@@ -84,9 +84,7 @@ def on_this_machine(
         # Imported while the engine starts up, for the same reason.
         from reconciler.cli.desired import Choice, Desired
 
-        desired = Desired(
-            args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
-        )
+        desired = Desired.asked(args, cache, out)
         name = None if local else chosen_host(desired, args.limit)
         facts = engine.facts()
         choice = Choice(tuple(args.tags), tuple(args.skip_tags))

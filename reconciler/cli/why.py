@@ -35,9 +35,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Explain one resource. Raises UsageError for one that the host does not have."""
     with closing(open_cache(out)) as cache:
         given = None if args.facts is None else read_facts(args.facts)
-        desired = Desired(
-            args.repo, args.ref, args.inventories, cache, out, allow_empty=args.allow_empty
-        )
+        desired = Desired.asked(args, cache, out)
         host = _host(desired, args)
         facts, origin = facts_of(host, given, cache)
     compiled = desired.compiled(host, facts)
