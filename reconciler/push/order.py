@@ -30,9 +30,9 @@ Tell = Callable[[str, Message], None]
 class Order:
     """The part of a task that all hosts of a run have in common; the other part is a host's name.
 
-    id: of this run of this coordinator, never used again. inventories: sources in the state repo, or
-    lists of hosts. events: whether anybody watches. code, desired: digests, of our own files, and
-    of these with the tree, the inventories and the selection.
+    id: of this run of this coordinator, never used again. inventories: sources in the state repo.
+    events: whether anybody watches. code, desired: digests, of our own files, and of these with the
+    tree, the inventories and the selection.
     """
 
     id: str
