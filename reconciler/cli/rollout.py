@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from reconciler.tree import Tree
 
 FILE = "reconciler.yml"
-HOST_TIMEOUT = 3600.0
 #: The executor of this process.
 HERE = "threads"
 
