@@ -14,6 +14,7 @@ from typing import Any
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 
+HEALING = Path(__file__).with_name("healing.py")
 INVENTORY = "inventories/lab/hosts.yml"
 GIT = {
     "GIT_AUTHOR_NAME": "Alice",
@@ -100,7 +101,44 @@ def status(host: BootedHost) -> dict[str, Any]:
 
 def conditions(host: BootedHost) -> dict[str, str]:
     """Condition -> `True`, `False` or `Unknown`."""
-    return {one["type"]: one["status"] for one in status(host)["conditions"]}
+    return verdicts(status(host))
+
+
+def spoken(host: BootedHost) -> dict[str, Any]:
+    """The same, but nothing before the agent has said anything."""
+    done = host.run(["cat", "/run/reconciler/status.json"], check=False)
+    return json.loads(done.stdout) if done.returncode == 0 and done.stdout else {}
+
+
+def verdicts(document: Mapping[str, Any]) -> dict[str, str]:
+    """Condition -> `True`, `False` or `Unknown`, of what an agent has said."""
+    return {one["type"]: one["status"] for one in document.get("conditions", ())}
+
+
+def main_pid(host: BootedHost) -> str:
+    """The supervisor, as the host sees it; 0 if there is none."""
+    return host.run(["systemctl", "show", "-P", "MainPID", "reconciler-agent"]).stdout.strip()
+
+
+def footprint(host: BootedHost) -> tuple[int, int]:
+    """KiB of memory that are the supervisor's share (PSS), and its threads."""
+    pid = main_pid(host)
+    rollup = host.run(["cat", f"/proc/{pid}/smaps_rollup"]).stdout
+    pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return pss, len(host.run(["ls", f"/proc/{pid}/task"]).stdout.split())
+
+
+def heal_times(host: BootedHost, pattern: str) -> tuple[list[float], list[float]]:
+    """Damage files that match, one after the other; see `healing.py` for the two lists."""
+    host.copy(HEALING, "/root/healing.py")
+    done = host.run(["python3", "/root/healing.py", pattern], timeout=500)
+    took, stretch = json.loads(done.stdout)
+    return took, stretch
+
+
+def text(host: BootedHost, path: str) -> str:
+    """What a file of a host holds; "" if there is none."""
+    return host.run(["cat", path], check=False).stdout
 
 
 def wait_for(
@@ -125,12 +163,10 @@ def in_sync_at(host: BootedHost, commit: str) -> Callable[[], bool]:
     """Whether the agent has converged this commit whole."""
 
     def look() -> bool:
-        done = host.run(["cat", "/run/reconciler/status.json"], check=False)
-        found = json.loads(done.stdout) if done.returncode == 0 and done.stdout else {}
-        good = {one["type"]: one["status"] for one in found.get("conditions", ())}
+        found = spoken(host)
         return (
             found.get("source", {}).get("good", {}).get("commit") == commit
-            and good.get("InSync") == "True"
+            and verdicts(found).get("InSync") == "True"
         )
 
     return look

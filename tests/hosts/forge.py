@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from hosts.agents import conditions, in_sync_at, status, wait_for
+from hosts.agents import conditions, in_sync_at, status, text, wait_for
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 from reconciler import yamldoc
@@ -104,7 +104,7 @@ def heals(host: BootedHost, path: str, wanted: str) -> float:
     host.run(["sh", "-c", 'echo spoiled > "$1"', "sh", path])
 
     def well() -> bool:
-        return host.run(["cat", path], check=False).stdout == wanted
+        return text(host, path) == wanted
 
     return wait_for(well, f"healing {path}", host)
 
@@ -164,7 +164,7 @@ class Follower:
 
     @property
     def content(self) -> str:
-        return self.host.run(["cat", "/etc/followed"], check=False).stdout
+        return text(self.host, "/etc/followed")
 
     @property
     def trusted(self) -> str:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from hosts.agents import INVENTORY, StateRepo, conditions, in_sync_at, status, wait_for
+from hosts.agents import (
+    INVENTORY,
+    StateRepo,
+    conditions,
+    footprint,
+    in_sync_at,
+    status,
+    text,
+    wait_for,
+)
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 
@@ -64,10 +73,6 @@ def agents(repo: StateRepo, hosts: list[BootedHost]) -> list[BootedHost]:
 @pytest.fixture(scope="module")
 def one(agents: list[BootedHost]) -> BootedHost:
     return agents[0]
-
-
-def text(host: BootedHost, path: str) -> str:
-    return host.run(["cat", path], check=False).stdout
 
 
 def test_three_hosts_follow_a_commit_without_a_person(
@@ -222,13 +227,10 @@ def test_a_killed_agent_comes_back_and_goes_on(one: BootedHost) -> None:
 
 
 def test_idle_it_is_one_small_process(one: BootedHost) -> None:
-    pid = one.run(["systemctl", "show", "-P", "MainPID", "reconciler-agent"]).stdout.strip()
-    rollup = one.run(["cat", f"/proc/{pid}/smaps_rollup"]).stdout
-    pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    threads = one.run(["ls", f"/proc/{pid}/task"]).stdout.split()
-    print(f"PSS {pss} KiB, {len(threads)} threads")
+    pss, threads = footprint(one)
+    print(f"PSS {pss} KiB, {threads} threads")
     assert pss <= 20 * 1024
-    assert len(threads) <= 8
+    assert threads <= 8
 
 
 def test_uninstalling_leaves_what_was_managed(agents: list[BootedHost]) -> None:

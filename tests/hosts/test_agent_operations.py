@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from agent.exposition import parse
-from hosts.agents import INVENTORY, StateRepo, conditions, in_sync_at, status, wait_for
+from hosts.agents import (
+    INVENTORY,
+    StateRepo,
+    conditions,
+    in_sync_at,
+    status,
+    text,
+    wait_for,
+)
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 
@@ -73,10 +81,6 @@ def one(repo: StateRepo, bare: BootedHost) -> BootedHost:
     repo.install(bare)
     wait_for(in_sync_at(bare, repo.git("rev-parse", "HEAD")), "converging", bare)
     return bare
-
-
-def text(host: BootedHost, path: str) -> str:
-    return host.run(["cat", path], check=False).stdout
 
 
 def add_settings(host: BootedHost, settings: str) -> None:

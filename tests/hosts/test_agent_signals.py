@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hosts.agents import INVENTORY, StateRepo, in_sync_at, status, wait_for
+from hosts.agents import INVENTORY, StateRepo, in_sync_at, main_pid, status, wait_for
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 
@@ -69,10 +69,6 @@ def host(world: tuple[StateRepo, BootedHost]) -> Iterator[BootedHost]:
     wait_for(in_sync_at(host, commit), "coming back", host)
 
 
-def pid(host: BootedHost) -> str:
-    return host.run(["systemctl", "show", "-P", "MainPID", "reconciler-agent"]).stdout.strip()
-
-
 def send(host: BootedHost, name: str) -> None:
     host.run(["systemctl", "kill", "--kill-who=main", "-s", name, "reconciler-agent"])
 
@@ -117,7 +113,7 @@ def test_usr2_sweeps_without_asking_any_remote(repo: StateRepo, host: BootedHost
 
 
 def test_hup_reads_the_settings_again_and_keeps_the_run(repo: StateRepo, host: BootedHost) -> None:
-    agent = pid(host)
+    agent = main_pid(host)
     commit = begin_a_long_run(repo, host)
     since = now(host)
     host.run(["sed", "-i", "s/^interval:.*/interval: 30m/", "/etc/reconciler/agent.yml"])
@@ -126,17 +122,17 @@ def test_hup_reads_the_settings_again_and_keeps_the_run(repo: StateRepo, host: B
     assert not exists(host, "/run/ended")
     host.run(["touch", "/run/go"])
     wait_for(in_sync_at(host, commit), "ending the run", host)
-    assert pid(host) == agent
+    assert main_pid(host) == agent
 
 
 def test_settings_that_cannot_be_used_leave_those_that_were(host: BootedHost) -> None:
-    agent, since = pid(host), now(host)
+    agent, since = main_pid(host), now(host)
     host.run(["cp", "/etc/reconciler/agent.yml", "/root/agent.yml"])
     host.run(["sh", "-c", "echo 'intervall: 5s' >> /etc/reconciler/agent.yml"])
     host.run(["systemctl", "reload", "reconciler-agent"])
     wait_for(lambda: "the settings stay as they were" in journal(host, since), "refusing", host)
     host.run(["cp", "/root/agent.yml", "/etc/reconciler/agent.yml"])
-    assert pid(host) == agent
+    assert main_pid(host) == agent
 
 
 def test_term_ends_after_the_resource_at_work_and_the_next_start_goes_on(
@@ -147,9 +143,9 @@ def test_term_ends_after_the_resource_at_work_and_the_next_start_goes_on(
     send(host, "TERM")
     wait_for(lambda: status(host)["state"] == "stopping", "stopping", host)
     time.sleep(1)
-    assert pid(host) != "0"
+    assert main_pid(host) != "0"
     host.run(["touch", "/run/go"])
-    wait_for(lambda: pid(host) == "0", "ending", host)
+    wait_for(lambda: main_pid(host) == "0", "ending", host)
     assert exists(host, "/run/ended")
     assert not exists(host, "/etc/after")
     # The run did not come to its end, so this is not what healing goes by.
@@ -165,7 +161,7 @@ def test_a_second_term_does_not_wait_for_the_run(repo: StateRepo, host: BootedHo
     send(host, "TERM")
     wait_for(lambda: status(host)["state"] == "stopping", "stopping", host)
     send(host, "TERM")
-    wait_for(lambda: pid(host) == "0", "ending", host, 10)
+    wait_for(lambda: main_pid(host) == "0", "ending", host, 10)
     assert not exists(host, "/run/ended")
     host.run(["touch", "/run/go"])
     host.run(["systemctl", "start", "reconciler-agent"])
@@ -173,10 +169,10 @@ def test_a_second_term_does_not_wait_for_the_run(repo: StateRepo, host: BootedHo
 
 
 def test_quit_says_where_it_is_and_goes_on(host: BootedHost) -> None:
-    agent, since = pid(host), now(host)
+    agent, since = main_pid(host), now(host)
     send(host, "QUIT")
     wait_for(lambda: "supervisor.py" in journal(host, since), "saying where it is", host)
-    assert pid(host) == agent
+    assert main_pid(host) == agent
     host.run(["rm", "/etc/motd"])
     wait_for(lambda: exists(host, "/etc/motd"), "healing", host)
 
@@ -188,12 +184,12 @@ def test_an_agent_that_is_stuck_is_started_again_by_systemd(host: BootedHost) ->
     try:
         host.run(["systemctl", "daemon-reload"])
         host.run(["systemctl", "restart", "reconciler-agent"])
-        agent = pid(host)
+        agent = main_pid(host)
         # Fed in time, it lives for more than two of its watchdog's times.
         time.sleep(9)
-        assert pid(host) == agent
+        assert main_pid(host) == agent
         send(host, "STOP")
-        wait_for(lambda: pid(host) not in (agent, "0"), "being started again", host, 30)
+        wait_for(lambda: main_pid(host) not in (agent, "0"), "being started again", host, 30)
         host.run(["rm", "/etc/motd"])
         wait_for(lambda: exists(host, "/etc/motd"), "healing", host)
     finally:
@@ -206,7 +202,9 @@ def test_an_agent_whose_run_is_killed_says_so_and_tries_again(
     repo: StateRepo, host: BootedHost
 ) -> None:
     commit = begin_a_long_run(repo, host)
-    children = host.run(["cat", f"/proc/{pid(host)}/task/{pid(host)}/children"]).stdout.split()
+    children = host.run(
+        ["cat", f"/proc/{main_pid(host)}/task/{main_pid(host)}/children"]
+    ).stdout.split()
     host.run(["kill", "-KILL", *children])
     wait_for(lambda: "run" in str(status(host)["conditions"]), "saying so", host)
     host.run(["touch", "/run/go"])
