@@ -14,20 +14,25 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from workloads import SERVICES, UNIT, write  # noqa: E402
+from workloads import put  # noqa: E402
 
-from hosts.agents import status, wait_for  # noqa: E402  tests/ is not installed
+from hosts.agents import (  # noqa: E402  tests/ is not installed
+    footprint,
+    heal_times,
+    main_pid,
+    spoken,
+    status,
+    verdicts,
+    wait_for,
+)
 from hosts.booted import BootedHost  # noqa: E402
 from hosts.lab import Lab  # noqa: E402
 
@@ -41,21 +46,6 @@ BARS = {
     "event to healed, s: p95": 0.25,
 }
 SWEEPS = 7
-#: Runs on the host: damages files here and there, and measures how long each stays so.
-HEALS = """
-import glob, json, random, time
-took = []
-for path in random.sample(glob.glob("/srv/bench/d*/*"), 40):
-    good = open(path).read()
-    time.sleep(random.uniform(0.1, 0.3))
-    started = time.monotonic()
-    with open(path, "w") as file:
-        file.write("by hand")
-    while open(path).read() != good:
-        time.sleep(0.001)
-    took.append(time.monotonic() - started)
-print(json.dumps(sorted(took)))
-"""
 
 Numbers = dict[str, float]
 
@@ -86,35 +76,23 @@ def measure(host: BootedHost, name: str, used: Callable[[], float], seconds: flo
     install(host, name)
     wait_for(lambda: _calm(host), "converging", host, 120)
     found = {"first run, s": float(status(host)["last_run"]["duration_s"])}
-    pid = host.run(["systemctl", "show", "-P", "MainPID", "reconciler-agent"]).stdout.strip()
     if idle:
-        found |= idling(host, pid, used, seconds, without)
+        found |= idling(host, used, seconds, without)
     found |= heals(host)
     found |= sweeps(host, used)
-    rollup = host.run(["cat", f"/proc/{pid}/smaps_rollup"]).stdout
-    pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    threads = host.run(["ls", f"/proc/{pid}/task"]).stdout.split()
-    return {**found, "PSS, MiB": pss / 1024, "threads": len(threads)}
+    pss, threads = footprint(host)
+    return {**found, "PSS, MiB": pss / 1024, "threads": threads}
 
 
 def install(host: BootedHost, name: str) -> None:
     """An agent that follows a repository on the host itself: what a poll costs without a network."""
-    with tempfile.TemporaryDirectory() as directory:
-        write(name, Path(directory) / name)
-        host.copy(Path(directory) / name, f"/srv/{name}")
-    for service in SERVICES if name == "w12" else ():
-        host.run(["tee", f"/etc/systemd/system/{service}.service"], input=UNIT)
-    git = ["git", "-C", f"/srv/{name}", "-c", "user.name=bench", "-c", "user.email=b@example.test"]
-    host.run([*git, "init", "-q", "--initial-branch=main"])
-    host.run([*git, "add", "."])
-    host.run([*git, "commit", "-qm", "all"])
+    put(host, name, f"/srv/{name}")
     host.reconciler("agent", "install", "--repo", f"/srv/{name}", "--interval", "60s")
 
 
-def idling(
-    host: BootedHost, pid: str, used: Callable[[], float], seconds: float, without: float
-) -> Numbers:
+def idling(host: BootedHost, used: Callable[[], float], seconds: float, without: float) -> Numbers:
     """CPU time while nothing happens. without: of a minute before there was an agent."""
+    pid = main_pid(host)
     fetched, own = _fetched(host), _own(host, pid)
     whole = _minute(used, seconds) - without
     own = (_own(host, pid) - own) / seconds * 60
@@ -152,8 +130,7 @@ def sweeps(host: BootedHost, used: Callable[[], float]) -> Numbers:
 
 def heals(host: BootedHost) -> Numbers:
     """From a change by hand until it is undone."""
-    host.run(["tee", "/root/heals.py"], input=HEALS)
-    took = json.loads(host.run(["python3", "/root/heals.py"], timeout=300).stdout)
+    took, _ = heal_times(host, "/srv/bench/d*/*")
     wait_for(lambda: _calm(host), "calming down", host)
     return {
         "event to healed, s: median": statistics.median(took),
@@ -195,12 +172,11 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _calm(host: BootedHost) -> bool:
-    done = host.run(["cat", "/run/reconciler/status.json"], check=False)
-    if done.returncode or not done.stdout:
+    found = spoken(host)
+    if not found:
         return False
-    found: dict[str, Any] = json.loads(done.stdout)
-    good = {one["type"]: one["status"] for one in found["conditions"]}
-    return good["InSync"] in ("True", "False") and found["state"] == "idle" and not found["failed"]
+    in_sync = verdicts(found)["InSync"]
+    return in_sync in ("True", "False") and found["state"] == "idle" and not found["failed"]
 
 
 def _fetched(host: BootedHost) -> float:
@@ -222,8 +198,7 @@ def _own(host: BootedHost, pid: str) -> float:
 def table(results: dict[str, Numbers]) -> int:
     """Print it; 1 if a bar is missed."""
     missed = 0
-    load = subprocess.run(["cat", "/proc/loadavg"], check=True, capture_output=True, text=True)
-    print(f"load of the machine at the end: {load.stdout.split()[0]}\n")
+    print(f"load of the machine at the end: {os.getloadavg()[0]:.2f}\n")
     print("| workload | what | measured | bar |\n|---|---|---|---|")
     for name, numbers in results.items():
         for what, value in numbers.items():

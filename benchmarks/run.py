@@ -12,14 +12,13 @@ import hashlib
 import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-from workloads import PACKAGES, SERVICES, UNIT, WORKLOADS, write  # noqa: E402
+from workloads import PACKAGES, SERVICES, WORKLOADS, put  # noqa: E402
 
 from hosts.booted import BootedHost  # noqa: E402  tests/ is not installed
 from hosts.lab import Lab  # noqa: E402
@@ -44,25 +43,8 @@ def main() -> int:
 
 
 def _measure(host: BootedHost, name: str, times: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as directory:
-        write(name, Path(directory) / name)
-        host.copy(Path(directory) / name, f"/root/{name}")
     repo = f"/root/{name}"
-    host.run(["git", "init", "-q", repo])
-    host.run(["git", "-C", repo, "add", "."])
-    commit = [
-        "-c",
-        "user.name=bench",
-        "-c",
-        "user.email=bench@example.test",
-        "commit",
-        "-qm",
-        "all",
-    ]
-    host.run(["git", "-C", repo, *commit])
-    if name == "w12":
-        for service in SERVICES:
-            host.run(["tee", f"/etc/systemd/system/{service}.service"], input=UNIT)
+    put(host, name, repo)
     first = host.reconciler("apply", "-C", repo, "--local", "--json")
     host.run(["tee", "/root/wanted.json"], input=json.dumps(_wanted(host, name)))
     host.copy(HERE / "floor.py", "/root/floor.py")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hosts.booted import BootedHost
 
 SERVICES = [f"bench-{number:02}" for number in range(10)]
 UNIT = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
@@ -106,3 +111,16 @@ def write(name: str, directory: Path) -> None:
     )
     play = {"hosts": "all", "resources": WORKLOADS[name]()}
     (directory / "site.yml").write_text(json.dumps([play], indent=1) + "\n")
+
+
+def put(host: BootedHost, name: str, repo: str) -> None:
+    """A workload on a host, as a state repo with one commit, and the units that it wants."""
+    with tempfile.TemporaryDirectory() as directory:
+        write(name, Path(directory) / name)
+        host.copy(Path(directory) / name, repo)
+    for service in SERVICES if name == "w12" else ():
+        host.run(["tee", f"/etc/systemd/system/{service}.service"], input=UNIT)
+    git = ["git", "-C", repo, "-c", "user.name=bench", "-c", "user.email=bench@example.test"]
+    host.run([*git, "init", "-q", "--initial-branch=main"])
+    host.run([*git, "add", "."])
+    host.run([*git, "commit", "-qm", "all"])
