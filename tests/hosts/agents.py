@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,33 @@ def heal_times(host: BootedHost, pattern: str) -> tuple[list[float], list[float]
 def text(host: BootedHost, path: str) -> str:
     """What a file of a host holds; "" if there is none."""
     return host.run(["cat", path], check=False).stdout
+
+
+#: Another file system in the place of a directory, or none; what is in it comes along.
+REPLACE = """systemctl stop reconciler-agent
+rm -f {path}/filler
+rm -rf /root/kept; cp -a {path} /root/kept
+{how}
+find {path} -mindepth 1 -delete
+cp -a /root/kept/. {path}; chown --reference=/root/kept {path}
+{then}
+systemctl start reconciler-agent"""
+
+
+@contextlib.contextmanager
+def small_disk(
+    host: BootedHost, path: str, size: str, mode: str = "0700", then: str = ""
+) -> Iterator[None]:
+    """Have a directory on a small file system of its own, which `filler` in it may fill.
+
+    then: a script that runs there before the agent does. What was in it before is in /root/kept.
+    """
+    mount = f"mount -t tmpfs -o size={size},mode={mode} small {path}"
+    host.run(["sh", "-ec", REPLACE.format(path=path, how=mount, then=then)])
+    try:
+        yield
+    finally:
+        host.run(["sh", "-ec", REPLACE.format(path=path, how=f"umount {path}", then="")])
 
 
 def wait_for(

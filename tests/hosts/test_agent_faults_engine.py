@@ -17,7 +17,7 @@ import pytest
 
 import program
 from hosts import debs
-from hosts.agents import conditions, status, wait_for
+from hosts.agents import conditions, main_pid, small_disk, spoken, status, text, verdicts, wait_for
 from hosts.booted import BootedHost
 from hosts.lab import Lab
 
@@ -148,11 +148,10 @@ class Victim:
         wait_for(happened, what, self.host, seconds)
 
     def is_in_sync(self) -> bool:
-        done = self.host.run(["cat", "/run/reconciler/status.json"], check=False).stdout
-        if not done:
+        found = spoken(self.host)
+        if not found:
             return False
-        found = json.loads(done)
-        good = {one["type"]: one["status"] for one in found["conditions"]}
+        good = verdicts(found)
         return (
             found["source"]["good"]["commit"] == self.commits[self.version]
             and good.get("InSync") == good.get("Ready") == "True"
@@ -170,7 +169,7 @@ class Victim:
         )
 
     def text(self, path: str) -> str:
-        return self.host.run(["cat", path], check=False).stdout
+        return text(self.host, path)
 
     def journal(self, since: str = "") -> str:
         options = ["--since", since] if since else ["-n", "80"]
@@ -376,20 +375,21 @@ def mark(victim: Victim) -> tuple[str, int]:
 # -- no space ----------------------------------------------------------------------------
 
 
+def fill(path: str, left: int) -> str:
+    """A script that leaves so many KiB free on the file system at a path."""
+    filler = f"{path}/filler"
+    all_of_it = f"dd if=/dev/zero of={filler} bs=1k 2>/dev/null || true"
+    return f"{all_of_it}; truncate -s -{left}k {filler}"
+
+
 @pytest.mark.parametrize("left", [0, 4, 64, 600])
 def test_a_full_disk_below_managed_files_leaves_each_of_them_whole(
     victim: Victim, left: int
 ) -> None:
     """left: KiB that are free. A new version takes three megabytes beside the old one."""
     app = "/srv/app"
-    victim.sh("systemctl stop reconciler-agent")
-    victim.sh(
-        f"cp -a {app} /srv/kept && mount -t tmpfs -o size=5M,mode=755 tmpfs {app}"
-        f" && cp -a /srv/kept/. {app}/ && dd if=/dev/zero of={app}/filler bs=1k 2>/dev/null;"
-        f" truncate -s -{left}k {app}/filler; systemctl start reconciler-agent"
-    )
     before = victim.version
-    try:
+    with small_disk(victim.host, app, "5M", "0755", fill(app, left)):
         victim.next()
         victim.wait(lambda: conditions(victim.host).get("InSync") == "False"
                     and bool(status(victim.host)["failed"]), "failing")  # fmt: skip
@@ -405,12 +405,6 @@ def test_a_full_disk_below_managed_files_leaves_each_of_them_whole(
         victim.sh(f"rm {app}/filler")
         victim.sync()
         victim.wait_in_sync()
-    finally:
-        victim.sh(
-            f"systemctl stop reconciler-agent; rm -f {app}/filler; rm -rf /srv/kept;"
-            f" cp -a {app} /srv/kept; umount {app}; cp -a /srv/kept/. {app}/; rm -rf /srv/kept;"
-            " systemctl start reconciler-agent"
-        )
     victim.wait_in_sync()
 
 
@@ -418,13 +412,7 @@ def test_a_full_disk_below_managed_files_leaves_each_of_them_whole(
 def test_a_full_disk_below_the_memory_of_the_agent_loses_nothing(victim: Victim, left: int) -> None:
     """left: KiB that are free when a new version comes."""
     place = "/var/lib/reconciler"
-    victim.sh("systemctl stop reconciler-agent")
-    victim.sh(
-        f"rm -rf /srv/kept; cp -a {place} /srv/kept && mount -t tmpfs -o size=64M,mode=700 tmpfs {place}"
-        f" && cp -a /srv/kept/. {place}/ && dd if=/dev/zero of={place}/filler bs=1k 2>/dev/null;"
-        f" truncate -s -{left}k {place}/filler; systemctl start reconciler-agent"
-    )
-    try:
+    with small_disk(victim.host, place, "64M", then=fill(place, left)):
         victim.next()
         time.sleep(6)
         victim.sh("echo x >/srv/app/f2")
@@ -441,13 +429,7 @@ def test_a_full_disk_below_the_memory_of_the_agent_loses_nothing(victim: Victim,
         victim.sync()
         victim.wait_in_sync()
         assert victim.sh(f"ls {place} | grep bad || true") == victim.sh(
-            "ls /srv/kept | grep bad || true"
-        )
-    finally:
-        victim.sh(
-            f"systemctl stop reconciler-agent; rm -f {place}/filler; rm -rf /srv/kept;"
-            f" cp -a {place} /srv/kept; umount {place}; cp -a /srv/kept/. {place}/; rm -rf /srv/kept;"
-            " systemctl start reconciler-agent"
+            "ls /root/kept | grep bad || true"
         )
     victim.wait_in_sync()
 
@@ -485,7 +467,7 @@ def test_a_run_that_is_killed_for_its_memory_is_said_and_tried_again(victim: Vic
 
 def supervisor(victim: Victim) -> int:
     """Its pid as we see it."""
-    inner = victim.sh("systemctl show -P MainPID reconciler-agent").strip()
+    inner = main_pid(victim.host)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             lines = (

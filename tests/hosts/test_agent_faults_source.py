@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hosts.agents import conditions, in_sync_at, status, wait_for
+from hosts.agents import conditions, in_sync_at, small_disk, status, wait_for
 from hosts.booted import BootedHost
 from hosts.forge import MIRROR, STATE, Follower, Forge, configure, put, recovers, shell, sync
 from hosts.lab import Lab
@@ -243,41 +243,29 @@ done"""
 
 # the disk
 
-#: Another file system in the place of a directory, or none; what is in it comes along.
-REPLACE = """systemctl stop reconciler-agent
-rm -rf /root/kept; cp -a {path} /root/kept
-{how}
-find {path} -mindepth 1 -delete
-cp -a /root/kept/. {path}; chown --reference=/root/kept {path}
-systemctl start reconciler-agent"""
 #: All but so many KiB are taken.
-FILL = """cd {path}; rm -f ballast; sync
+FILL = """cd {path}; rm -f filler; sync
 free=$(df --output=avail -k . | tail -n 1)
-dd if=/dev/zero of=ballast bs=1024 count=$((free - {left})) status=none
+dd if=/dev/zero of=filler bs=1024 count=$((free - {left})) status=none
 df --output=avail -k . | tail -n 1"""
 
 
 @pytest.fixture
 def small_mirror(subject: Follower) -> Iterator[Follower]:
-    yield from small(subject, MIRROR, "8m")
+    yield from small(subject, MIRROR)
 
 
 @pytest.fixture
 def small_state(subject: Follower) -> Iterator[Follower]:
-    yield from small(subject, STATE, "8m")
+    yield from small(subject, STATE)
 
 
-def small(subject: Follower, path: str, size: str) -> Iterator[Follower]:
+def small(subject: Follower, path: str) -> Iterator[Follower]:
     """8 MiB are a disk that one can fill in no time."""
-    mount = f"mount -t tmpfs -o size={size},mode=700 small {path}"
-    shell(subject.host, REPLACE.format(path=path, how=mount))
-    subject.settled()
-    try:
-        yield subject
-    finally:
-        shell(subject.host, f"rm -f {path}/ballast")
-        shell(subject.host, REPLACE.format(path=path, how=f"umount {path}"))
+    with small_disk(subject.host, path, "8m"):
         subject.settled()
+        yield subject
+    subject.settled()
 
 
 @pytest.mark.parametrize("left", [0, 4, 16, 64, 128])
@@ -293,7 +281,7 @@ def test_a_disk_that_is_full_for_the_mirror_stops_the_fetch_and_nothing_else(
     assert "space" in said or "full" in said
     assert subject.trusted == head
     subject.heals()
-    shell(host, f"rm {MIRROR}/ballast")
+    shell(host, f"rm {MIRROR}/filler")
     subject.converges(commit)
     subject.mirror_is_sound()
 
@@ -314,7 +302,7 @@ def test_a_disk_that_is_full_for_the_state_loses_neither_trust_nor_the_host(
     if code:
         assert "space" in said or "full" in said
     assert status(host)["agent"]["pid"] == pid
-    shell(host, f"rm {STATE}/ballast")
+    shell(host, f"rm {STATE}/filler")
     subject.converges(commit)
     assert status(host)["agent"]["pid"] == pid
     names = shell(host, f"ls -A {STATE}").split()
