@@ -17,12 +17,17 @@ import reconciler
 from reconciler.agent import metrics
 from reconciler.agent.places import UNIT, Places, boot_id, machine_id, write
 from reconciler.agent.state import State, Suspension
+from reconciler.errors import ConfigError, Held, ResourceError, SourceError, TrustError
 
 SCHEMA = "status/1"
 #: Exit codes by the first condition that is not as it should be.
-EXITS = (("Trusted", 10), ("Suspended", 7), ("SourceFresh", 5), ("Ready", 3), ("InSync", 4))
-#: The exit code of a host that only waits for its window.
-HELD = 7
+EXITS = (
+    ("Trusted", TrustError.exit_code),
+    ("Suspended", Held.exit_code),
+    ("SourceFresh", SourceError.exit_code),
+    ("Ready", ConfigError.exit_code),
+    ("InSync", ResourceError.exit_code),
+)
 #: What each condition should be.
 WANTED = {"Suspended": "False", "Stalled": "False", "RebootRequired": "False"}
 HEALTHY = "True"
@@ -332,7 +337,9 @@ def exit_code(document: Mapping[str, Any]) -> int:
         # That nothing was offered yet to be trusted is no violation of trust.
         fine = (WANTED.get(kind, HEALTHY), None, "Unknown" if kind == "Trusted" else None)
         if status.get(kind) not in fine:
-            return HELD if kind == "InSync" and waiting.get("held_by") == "Window" else code
+            return (
+                Held.exit_code if kind == "InSync" and waiting.get("held_by") == "Window" else code
+            )
     return 0
 
 
