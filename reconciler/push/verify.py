@@ -77,9 +77,13 @@ class Verifier:
 
     def _in_time(self, check: Check, host: str) -> str:
         end = time.monotonic() + check.within
+        words: Sequence[str] = ()
         while True:
             try:
-                wrong = self._once(check, host, max(0.1, min(ATTEMPT, end - time.monotonic())))
+                words = words or self._filled(check, host)
+                wrong = self._once(
+                    check, host, words, max(0.1, min(ATTEMPT, end - time.monotonic()))
+                )
             except ReconcilerError as error:
                 wrong = error.message
             except (OSError, ValueError) as error:
@@ -88,8 +92,7 @@ class Verifier:
                 return wrong
             time.sleep(AGAIN)
 
-    def _once(self, check: Check, host: str, seconds: float) -> str:
-        words = self._filled(check, host)
+    def _once(self, check: Check, host: str, words: Sequence[str], seconds: float) -> str:
         if check.kind == "http":
             return _http(words[0], check.number, seconds)
         if check.kind == "tcp":
