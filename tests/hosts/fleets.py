@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,11 @@ class Fleet:
 
 def states(document: dict[str, Any]) -> dict[str, str]:
     return {host: one["state"] for host, one in document["states"].items()}
+
+
+def wait_for_file(hosts: Sequence[BootedHost], path: str, seconds: float = 20) -> None:
+    """Until a file is there on all of them."""
+    end = time.monotonic() + seconds
+    while not all((host.root / path).exists() for host in hosts):
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.05)

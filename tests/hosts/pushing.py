@@ -47,6 +47,16 @@ def _script(script: str) -> Declaration:
     return Declaration("command", done, params, HERE)
 
 
+def wish(name: str) -> Wish:
+    """One small file below /srv."""
+    return Wish({f"/srv/{name}": f"this is {name}\n".encode()})
+
+
+def on_host(host: BootedHost, path: str) -> Path:
+    """Where we see a path of the host."""
+    return host.root / path.lstrip("/")
+
+
 def target(host: BootedHost, **variables: object) -> Target:
     """The target of a lab's host; the lab's ssh_config knows its address, user and key."""
     return Target.of(host.name, variables, ssh_config=str(host.access.config))

@@ -17,7 +17,7 @@ import pytest
 from hosts import pushing
 from hosts.access import generate_key
 from hosts.booted import BootedHost
-from hosts.fleets import Fleet, states
+from hosts.fleets import Fleet, states, wait_for_file
 from hosts.lab import Lab
 from hosts.room import room_for
 
@@ -138,7 +138,7 @@ def test_ctrl_c_stops_hosts_at_a_boundary_and_their_reports_still_come(fleet: Fl
     fleet.want(2, slow=3)
     process = fleet.start("apply", "--json", "--batches", "2")
     slow = [fleet.hosts[name] for name in ("fleet0", "fleet1")]
-    _wait_for(slow, "srv/site/index")
+    wait_for_file(slow, "srv/site/index")
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -159,7 +159,7 @@ def test_the_second_ctrl_c_waits_for_nobody_and_hosts_stop_by_themselves(fleet: 
     fleet.want(3, slow=4)
     process = fleet.start("apply", "--json")
     slow = list(fleet.hosts.values())
-    _wait_for(slow, "srv/site/index")
+    wait_for_file(slow, "srv/site/index")
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -170,21 +170,12 @@ def test_the_second_ctrl_c_waits_for_nobody_and_hosts_stop_by_themselves(fleet: 
     assert (process.returncode, states(json.loads(out))) == (
         130, dict.fromkeys(fleet.names, "interrupted"),
     ), err  # fmt: skip
-    _wait_for(slow, "srv/slow-3")
+    wait_for_file(slow, "srv/slow-3")
     time.sleep(1)
     for host in slow:
         assert not (host.root / "srv/site/last").exists(), "the engine went on without us"
     again = fleet.document("apply", "--only-failed", "last")
     assert states(again) == dict.fromkeys(fleet.names, "changed")
-
-
-def _wait_for(hosts: Sequence[BootedHost], path: str) -> None:
-    """Until a file is there on all of them."""
-    for _ in range(400):
-        if all((host.root / path).exists() for host in hosts):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} did not come")
 
 
 def test_a_unit_that_is_down_holds_the_next_batch_back(fleet: Fleet) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 import program
 from hosts.booted import BootedHost
+from hosts.fleets import wait_for_file
 from hosts.lab import Lab
 from hosts.room import room_for
 from push.cluster import Cluster, certificates
@@ -79,20 +79,12 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def wait_until_at_work(hosts: list[BootedHost]) -> None:
-    for _ in range(1200):
-        if all((host.root / "srv/log").exists() for host in hosts):
-            return
-        time.sleep(0.05)
-    raise TimeoutError("no host begins")
-
-
 @pytest.mark.soak
 def test_with_a_worker_killed_every_host_ends_converged_and_none_runs_twice_at_once(
     tmp_path: Path, hosts: list[BootedHost], cluster: Cluster, keys: Keys
 ) -> None:
     process = start(tmp_path, cluster, keys)
-    wait_until_at_work(hosts)
+    wait_for_file(hosts, "srv/log", 60)
     # Both are full; with a third one the lost hosts begin again at once, at engines still at work.
     cluster.add()
     cluster.kill(0)

@@ -13,6 +13,7 @@ from hosts import pushing
 from hosts.access import generate_key
 from hosts.booted import BootedHost
 from hosts.lab import Lab
+from hosts.pushing import on_host, wish
 from reconciler.errors import (
     ConnectionLost,
     HostKeyRefused,
@@ -26,14 +27,6 @@ from reconciler.transport.remote import Limits
 from reconciler.transport.target import Target
 
 BOTH = pytest.mark.parametrize("way", ["ssh", "openssh"])
-
-
-def wish(name: str) -> pushing.Wish:
-    return pushing.Wish({f"/srv/{name}": f"this is {name}\n".encode()})
-
-
-def on_host(host: BootedHost, path: str) -> Path:
-    return host.root / path.lstrip("/")
 
 
 # -- it works ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from hosts import pushing
 from hosts.access import generate_key
 from hosts.booted import BootedHost
+from hosts.pushing import on_host, wish
 from reconciler.errors import AuthFailed, ConfigError, HostKeyRefused, HostUnreachable
 from reconciler.transport.target import Target
 
@@ -25,14 +26,6 @@ BRIDGE = (
     "t.Thread(target=lambda:[s.sendall(d) for d in iter(lambda:os.read(0,65536),bytes())],daemon=1).start();"
     "[os.write(1,d) for d in iter(lambda:s.recv(65536),bytes())]"
 )
-
-
-def wish(name: str) -> pushing.Wish:
-    return pushing.Wish({f"/srv/{name}": f"this is {name}\n".encode()})
-
-
-def on_host(host: BootedHost, path: str) -> Path:
-    return host.root / path.lstrip("/")
 
 
 @BOTH
@@ -81,6 +74,15 @@ def _agent(path: Path, key: Path) -> Iterator[None]:
         agent.wait()
 
 
+def _locked(host: BootedHost, directory: Path) -> str:
+    """The lab's key, with a passphrase."""
+    locked = str(directory / "locked")
+    subprocess.run(["cp", host.access.key, locked], check=True)
+    lock = ["ssh-keygen", "-q", "-p", "-P", "", "-N", SECRET, "-f", locked]
+    subprocess.run(lock, check=True, stdout=subprocess.DEVNULL)
+    return locked
+
+
 @BOTH
 def test_a_key_of_the_agent_lets_in(
     host: BootedHost, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
@@ -89,11 +91,7 @@ def test_a_key_of_the_agent_lets_in(
     with _agent(tmp_path / "agent", host.access.key):
         assert pushing.plan(_without_key(host, tmp_path, way), wish("agent")).differs
         # The file that is named has a passphrase; the agent has the same key, opened.
-        locked = tmp_path / "locked"
-        subprocess.run(["cp", host.access.key, locked], check=True)
-        lock = ["ssh-keygen", "-q", "-p", "-P", "", "-N", SECRET, "-f", str(locked)]
-        subprocess.run(lock, check=True, stdout=subprocess.DEVNULL)
-        named = {"ansible_ssh_private_key_file": str(locked)}
+        named = {"ansible_ssh_private_key_file": _locked(host, tmp_path)}
         assert pushing.plan(_without_key(host, tmp_path, way, **named), wish("agent")).differs
     with pytest.raises(AuthFailed):
         pushing.plan(_without_key(host, tmp_path, way, **named), wish("never"))
@@ -112,12 +110,8 @@ def test_the_agent_that_ssh_config_names_lets_in(
 
 
 def test_a_key_with_a_passphrase_opens_with_it(host: BootedHost, tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    subprocess.run(["cp", host.access.key, locked], check=True)
-    lock = ["ssh-keygen", "-q", "-p", "-P", "", "-N", SECRET, "-f", str(locked)]
-    subprocess.run(lock, check=True, stdout=subprocess.DEVNULL)
     named = {
-        "ansible_ssh_private_key_file": str(locked),
+        "ansible_ssh_private_key_file": _locked(host, tmp_path),
         "ansible_ssh_private_key_passphrase": SECRET,
     }
     assert pushing.plan(_without_key(host, tmp_path, "ssh", **named), wish("locked")).differs
