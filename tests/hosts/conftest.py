@@ -34,9 +34,8 @@ def lab() -> Iterator[Lab]:
 
 
 def _booted(lab: Lab, name: str, suite: Suite) -> Iterator[BootedHost]:
-    host = lab.boot(name, suite)
-    yield host
-    lab.discard(host)
+    with lab.lend(name, suite=suite) as (host,):
+        yield host
 
 
 @pytest.fixture(scope="module")

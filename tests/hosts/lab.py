@@ -84,6 +84,16 @@ class Lab:
         with ThreadPoolExecutor(max_workers=8) as pool:
             return list(pool.map(lambda name: self.boot(name, suite, binds), names))
 
+    @contextlib.contextmanager
+    def lend(self, *names: str, suite: Suite = OURS) -> Iterator[list[BootedHost]]:
+        """Hosts that are booted side by side, and gone at the end, whatever comes."""
+        found = self.boot_many(names, suite)
+        try:
+            yield found
+        finally:
+            for host in found:
+                self.discard(host)
+
     def discard(self, host: BootedHost) -> None:
         """Remove one host; its name is free again."""
         host.discard()

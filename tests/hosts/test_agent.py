@@ -45,10 +45,8 @@ GUEST = """\
 
 @pytest.fixture(scope="module")
 def hosts(lab: Lab) -> Iterator[list[BootedHost]]:
-    found = lab.boot_many(["forge", "one", "two", "three"])
-    yield found
-    for host in found:
-        lab.discard(host)
+    with lab.lend("forge", "one", "two", "three") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

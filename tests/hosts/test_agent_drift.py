@@ -125,20 +125,18 @@ TOLD = {
 
 @pytest.fixture(scope="module")
 def drifter(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedHost]:
-    forge, host = lab.boot_many(["hub", "drifter"])
-    debs = tmp_path_factory.mktemp("debs")
-    for name in ("purged", "removed"):
-        build(debs, name)
-    publish(host, debs)
-    repo = StateRepo(lab, forge, tmp_path_factory.mktemp("state"))
-    commit = repo.commit({"site.yml": SITE, INVENTORY: INVENTORY_TEXT})
-    host.run(["sh", "-c", "mkdir -p /etc/files /etc/links /srv/many; touch /etc/environment"])
-    repo.enrol(host)
-    repo.install(host)
-    wait_for(in_sync_at(host, commit), "converging", host, 90)
-    yield host
-    lab.discard(host)
-    lab.discard(forge)
+    with lab.lend("hub", "drifter") as (forge, host):
+        debs = tmp_path_factory.mktemp("debs")
+        for name in ("purged", "removed"):
+            build(debs, name)
+        publish(host, debs)
+        repo = StateRepo(lab, forge, tmp_path_factory.mktemp("state"))
+        commit = repo.commit({"site.yml": SITE, INVENTORY: INVENTORY_TEXT})
+        host.run(["sh", "-c", "mkdir -p /etc/files /etc/links /srv/many; touch /etc/environment"])
+        repo.enrol(host)
+        repo.install(host)
+        wait_for(in_sync_at(host, commit), "converging", host, 90)
+        yield host
 
 
 def test_more_than_thirty_kinds_of_drift_are_healed_in_one_sweep(drifter: BootedHost) -> None:

@@ -182,9 +182,8 @@ class Victim:
 
 @pytest.fixture(scope="module")
 def victim(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    host = lab.boot("victim")
-    yield Victim(host, tmp_path_factory.mktemp("debs"))
-    lab.discard(host)
+    with lab.lend("victim") as (host,):
+        yield Victim(host, tmp_path_factory.mktemp("debs"))
 
 
 @pytest.fixture(autouse=True)

@@ -30,13 +30,12 @@ def origin(forge: Forge) -> Server:
 
 @pytest.fixture(scope="module")
 def subject(lab: Lab, forge: Forge, origin: Server) -> Iterator[Follower]:
-    host = lab.boot("subject")
-    follower = Follower(host, forge.repo(), origin)
-    follower.commit()
-    forge.install(host, origin)
-    follower.settled()
-    yield follower
-    lab.discard(host)
+    with lab.lend("subject") as (host,):
+        follower = Follower(host, forge.repo(), origin)
+        follower.commit()
+        forge.install(host, origin)
+        follower.settled()
+        yield follower
 
 
 @pytest.fixture(autouse=True)

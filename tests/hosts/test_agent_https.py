@@ -61,12 +61,10 @@ def hosts(lab: Lab, forge: Forge, server: Server, repo: StateRepo) -> Iterator[l
         host.run(["rm", "-r", HANDED])
         wait_for(in_sync_at(host, repo.head), "converging the first commit", host)
 
-    found = lab.boot_many(["one", "two", "three"])
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(follow, found))
-    yield found
-    for host in found:
-        lab.discard(host)
+    with lab.lend("one", "two", "three") as found:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(follow, found))
+        yield found
 
 
 def test_three_hosts_follow_a_commit_without_a_person(

@@ -55,10 +55,8 @@ notify:
 
 @pytest.fixture(scope="module")
 def hosts(lab: Lab) -> Iterator[list[BootedHost]]:
-    found = lab.boot_many(["depot", "operated"])
-    yield found
-    for host in found:
-        lab.discard(host)
+    with lab.lend("depot", "operated") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -36,16 +36,14 @@ LONG = (
 def world(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[StateRepo, BootedHost]]:
-    hub, host = lab.boot_many(["source", "signalled"])
-    repo = StateRepo(lab, hub, tmp_path_factory.mktemp("state"))
-    commit = repo.commit({"site.yml": SITE, INVENTORY: HOSTS})
-    repo.enrol(host)
-    # Nothing happens by itself while the tests look.
-    repo.install(host, "--interval", "1h")
-    wait_for(in_sync_at(host, commit), "converging", host)
-    yield repo, host
-    lab.discard(host)
-    lab.discard(hub)
+    with lab.lend("source", "signalled") as (hub, host):
+        repo = StateRepo(lab, hub, tmp_path_factory.mktemp("state"))
+        commit = repo.commit({"site.yml": SITE, INVENTORY: HOSTS})
+        repo.enrol(host)
+        # Nothing happens by itself while the tests look.
+        repo.install(host, "--interval", "1h")
+        wait_for(in_sync_at(host, commit), "converging", host)
+        yield repo, host
 
 
 @pytest.fixture

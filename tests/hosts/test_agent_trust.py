@@ -71,14 +71,13 @@ def server(forge: Forge) -> Server:
 
 @pytest.fixture(scope="module")
 def subject(lab: Lab, forge: Forge, server: Server) -> Iterator[Guarded]:
-    host = lab.boot("guarded")
-    guarded = Guarded(host, forge.repo(), server)
-    guarded.signed()
-    put(host, "/root/signers", guarded.line("ada") + guarded.line("grace"))
-    forge.install(host, server, "--trust", "every", "--allowed-signers", "/root/signers")
-    guarded.settled()
-    yield guarded
-    lab.discard(host)
+    with lab.lend("guarded") as (host,):
+        guarded = Guarded(host, forge.repo(), server)
+        guarded.signed()
+        put(host, "/root/signers", guarded.line("ada") + guarded.line("grace"))
+        forge.install(host, server, "--trust", "every", "--allowed-signers", "/root/signers")
+        guarded.settled()
+        yield guarded
 
 
 @dataclass(frozen=True)

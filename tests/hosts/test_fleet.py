@@ -29,11 +29,9 @@ SIZES = [16, pytest.param(50, marks=pytest.mark.soak)]
 
 @pytest.fixture(scope="module")
 def booted(lab: Lab) -> Iterator[list[BootedHost]]:
-    with room_for(GOOD + 4):
-        hosts = lab.boot_many([f"fleet{number}" for number in range(GOOD)])
+    names = [f"fleet{number}" for number in range(GOOD)]
+    with room_for(GOOD + 4), lab.lend(*names) as hosts:
         yield hosts
-        for host in hosts:
-            lab.discard(host)
 
 
 @pytest.fixture
@@ -61,8 +59,8 @@ def test_a_fleet_is_converged_in_batches_and_then_in_sync(fleet: Fleet) -> None:
 def test_hosts_that_are_not_well_cost_themselves_only(
     fleet: Fleet, lab: Lab, tmp_path: Path
 ) -> None:
-    down, hung, bare, posing = lab.boot_many(["down", "hung", "bare", "posing"])
-    try:
+    bad = ["down", "hung", "bare", "posing"]
+    with lab.lend(*bad) as (down, hung, bare, _):
         down.kill()
         bare.run(["sh", "-c", "rm /usr/bin/python3*"])
         other = " ".join(generate_key(tmp_path / "other", "other").split()[:2])
@@ -74,10 +72,6 @@ def test_hosts_that_are_not_well_cost_themselves_only(
         begun = time.monotonic()
         found = fleet.document("apply", "--connect-retries", "0", "--host-timeout", "6")
         took = time.monotonic() - begun
-    finally:
-        for host in (down, hung, bare, posing):
-            lab.discard(host)
-    bad = ["down", "hung", "bare", "posing"]
     good = dict.fromkeys(fleet.names, "changed")
     assert states(found) == {**good, **dict.fromkeys(bad, "unreachable")}
     assert found["exit"] == 5
@@ -372,30 +366,26 @@ def test_what_hostile_hosts_say_costs_them_only(fleet: Fleet) -> None:
 def test_a_large_fleet_converges_whatever_is_wrong_with_some_of_its_hosts(
     lab: Lab, tmp_path: Path, count: int
 ) -> None:
-    with room_for(count):
-        hosts = lab.boot_many([f"many{count}-{number}" for number in range(count)])
-        try:
-            fleet = Fleet(tmp_path, lab, hosts)
-            first = fleet.document("apply")
-            assert set(states(first).values()) == {"changed"}
-            begun = time.monotonic()
-            again = fleet.document("apply")
-            without = time.monotonic() - begun
-            assert set(states(again).values()) == {"ok"}
-            hung = hosts[-1]
-            pid = hung.run(["systemctl", "show", "-P", "MainPID", "ssh"]).stdout.strip()
-            hung.run(["kill", "-STOP", pid])
-            hung.access.hang_up(hung.name)
-            begun = time.monotonic()
-            one_hung = fleet.document("apply", "--host-timeout", "10")
-            took = time.monotonic() - begun
-            assert one_hung["summary"]["ok"] == count - 1
-            assert states(one_hung)[hung.name] == "unreachable"
-            assert took < without + 10 + 3
-            _converges_around(fleet, hosts, tmp_path)
-        finally:
-            for host in hosts:
-                lab.discard(host)
+    names = [f"many{count}-{number}" for number in range(count)]
+    with room_for(count), lab.lend(*names) as hosts:
+        fleet = Fleet(tmp_path, lab, hosts)
+        first = fleet.document("apply")
+        assert set(states(first).values()) == {"changed"}
+        begun = time.monotonic()
+        again = fleet.document("apply")
+        without = time.monotonic() - begun
+        assert set(states(again).values()) == {"ok"}
+        hung = hosts[-1]
+        pid = hung.run(["systemctl", "show", "-P", "MainPID", "ssh"]).stdout.strip()
+        hung.run(["kill", "-STOP", pid])
+        hung.access.hang_up(hung.name)
+        begun = time.monotonic()
+        one_hung = fleet.document("apply", "--host-timeout", "10")
+        took = time.monotonic() - begun
+        assert one_hung["summary"]["ok"] == count - 1
+        assert states(one_hung)[hung.name] == "unreachable"
+        assert took < without + 10 + 3
+        _converges_around(fleet, hosts, tmp_path)
 
 
 def _converges_around(fleet: Fleet, hosts: Sequence[BootedHost], tmp_path: Path) -> None:

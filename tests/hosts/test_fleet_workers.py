@@ -35,11 +35,9 @@ HOSTS = 4
 
 @pytest.fixture(scope="module")
 def hosts(lab: Lab) -> Iterator[list[BootedHost]]:
-    with room_for(HOSTS):
-        booted = lab.boot_many([f"afar{number}" for number in range(HOSTS)])
+    names = [f"afar{number}" for number in range(HOSTS)]
+    with room_for(HOSTS), lab.lend(*names) as booted:
         yield booted
-        for host in booted:
-            lab.discard(host)
 
 
 @pytest.fixture
