@@ -34,3 +34,14 @@ def start(
         start_new_session=stdin is not None,
         text=True,
     )
+
+
+def ended(process: subprocess.Popen[str], seconds: float) -> tuple[int, str, str]:
+    """Its exit code, and what it said on both; one that takes longer is killed, and an error."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, out, err

@@ -64,9 +64,7 @@ class Fleet:
         )
 
     def call(self, verb: str, *words: str) -> tuple[int, str, str]:
-        process = self.start(verb, *words)
-        out, err = process.communicate(timeout=180)
-        return process.returncode, out, err
+        return program.ended(self.start(verb, *words), 180)
 
     def document(self, verb: str, *words: str) -> dict[str, Any]:
         code, out, err = self.call(verb, "--json", *words)

@@ -297,11 +297,11 @@ def test_of_two_runs_one_waits_or_says_who_the_other_is(victim: Victim, tmp_path
     refused = victim.host.reconciler(*local, check=False)
     config = ["--ssh-config", str(victim.host.access.config)]
     push = program.start(tmp_path, "apply", "-C", ".", "-i", "hosts", *config)
-    pushed = "".join(push.communicate(timeout=120))
+    pushed, out, err = program.ended(push, 120)
     assert victim.is_there("/run/long")
     for code, said in (
         (refused.returncode, refused.stdout + refused.stderr),
-        (push.returncode, pushed),
+        (pushed, out + err),
     ):
         assert code == 9, said
         assert "another run holds the lock: agent run" in said

@@ -71,7 +71,7 @@ def start(path: Path, cluster: Cluster, keys: Keys, *words: str) -> subprocess.P
 
 
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=120)
+    _, out, err = program.ended(process, 120)
     assert out, err
     found: dict[str, Any] = json.loads(out)
     return found

@@ -66,9 +66,8 @@ def call(directory: Directory, tmp_path: Path, way: str, *words: str) -> tuple[i
     (tmp_path / "site.yml").write_text(SITE)
     variables = {"ansible_connection": way, "ansible_host": str(directory.root)}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"box": variables}}}))
-    process = program.start(tmp_path, *words, "-i", "hosts.yml")
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out + err
+    code, out, err = program.ended(program.start(tmp_path, *words, "-i", "hosts.yml"), 300)
+    return code, out + err
 
 
 @WAYS

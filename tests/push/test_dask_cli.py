@@ -82,9 +82,7 @@ class World:
         return program.start(self.path, verb, "-C", "repo", "-i", inventory, *rest)
 
     def call(self, *words: str, inventory: str = "hosts.yml") -> tuple[int, str, str]:
-        process = self.start(*words, inventory=inventory)
-        out, err = process.communicate(timeout=100)
-        return process.returncode, out, err
+        return program.ended(self.start(*words, inventory=inventory), 100)
 
     def log(self, host: str) -> list[str]:
         """What the commands on a host wrote."""
