@@ -10,7 +10,7 @@ import re
 
 from reconciler.errors import InventoryError, Mark
 from reconciler.inventory.graph import Graph
-from reconciler.inventory.names import check_host
+from reconciler.inventory.names import check_host, check_port
 from reconciler.yamldoc import Map
 
 _KNOWN = """
@@ -63,8 +63,8 @@ def _check_value(key: str, value: object, mark: Mark) -> None:
             check_host(str(value), mark)
     elif key in _USERS and value is not None and not _USER.fullmatch(str(value)):
         raise InventoryError(f"{key}: {str(value)[:60]!r} is not a user name", mark=mark)
-    elif key in _PORTS and not (str(value).isdecimal() and 1 <= int(str(value)[:9]) <= 65535):
-        raise InventoryError(f"{key}: {value!r} is not a port between 1 and 65535", mark=mark)
+    elif key in _PORTS:
+        check_port(str(value), key, mark)
 
 
 def _warn_of(key: str, mark: Mark, graph: Graph) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.errors import ConfigError, InventoryError
+from reconciler.inventory.names import check_port, shown, whole_number
 from reconciler.transport.become import Become
 
 CONNECTIONS = ("ssh", "openssh", "local", "chroot", "nspawn")
@@ -65,7 +66,7 @@ class Hop:
         if found is None:
             raise InventoryError(f"{text[:60]!r} is not a jump host", hint="write user@host:port")
         host = found["host"].strip("[]")
-        port = None if found["port"] is None else _port(found["port"], "the jump host's port")
+        port = None if found["port"] is None else check_port(found["port"], "the jump host's port")
         user = found["user"]
         return cls(
             _match(host, _ADDRESS, "a jump host"),
@@ -156,7 +157,7 @@ class _Reader:
         port = self.text("ansible_port", "ansible_ssh_port")
         return Hop(
             _match(address, _ADDRESS, "ansible_host"),
-            None if port is None else _port(port, "ansible_port"),
+            None if port is None else check_port(port, "ansible_port"),
             None if user is None else _match(user, _USER, "ansible_user"),
             password=self.text(*LOGIN),
             key_file=self.text(*KEY_FILE),
@@ -232,7 +233,7 @@ class _Reader:
                 options[key.lower()] = setting
         timeout = self.text(*TIMEOUT)
         if timeout is not None:
-            options.setdefault("connecttimeout", str(_number(timeout, "ansible_timeout")))
+            options.setdefault("connecttimeout", str(_seconds(timeout, "ansible_timeout")))
         return options, tuple(extra)
 
 
@@ -260,13 +261,10 @@ def _match(text: str, accepted: re.Pattern[str], what: str) -> str:
     return text
 
 
-def _number(text: str, what: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text[:9]) <= MOST_SECONDS):
-        raise InventoryError(f"{what}: {text[:20]!r} is not a number of seconds from 1 to 3600")
-    return int(text)
-
-
-def _port(text: str, what: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text[:9]) <= 65535):
-        raise InventoryError(f"{what}: {text[:20]!r} is not a port between 1 and 65535")
-    return int(text)
+def _seconds(text: str, what: str) -> int:
+    seconds = whole_number(text, MOST_SECONDS)
+    if not seconds:
+        raise InventoryError(
+            f"{what}: {shown(text)} is not a number of seconds from 1 to {MOST_SECONDS}"
+        )
+    return seconds

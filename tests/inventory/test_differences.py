@@ -69,6 +69,9 @@ def test_of_this_machine_nothing_but_the_connection_is_known(tmp_path: Path) -> 
         ("all:\n\thosts:\n", "hosts.yml", "there is a tab"),
         ("h[3:1]\n", "hosts", "it ends before it starts"),
         ("h1 ansible_port=99999\n", "hosts", "is not a port"),
+        (f"h1 ansible_port='{'0' * 8}70000'\n", "hosts", "is not a port"),
+        (f"h1:{'0' * 8}22\n", "hosts", "is not a port"),
+        pytest.param(f"h1:{'9' * 5000}\n", "hosts", "is not a port", id="too long for int"),
         ("plugin: aws_ec2\n", "made.yml", "is not supported"),
     ],
 )
