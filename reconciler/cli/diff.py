@@ -94,7 +94,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with closing(open_cache(out)) as cache:
         given = None if args.facts is None else read_facts(args.facts)
         sides = [
-            Desired(args.repo, ref, args.inventories, cache, out) for ref in (args.ref1, args.ref2)
+            Desired(args.repo, ref, args.inventories, cache, out, allow_empty=args.allow_empty)
+            for ref in (args.ref1, args.ref2)
         ]
         hosts = _hosts(sides, args)
         diffs = _compare_all(sides, hosts, given, cache, out)
@@ -250,10 +251,8 @@ def _summary(diffs: Sequence[HostDiff]) -> str:
     ids = len({one.id for diff in diffs for one in diff.touched})
     origins = Counter(diff.facts for diff in diffs)
     facts = ", ".join(f"{origin}: {count}" for origin, count in origins.items())
-    return (
-        f"{touched} of {_count(len(diffs), 'host')} touched, {_count(ids, 'resource')}"
-        f" (facts from {facts})"
-    )
+    from_ = f" (facts from {facts})" if facts else ""
+    return f"{touched} of {_count(len(diffs), 'host')} touched, {_count(ids, 'resource')}{from_}"
 
 
 def _lines(args: argparse.Namespace, diffs: Sequence[HostDiff]) -> Iterator[Line]:

@@ -49,6 +49,29 @@ def test_the_exit_code_tells_whether_anything_is_touched(changed: Any, call: Any
     assert call("diff", *words, before, "nosuch").code == 3
 
 
+def test_an_inventory_that_is_not_there_is_no_error_where_that_is_allowed(
+    changed: Any, call: Any
+) -> None:
+    repo, before, after = changed
+    words = ("diff", "-C", repo.path, "-i", "nowhere", before, after)
+    assert call(*words).code == 3
+    done = call(*words, "--allow-empty")
+    assert done.code == 0, done.err
+    assert done.out.endswith("\ndiff: 0 of 0 hosts touched, 0 resources\n")
+    assert call(*words, "--allow-empty", "--json").json()["hosts"] == []
+
+
+def test_an_inventory_that_comes_with_a_change_brings_all_its_hosts(repo: Any, call: Any) -> None:
+    repo.write("site.yml", SITE % ("hello", "0755"))
+    before = repo.commit("first")
+    repo.write("hosts", HOSTS)
+    after = repo.commit("second")
+    words = ("diff", "-C", repo.path, "-i", "hosts", before, after, "--allow-empty", "--json")
+    hosts = call(*words).json()["hosts"]
+    assert [one["host"] for one in hosts] == ["web1", "web2", "db1"]
+    assert {res["action"] for one in hosts for res in one["resources"]} == {"create"}
+
+
 def test_content_is_compared_by_digest(changed: Any, call: Any) -> None:
     repo, _, before = changed
     repo.write("site.yml", SITE % ("good bye", "0700"))
