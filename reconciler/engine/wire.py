@@ -153,17 +153,26 @@ def parse(payload: bytes) -> Message:
 
 
 def error_to_json(error: ReconcilerError) -> Message:
-    """An error as it travels; `error_from_json` makes it whole again."""
+    """An error as it travels; `error_from_json` makes it whole again, or the nearest that all know."""
     if isinstance(error, ConfigErrors):
         return {"type": "ConfigErrors", "errors": [error_to_json(one) for one in error.errors]}
     mark = error.mark
     return {
-        "type": type(error).__name__,
+        "type": _known_name(error),
         "message": error.message,
         "source": [mark.file, mark.line, mark.column] if mark else None,
         "host": error.host,
         "hint": error.hint,
     }
+
+
+def _known_name(error: ReconcilerError) -> str:
+    """The nearest kind that every reader can make from a message, so that its exit code arrives."""
+    return next(
+        kind.__name__
+        for kind in type(error).__mro__
+        if getattr(errors, kind.__name__, None) is kind and kind is not CommandFailed
+    )
 
 
 def error_from_json(document: object) -> ReconcilerError:

@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from reconciler import errors
 from reconciler.catalog import Plan, Report
 from reconciler.engine.wire import error_from_json, error_to_json
 from reconciler.errors import (
-    CommandFailed,
     ConfigError,
-    ConfigErrors,
     Held,
     Interrupted,
     LockBusy,
@@ -141,7 +138,7 @@ def _packed(outcome: Outcome) -> dict[str, Any]:
         "state": outcome.state,
         "plan": document.to_json() if isinstance(document, Plan) else None,
         "report": document.to_json() if isinstance(document, Report) else None,
-        "error": _error_packed(error) if error is not None else None,
+        "error": error_to_json(error) if error is not None else None,
         "counts": dict(outcome.counts),
         "seconds": outcome.seconds,
         "attempts": outcome.attempts,
@@ -166,15 +163,3 @@ def _unpacked(packed: dict[str, Any]) -> Outcome:
         packed["attempts"],
         packed["facts"],
     )
-
-
-def _error_packed(error: ReconcilerError) -> dict[str, Any]:
-    """As the wire has it, under the nearest name that every reader knows."""
-    if isinstance(error, ConfigErrors):
-        return {"type": "ConfigErrors", "errors": [_error_packed(one) for one in error.errors]}
-    known = (
-        kind.__name__
-        for kind in type(error).__mro__
-        if getattr(errors, kind.__name__, None) is kind and kind is not CommandFailed
-    )
-    return {**error_to_json(error), "type": next(known)}

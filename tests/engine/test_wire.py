@@ -22,6 +22,7 @@ from reconciler.errors import (
     Mark,
     ProtocolError,
     ReconcilerError,
+    ResourceError,
     SchemaError,
 )
 
@@ -163,9 +164,22 @@ def test_several_errors_arrive_as_several() -> None:
     assert [str(one) for one in found.errors] == ["a", "b"]
 
 
+class Foreign(SchemaError):
+    """A kind of error that only the room it is raised in knows."""
+
+
+def test_an_error_that_few_know_arrives_as_the_nearest_that_all_know() -> None:
+    found = error_from_json(error_to_json(Foreign("no", hint="do")))
+    assert type(found) is SchemaError
+    assert (found.message, found.hint, found.exit_code) == ("no", "do", 3)
+    several = error_from_json(error_to_json(ConfigErrors([Foreign("no"), ConfigError("b")])))
+    assert isinstance(several, ConfigErrors)
+    assert [type(one) for one in several.errors] == [SchemaError, ConfigError]
+
+
 def test_a_failed_command_arrives_as_its_text() -> None:
     found = error_from_json(error_to_json(CommandFailed(["x"], 1, "out")))
-    assert type(found) is ReconcilerError
+    assert type(found) is ResourceError
     assert "x ended with code 1" in found.message
 
 

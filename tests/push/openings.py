@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from reconciler.errors import ConfigErrors, Interrupted, LockBusy, Mark, SchemaError, SourceError
+from reconciler.inventory.sources import NoSource
 from reconciler.push.order import Order, Settings, Tell
 from reconciler.push.outcome import Outcome, of_error
 
@@ -59,6 +60,13 @@ class Broken(Files):
     def __init__(self, order: Order, settings: Settings, tell: Tell) -> None:
         (Path(os.environ[PLACE]) / f"tried-{os.getpid()}-{time.monotonic_ns()}").touch()
         raise SourceError("the state repo is out of reach", hint="try again")
+
+
+class Missing(Files):
+    """Cannot be opened, for a reason that only its own room has a kind of error for."""
+
+    def __init__(self, order: Order, settings: Settings, tell: Tell) -> None:
+        raise NoSource("there is no hosts.yml", hint="name another one")
 
 
 def _locked(fd: int, wait: float) -> bool:

@@ -17,10 +17,16 @@ import pytest
 
 import reconciler
 from push.cluster import Cluster, certificates
-from push.openings import PLACE, Broken, Files
+from push.openings import PLACE, Broken, Files, Missing
 from push.test_fleet import Quiet, states
 from reconciler.engine.wire import Message
-from reconciler.errors import ConfigError, ConfigErrors, HostUnreachable, UsageError
+from reconciler.errors import (
+    ConfigError,
+    ConfigErrors,
+    HostUnreachable,
+    InventoryError,
+    UsageError,
+)
 from reconciler.push.fleet import Course, Fleet, Terms
 from reconciler.push.host import Options
 from reconciler.push.order import Opening, Order, code_digest
@@ -191,6 +197,17 @@ def test_what_cannot_be_opened_is_tried_once_on_each_worker_and_said_for_every_h
     said = [(one.error.host, one.error.message) for one in course.outcomes if one.error]
     assert said == [(host, "the state repo is out of reach") for host in hosts]
     assert len(list(world.path.glob("tried-*"))) <= 2
+
+
+def test_why_it_cannot_be_opened_is_one_error_for_the_first_host_and_for_the_last(
+    world: World,
+) -> None:
+    course = world.run(*(f"h{number}" for number in range(6)), opening=Missing)
+    said = [
+        (type(one.error), one.error.message, one.error.hint) for one in course.outcomes if one.error
+    ]
+    assert said == [(InventoryError, "there is no hosts.yml", "name another one")] * 6
+    assert {one.exit_code for one in course.outcomes} == {3}
 
 
 def test_a_task_is_the_name_of_a_host_and_digests(world: World) -> None:
