@@ -32,7 +32,14 @@ from reconciler.errors import (
     TimedOut,
     Unsupported,
 )
-from reconciler.safepath import Attributes, Place, Tree, change_in_place, explain
+from reconciler.safepath import (
+    Attributes,
+    Place,
+    Tree,
+    change_in_place,
+    explain,
+    explain_xattr,
+)
 
 T = TypeVar("T")
 
@@ -164,6 +171,16 @@ class Host:
             return self.files.readlink(path)
         except OSError as error:
             raise explain(error, path, "read the link") from error
+
+    def xattr(self, path: str, name: str) -> bytes | None:
+        """The value of an extended attribute of a file or directory; None if it has none.
+
+        Raises Unsupported where the file system keeps no such attributes, ResourceError.
+        """
+        try:
+            return self.files.xattr(path, name)
+        except OSError as error:
+            raise explain_xattr(error, path, name, "read") from error
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, sorted; none if it does not exist. Raises ResourceError."""
@@ -384,6 +401,14 @@ class Host:
         """Change owner, group and mode in place; of a link, its own. Raises ResourceError."""
         self.act(path)
         self.files.set_attributes(path, attributes)
+
+    def set_xattr(self, path: str, name: str, value: bytes | None) -> None:
+        """Set an extended attribute, or with None remove it. Raises ResourceError.
+
+        The first image of a path holds no such attributes, so none is taken.
+        """
+        self.act()
+        self.files.set_xattr(path, name, value)
 
     def set_times(self, path: str, atime_ns: int, mtime_ns: int) -> None:
         """Set the times of what is there. Raises ResourceError."""

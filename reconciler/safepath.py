@@ -72,6 +72,24 @@ PROTECTED = frozenset(
 
 #: Capabilities and measurements belong to the old content, not to the name.
 CONTENT_XATTRS = ("security.capability", "security.ima", "security.evm")
+_NO_ROOM = (
+    "there is no room for it",
+    "the file system is full, or keeps less for one file: all that ext4 has is one block",
+)
+#: Errors that mean something else for an extended attribute: what happened, and what to do.
+XATTR_ERRORS = {
+    errno.ENOTSUP: (
+        "its file system does not keep such attributes",
+        "ext4, xfs and btrfs do; tmpfs keeps user.* from Linux 6.6 on",
+    ),
+    errno.ENOSPC: _NO_ROOM,
+    errno.E2BIG: _NO_ROOM,
+    errno.ERANGE: _NO_ROOM,
+    errno.EPERM: (
+        "it is not permitted",
+        "an immutable file (lsattr) takes chattr -i first; trusted.* takes root outside of containers",
+    ),
+}
 
 
 class Attributes(NamedTuple):
@@ -111,6 +129,15 @@ def explain(error: OSError, path: str, act: str) -> ResourceError:
         errno.ENOENT: "declare its directory, or create it first",
     }.get(error.errno or 0, "")
     return ResourceError(f"cannot {act} {path}: {error.strerror}", hint=hint)
+
+
+def explain_xattr(error: OSError, path: str, name: str, act: str) -> ResourceError:
+    """The same as `explain`, about an extended attribute; Unsupported where none are kept."""
+    known = XATTR_ERRORS.get(error.errno or 0)
+    if known is None:
+        return explain(error, path, f"{act} {name} of")
+    kind = Unsupported if error.errno == errno.ENOTSUP else ResourceError
+    return kind(f"cannot {act} {name} of {path}: {known[0]}", hint=known[1])
 
 
 class Tree:
@@ -309,6 +336,19 @@ class Tree:
         with self.parent(path) as place:
             return os.readlink(place.name, dir_fd=place.fd)
 
+    def xattr(self, path: str, name: str) -> bytes | None:
+        """The value of an extended attribute; None if there is none of that name.
+
+        Raises OSError, ResourceError.
+        """
+        with self.parent(path) as place, _bearer(path, place) as handle:
+            try:
+                return os.getxattr(handle, name)
+            except OSError as error:
+                if error.errno == errno.ENODATA:
+                    return None
+                raise
+
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, sorted."""
         fd, _ = self._walk(split(path))
@@ -487,6 +527,23 @@ class Tree:
         except OSError as error:
             raise explain(error, path, "change the attributes of") from error
 
+    def set_xattr(self, path: str, name: str, value: bytes | None) -> None:
+        """Set an extended attribute of a file or directory, or with None remove it if it is there.
+
+        Raises ResourceError.
+        """
+        try:
+            with self.parent(path) as place, _bearer(path, place) as handle:
+                if value is not None:
+                    os.setxattr(handle, name, value)
+                else:
+                    os.removexattr(handle, name)
+        except OSError as error:
+            if error.errno == errno.ENODATA:
+                return
+            act = "set" if value is not None else "remove"
+            raise explain_xattr(error, path, name, act) from error
+
     def set_times(self, path: str, atime_ns: int, mtime_ns: int) -> None:
         """Set the times of what is there, links not followed. Raises ResourceError."""
         try:
@@ -631,16 +688,38 @@ def _set_attributes(fd: int, attributes: Attributes, found: os.stat_result | Non
     os.fchmod(fd, 0o600 if mode is None else mode)
 
 
-def change_in_place(path: str, place: Place, attributes: Attributes) -> None:
-    """Change the attributes of what is at an open place. Raises OSError, UnsafePath.
-
-    Acts through a descriptor of the very inode that was checked (O_PATH opens without effect).
-    """
+@contextmanager
+def _inode(path: str, place: Place) -> Iterator[int]:
+    """What is at an open place, for acts on the very inode that was checked: its O_PATH
+    descriptor, which opens without effect. Raises OSError, UnsafePath."""
     fd = os.open(place.name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
     try:
         found = os.fstat(fd)
         if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode) and not place.trusted:
             raise UnsafePath(f"{path} is a hard link that its owner may have made to any file")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _bearer(path: str, place: Place) -> Iterator[str]:
+    """A file or directory, as a name that follows its inode wherever the path may lead by now.
+
+    Raises OSError, ResourceError.
+    """
+    with _inode(path, place) as fd:
+        if stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise ResourceError(
+                f"{path} is neither a file nor a directory; others bear no attributes"
+            )
+        yield f"/proc/self/fd/{fd}"
+
+
+def change_in_place(path: str, place: Place, attributes: Attributes) -> None:
+    """Change the attributes of what is at an open place. Raises OSError, UnsafePath."""
+    with _inode(path, place) as fd:
+        found = os.fstat(fd)
         uid = found.st_uid if attributes.uid is None else attributes.uid
         gid = found.st_gid if attributes.gid is None else attributes.gid
         if stat.S_ISLNK(found.st_mode):
@@ -653,8 +732,6 @@ def change_in_place(path: str, place: Place, attributes: Attributes) -> None:
             found = os.fstat(fd)
         if attributes.mode not in (None, stat.S_IMODE(found.st_mode)):
             os.chmod(handle, attributes.mode or 0)
-    finally:
-        os.close(fd)
 
 
 def _empty(name: str, parent_fd: int, device: int, path: str) -> None:

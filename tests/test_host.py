@@ -313,6 +313,8 @@ class TestReadonly:
             lambda: rooted.hardlink("/new", "/file"),
             lambda: rooted.set_attributes("/file", Attributes(mode=0o777)),
             lambda: rooted.set_times("/file", 0, 0),
+            lambda: rooted.set_xattr("/file", "user.note", b"x"),
+            lambda: rooted.set_xattr("/file", "user.note", None),
             lambda: rooted.remove("/file"),
             lambda: [
                 entry.set_attributes(Attributes(mode=0o777)) for entry in rooted.below("/dir")
@@ -332,6 +334,17 @@ class TestReadonly:
         rooted.write("/file", [b"x"])
         rooted.remove("/file")
         assert seen == [("/file", False), ("/file", True)]
+
+    def test_an_extended_attribute_is_in_no_image_and_none_is_asked_for(
+        self, rooted: Host, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("x")
+        rooted.readonly = False
+        seen: list[str] = []
+        rooted.before_change = seen.append
+        rooted.set_xattr("/file", "user.note", b"x")
+        assert rooted.xattr("/file", "user.note") == b"x"
+        assert seen == []
 
 
 class TestDirectoryRoot:

@@ -74,6 +74,7 @@ def untouched(victim: Path) -> None:
     assert (victim / "shadow").read_text() == "secret\n"
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o600)
     assert os.listdir(victim) == ["shadow"]
+    assert "user.note" not in os.listxattr(victim / "shadow")
 
 
 def no_temporaries(directory: Path) -> None:
@@ -109,6 +110,8 @@ class TestPlantedLinks:
             lambda: tree.symlink(str(home / "dir/new"), "x"),
             lambda: tree.hardlink(str(home / "mine"), str(home / "dir/shadow")),
             lambda: tree.set_times(str(home / "dir/shadow"), 0, 0),
+            lambda: tree.set_xattr(str(home / "dir/shadow"), "user.note", b"x"),
+            lambda: tree.xattr(str(home / "dir/shadow"), "user.note"),
             lambda: tree.digest(str(home / "dir/shadow")),
         ):
             with pytest.raises(UnsafePath):
@@ -266,6 +269,22 @@ class TestRaces:
         assert done > 0
         assert refused > 0
 
+    def test_an_attribute_of_a_file_swapped_for_a_link_is_never_that_of_its_target(
+        self, home: Path, victim: Path
+    ) -> None:
+        (home / "target").write_text("mine\n")
+        as_user(home / "target")
+        link(home / "trap", victim / "shadow")
+        tree = Tree(durability="none")
+        done, refused = self.race(
+            self.exchanger(home / "target", home / "trap", home / "spare"),
+            lambda: tree.set_xattr(str(home / "target"), "user.note", b"x"),
+        )
+        tree.close()
+        untouched(victim)
+        assert done > 0
+        assert refused > 0
+
     def test_a_walk_over_a_tree_that_its_user_mutates_touches_nothing_else(
         self, home: Path, victim: Path
     ) -> None:
@@ -331,6 +350,10 @@ class TestHardLinks:
             tree.set_attributes(str(place / "target"), Attributes(USER, USER, 0o666))
         with pytest.raises(UnsafePath, match="hard link"):
             tree.digest(str(place / "target"))
+        with pytest.raises(UnsafePath, match="hard link"):
+            tree.set_xattr(str(place / "target"), "user.note", b"x")
+        with pytest.raises(UnsafePath, match="hard link"):
+            tree.xattr(str(place / "target"), "user.note")
         untouched(victim)
 
     def test_hard_links_of_root_in_directories_of_root_are_no_matter(
@@ -512,6 +535,93 @@ class TestModes:
         untouched(victim)
 
 
+class TestExtendedAttributes:
+    @pytest.mark.parametrize("name", ["user.note", "trusted.note"])
+    @pytest.mark.parametrize("kind", ["file", "directory"])
+    def test_they_come_change_and_go(
+        self, tree: Tree, tmp_path: Path, name: str, kind: str
+    ) -> None:
+        path = tmp_path / "one"
+        path.write_text("x") if kind == "file" else path.mkdir()
+        try:
+            os.setxattr(path, name, b"x")
+            os.removexattr(path, name)
+        except OSError as error:
+            pytest.skip(f"there is no {name} here: {error}")
+        before = path.stat()
+        assert tree.xattr(str(path), name) is None
+        for value in (b"x", b"", b"\0\xff" * 500):
+            tree.set_xattr(str(path), name, value)
+            assert tree.xattr(str(path), name) == os.getxattr(path, name) == value
+        for _ in range(2):
+            tree.set_xattr(str(path), name, None)
+            assert os.listxattr(path) == []
+        assert path.stat().st_ino == before.st_ino
+        assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+    def test_a_link_a_fifo_and_a_device_bear_none(self, tree: Tree, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "link").symlink_to("file")
+        os.mkfifo(tmp_path / "fifo")
+        for path in (tmp_path / "link", tmp_path / "fifo", "/dev/null"):
+            for name in ("user.note", "trusted.note"):
+                with pytest.raises(ResourceError, match="neither a file nor a directory"):
+                    tree.xattr(str(path), name)
+                with pytest.raises(ResourceError, match="neither a file nor a directory"):
+                    tree.set_xattr(str(path), name, b"x")
+        assert os.listxattr(tmp_path / "file") == []
+
+    def test_a_file_system_without_them_says_so(self, tree: Tree, tmp_path: Path) -> None:
+        with mounted("ramfs", tmp_path / "plain", "mode=755") as plain:
+            (plain / "file").write_text("x")
+            for value in (b"x", None):
+                with pytest.raises(Unsupported, match="file system does not keep") as caught:
+                    tree.set_xattr(str(plain / "file"), "user.note", value)
+                assert "ext4" in caught.value.hint
+
+    @pytest.mark.parametrize(
+        "code, said, hint",
+        [
+            (errno.ENOSPC, "there is no room", "ext4"),
+            (errno.E2BIG, "there is no room", "ext4"),
+            (errno.EPERM, "not permitted", "chattr -i"),
+            (errno.EROFS, "Read-only", "read-only"),
+            (errno.EDQUOT, "quota", "quota"),
+        ],
+    )
+    def test_each_failure_says_what_to_do(
+        self,
+        tree: Tree,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        code: int,
+        said: str,
+        hint: str,
+    ) -> None:
+        (tmp_path / "file").write_text("x")
+
+        def fails(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "setxattr", fails)
+        with pytest.raises(ResourceError, match=said) as caught:
+            tree.set_xattr(str(tmp_path / "file"), "user.note", b"x")
+        assert f"cannot set user.note of {tmp_path}/file: " in caught.value.message
+        assert hint in caught.value.hint
+
+    def test_more_than_ext4_has_room_for_is_a_clear_error(self, tree: Tree, tmp_path: Path) -> None:
+        image = tmp_path / "image"
+        with image.open("wb") as disk:
+            disk.truncate(4 << 20)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "1024", image], check=True)
+        with mounted("ext4", tmp_path / "disk", "loop", image) as point:
+            (point / "file").write_text("x")
+            tree.set_xattr(str(point / "file"), "user.note", b"x" * 500)
+            with pytest.raises(ResourceError, match="no room"):
+                tree.set_xattr(str(point / "file"), "user.note", b"x" * 2000)
+            assert tree.xattr(str(point / "file"), "user.note") == b"x" * 500
+
+
 class TestFailures:
     def test_a_full_disk_leaves_the_old_file_and_no_temporary(
         self, tree: Tree, tmp_path: Path
@@ -570,6 +680,7 @@ class TestFailures:
                 lambda: write(tree, path),
                 lambda: tree.remove(str(path)),
                 lambda: tree.set_attributes(str(path), Attributes(mode=0o600)),
+                lambda: tree.set_xattr(str(path), "user.note", b"x"),
             ):
                 with pytest.raises(ResourceError) as caught:
                     act()
@@ -764,10 +875,10 @@ class TestLeftovers:
 
 
 @contextlib.contextmanager
-def mounted(kind: str, point: Path, options: str) -> Iterator[Path]:
+def mounted(kind: str, point: Path, options: str, what: Path | str = "none") -> Iterator[Path]:
     point.mkdir(exist_ok=True)
     done = subprocess.run(
-        ["mount", "-t", kind, "-o", options, kind, point], capture_output=True, check=False
+        ["mount", "-t", kind, "-o", options, what, point], capture_output=True, check=False
     )
     if done.returncode:
         pytest.skip("nothing can be mounted here")
