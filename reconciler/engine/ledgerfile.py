@@ -1,7 +1,8 @@
 """The file of the ledger: made, opened, judged, and put aside when it cannot be used.
 
-A ledger that SQLite refuses, or that lacks something of what we would have made, is kept as `ledger.db.bad-TIME`, and a new one is begun: the host is the truth, and
-the next run writes down again what it owns. Until then the ledger says that it lost something.
+A ledger that SQLite refuses, or that lacks something of what we would have made, is kept as
+`ledger.db.bad-TIME`, and a new one is begun: the host is the truth, and the next run writes down
+again what it owns. Until then the ledger says that it lost something.
 A full disk or a lock is no damage: it passes, and the ledger is as good as it was.
 """
 
@@ -12,6 +13,7 @@ import re
 import sqlite3
 import stat
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -46,7 +48,8 @@ CREATE INDEX IF NOT EXISTS changes_of ON changes (resource, seq);
 #: Ledgers that were put aside and are kept.
 KEEP_BAD = 3
 #: The files of one ledger.
-PARTS = ("", "-wal", "-shm")
+LOG = "-wal"
+PARTS = ("", LOG, "-shm")
 #: How the log of SQLite begins, in either order of bytes.
 LOG_HEADS = (b"\x37\x7f\x06\x82\x00\x2d\xe2\x18", b"\x37\x7f\x06\x83\x00\x2d\xe2\x18")
 
@@ -236,12 +239,12 @@ def _is_damage(error: sqlite3.Error) -> bool:
     return not isinstance(error, sqlite3.OperationalError) or "no such" in str(error)
 
 
-def _put_aside(path: str) -> str:
-    """Give a ledger another name, its log included, and forget all but a few of those before it."""
+def _put_aside(path: str, parts: Sequence[str] = PARTS) -> str:
+    """Give these parts of a ledger a name that is free, and forget all but a few of those before."""
     times = _times(path)
     now = max([int(time.time()), *(one + 1 for one in times)])
     aside = f"{path}.bad-{now}"
-    for suffix in PARTS:
+    for suffix in parts:
         if os.path.lexists(path + suffix):
             os.rename(path + suffix, aside + suffix)
     for old in times[: -(KEEP_BAD - 1)]:
@@ -265,22 +268,19 @@ def _judge_log(path: str) -> str:
 
     What is written in the middle of a kill is no damage: SQLite takes it up to the last commit.
     """
-    log = f"{path}-wal"
     try:
-        with open(log, "rb") as file:
+        with open(path + LOG, "rb") as file:
             head = file.read(32)
     except FileNotFoundError:
         return ""
     if len(head) < 32 or head.startswith(LOG_HEADS):
         return ""
-    aside = f"{path}.bad-{int(time.time())}-wal"
-    os.rename(log, aside)
-    return f"the log of the ledger was damaged and is kept as {aside}"
+    return f"the log of the ledger was damaged and is kept as {_put_aside(path, [LOG])}{LOG}"
 
 
 def _has_log(path: str) -> bool:
     try:
-        return os.stat(path + "-wal").st_size > 0
+        return os.stat(path + LOG).st_size > 0
     except OSError:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.toys import DONE, MACHINE, Bench, Toy, statuses, toy
+from reconciler.engine import ledgerfile
 from reconciler.engine.ledger import Ledger
 from reconciler.engine.ledgerfile import KEEP_BAD, VERSION, images, place
 from reconciler.engine.prune import Rules, survey
@@ -226,6 +228,24 @@ def test_a_log_of_garbage_is_put_aside_and_said(killed: Bench) -> None:
     with Ledger.open(str(killed.root)) as ledger:
         # What was written before is all there.
         assert "toy:n199" in ledger.known()
+
+
+def test_logs_that_are_put_aside_within_one_second_are_all_kept_but_not_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(ledgerfile.time, "time", lambda: 1e9 + next(ticks) / 1e5)
+    log = ledger_of(tmp_path).with_name("ledger.db-wal")
+    contents = [f"garbage {n} ".encode() * 10 for n in range(KEEP_BAD + 1)]
+    for count, content in enumerate(contents, 1):
+        with Ledger.open(str(tmp_path)):
+            pass
+        log.write_bytes(content)
+        with Ledger.open(str(tmp_path)) as ledger:
+            assert "the log of the ledger was damaged" in ledger.lost
+        kept = sorted(log.parent.glob("ledger.db.bad-*-wal"))
+        assert [one.read_bytes() for one in kept] == contents[:count][-KEEP_BAD:]
+        assert str(kept[-1]) in ledger.lost
 
 
 def test_a_log_that_is_gone_takes_along_only_what_was_in_it(killed: Bench) -> None:
