@@ -662,14 +662,23 @@ def _copy_xattrs(place: Place, fd: int) -> None:
     except FileNotFoundError:
         return
     try:
-        for name in os.listxattr(old):
-            if name not in CONTENT_XATTRS:
-                os.setxattr(fd, name, os.getxattr(old, name))
+        with _as_far_as_it_goes():
+            for name in os.listxattr(old):
+                with _as_far_as_it_goes():
+                    if name not in CONTENT_XATTRS:
+                        os.setxattr(fd, name, os.getxattr(old, name))
+    finally:
+        os.close(old)
+
+
+@contextmanager
+def _as_far_as_it_goes() -> Iterator[None]:
+    """An attribute that cannot be kept costs none of the others."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
             raise
-    finally:
-        os.close(old)
 
 
 def _set_attributes(fd: int, attributes: Attributes, found: os.stat_result | None) -> None:

@@ -69,6 +69,15 @@ def write(tree: Tree, path: Path | str, text: str = "new\n", **attributes: int) 
     tree.write(str(path), [text.encode()], Attributes(**attributes))
 
 
+def bear(path: Path, *names: str) -> None:
+    """Give a file these attributes, or skip the test where it cannot have them."""
+    for name in names:
+        try:
+            os.setxattr(path, name, b"kept")
+        except OSError as error:
+            pytest.skip(f"there is no {name} on this file system: {error}")
+
+
 def untouched(victim: Path) -> None:
     found = (victim / "shadow").stat()
     assert (victim / "shadow").read_text() == "secret\n"
@@ -516,15 +525,31 @@ class TestModes:
     def test_extended_attributes_stay_and_capabilities_go(self, tree: Tree, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_text("old\n")
-        try:
-            os.setxattr(path, "user.note", b"kept")
-        except OSError:
-            pytest.skip("this file system has no user attributes")
+        bear(path, "user.note")
         # VFS_CAP_REVISION_2 with cap_net_bind_service: for the old program, not for the new one.
         os.setxattr(path, "security.capability", bytes.fromhex("0100000200040000" + "00" * 12))
         write(tree, path)
         assert os.getxattr(path, "user.note") == b"kept"
         assert os.listxattr(path) == ["user.note"]
+
+    def test_an_attribute_that_cannot_stay_costs_none_of_the_others(
+        self, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "file"
+        path.write_text("old\n")
+        bear(path, "user.a", "user.b", "user.c")
+        whole = os.setxattr
+
+        def refuses(fd: int, name: str, value: bytes) -> None:
+            if name == "user.b":
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            whole(fd, name, value)
+
+        monkeypatch.setattr(os, "setxattr", refuses)
+        monkeypatch.setattr(os, "listxattr", lambda _: ["user.b", "user.a", "user.c"])
+        write(tree, path)
+        monkeypatch.undo()
+        assert sorted(os.listxattr(path)) == ["user.a", "user.c"]
 
     def test_a_links_own_owner_is_changed_and_its_targets_is_not(
         self, tree: Tree, home: Path, victim: Path
@@ -543,11 +568,8 @@ class TestExtendedAttributes:
     ) -> None:
         path = tmp_path / "one"
         path.write_text("x") if kind == "file" else path.mkdir()
-        try:
-            os.setxattr(path, name, b"x")
-            os.removexattr(path, name)
-        except OSError as error:
-            pytest.skip(f"there is no {name} here: {error}")
+        bear(path, name)
+        os.removexattr(path, name)
         before = path.stat()
         assert tree.xattr(str(path), name) is None
         for value in (b"x", b"", b"\0\xff" * 500):
