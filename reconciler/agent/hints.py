@@ -95,6 +95,7 @@ PLACES: dict[str, Callable[[str, str], Iterator[str]]] = {
     "path": _file,
     "content": _file,
     "line": _file,
+    "xattr": _file,
     "cron": _cron,
     "unit": _unit,
     "package": _package,

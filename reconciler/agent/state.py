@@ -151,6 +151,19 @@ class State:
         self.source["remotes"][name].update(last_attempt=now, **said)
         self.count("fetch_total", remote=name, result=result)
 
+    def catch_up(self, other: State, totals: Mapping[str, float]) -> None:
+        """Take over what the remotes said to `other` while a run was at work on this one.
+
+        totals: the counters when the run began.
+        """
+        self.source = {**other.source, "refused": self.source.get("refused", "")}
+        self.reached()
+        self.problems |= {kind: one for kind, one in other.problems.items() if kind in REACH}
+        for name, total in other.totals.items():
+            meanwhile = total - totals.get(name, 0)
+            if meanwhile:
+                self.totals[name] = self.totals.get(name, 0) + meanwhile
+
     def count(self, name: str, by: float = 1, **labels: str) -> None:
         """Add to a counter of the metrics."""
         one = metrics.key(name, labels)

@@ -371,7 +371,7 @@ def believe(document: Mapping[str, Any], now: float) -> dict[str, Any]:
 def oneline(document: Mapping[str, Any]) -> str:
     """`in sync at 1a2b3c4d5e6f, 231 resources`, or what is wrong."""
     status = {one["type"]: one for one in document.get("conditions", ())}
-    counts = document.get("resources", {})
+    resources = counted(document.get("resources", {}).get("total", 0), "resource")
     at = str(document.get("source", {}).get("applied", {}).get("commit", ""))[:12] or "no commit"
     reboot = ", reboot required" if document.get("reboot_required") else ""
     bad = [
@@ -380,9 +380,9 @@ def oneline(document: Mapping[str, Any]) -> str:
         if one["status"] != WANTED.get(kind, HEALTHY) and kind != "RebootRequired"
     ]
     if not bad:
-        return f"in sync at {at}, {counts.get('total', 0)} resources{reboot}"
+        return f"in sync at {at}, {resources}{reboot}"
     words = [f"{one['type']}={one['status']} ({one['reason']})" for one in bad]
-    return f"{', '.join(words)}; at {at}, {counts.get('total', 0)} resources{reboot}"
+    return f"{', '.join(words)}; at {at}, {resources}{reboot}"
 
 
 def publish(places: Places, document: Mapping[str, Any], totals: Mapping[str, float]) -> None:

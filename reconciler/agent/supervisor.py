@@ -18,25 +18,25 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import reconciler
 from reconciler.agent import journal
+from reconciler.agent.child import Child, answer
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights
-from reconciler.agent.fork import Forked
 from reconciler.agent.hints import Watch, signature
-from reconciler.agent.link import Provider, python
+from reconciler.agent.link import python
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, machine_id
+from reconciler.agent.poll import NEVER, Poller
 from reconciler.agent.schedule import Schedule
-from reconciler.agent.state import REACH, State, Suspension, suspension
+from reconciler.agent.state import State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
 from reconciler.agent.watch import Watcher
 from reconciler.agent.worker import Job, Run
-from reconciler.engine.wire import error_to_json
 from reconciler.errors import ReconcilerError
 
 #: Seconds of quiet after an event, and the longest wait for quiet.
@@ -45,9 +45,6 @@ QUIET, QUIET_MAX = 0.03, 2.0
 FRESH = 60.0
 #: Seconds that a run has to end after it was told to.
 GRACE = 60.0
-#: Seconds after which a poll is killed; its parts have their own, shorter limits.
-POLL_LIMIT = 1200.0
-NEVER = float("inf")
 #: What holds a commit back without being a failure.
 GATES = ("Suspended", "Window")
 SIGNALS = (
@@ -60,56 +57,14 @@ SIGNALS = (
 )
 
 
-class Child:
-    """A fork of ours at work; what it finds out comes back as one JSON object."""
-
-    def __init__(self, work: Callable[[], dict[str, Any]]) -> None:
-        """Raises OSError."""
-        self.pipe, end = os.pipe()
-        try:
-            self.process = Forked(lambda: _answer(end, work()), keep=[end])
-        except OSError:
-            os.close(self.pipe)
-            raise
-        finally:
-            os.close(end)
-        os.set_blocking(self.pipe, False)
-        self.since = time.monotonic()
-        self._said = bytearray()
-
-    def ended(self) -> bool:
-        """Take what it has said; whether that was all."""
-        while True:
-            try:
-                piece = os.read(self.pipe, 1 << 18)
-            except BlockingIOError:
-                return False
-            if not piece:
-                os.close(self.pipe)
-                self.process.wait()
-                return True
-            self._said += piece
-
-    def answer(self) -> dict[str, Any] | None:
-        """What it found out, once it has ended; None if it died of something."""
-        try:
-            document = json.loads(self._said)
-        except ValueError:
-            return None
-        return document if isinstance(document, dict) else None
-
-    def kill(self) -> None:
-        """End it, and what it has started in its session's first group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-
 @dataclass
 class Running:
-    """A run at work. told: when it was told to stop."""
+    """A run at work. told: when it was told to stop. totals: the counters as it got them."""
 
     child: Child
     kind: str
+    since: float
+    totals: Mapping[str, float] = field(default_factory=dict)
     told: float = NEVER
 
 
@@ -127,8 +82,7 @@ class Supervisor:
         self._fights = Fights()
         self._notices = Notices.load(places.notices)
         self._running: Running | None = None
-        self._poll: Child | None = None
-        self._offer: dict[str, Any] | None = None
+        self._poller = Poller(places, config)
         self._tellers: list[subprocess.Popen[bytes]] = []
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
@@ -191,11 +145,11 @@ class Supervisor:
     def _wait(self) -> None:
         now = time.monotonic()
         due = [self._publish_at, self._fed_at + (journal.watchdog() or FRESH)]
-        if self._poll is not None:
-            due.append(self._poll.since + POLL_LIMIT)
+        if self._poller.busy:
+            due.append(self._poller.deadline)
         if self._running is None and not self._stopping:
             due += [
-                self._fetch_at if self._poll is None else NEVER,
+                NEVER if self._poller.busy else self._fetch_at,
                 self._sweep_at,
                 self._retry_at,
                 self._open_at,
@@ -203,11 +157,11 @@ class Supervisor:
             ]
             due.append(now if self._want else NEVER)
         elif self._running is not None:
-            due.append(self._running.child.since + self._config.run_limit)
+            due.append(self._running.since + self._config.run_limit)
             due.append(self._running.told + GRACE)
         reading = [self._wake_r, self._watcher.fileno()]
-        if self._poll is not None:
-            reading.append(self._poll.pipe)
+        if self._poller.busy:
+            reading.append(self._poller.pipe)
         if self._running is not None:
             reading.append(self._running.child.pipe)
         ready, _, _ = select.select(reading, [], [], max(0.0, min(min(due) - now, FRESH)))
@@ -255,6 +209,7 @@ class Supervisor:
         except ReconcilerError as error:
             journal.log("err", f"the settings stay as they were: {error}")
             return
+        self._poller.follow(self._config)
         self._schedule.interval, self._schedule.sweep = self._config.interval, self._config.sweep
         self._fetch_at = min(self._fetch_at, time.monotonic() + self._config.interval)
         self._publish_at = 0.0
@@ -284,36 +239,23 @@ class Supervisor:
     def _ask(self) -> None:
         """Poll now, then run: a server that hangs must not keep a run, and so healing, waiting."""
         self._asked = True
-        if self._poll is None:
+        if not self._poller.busy:
             self._fetch_at = time.monotonic()
 
     def _start_poll(self) -> None:
         self._fetch_at = NEVER
         self._answering, self._asked = self._asked, False
-        self._poll = Child(self._look)
-
-    def _look(self) -> dict[str, Any]:
-        """In a fork: what the remotes offer, or why they do not."""
-        try:
-            with Provider.start(self._places) as provider:
-                return provider.fetch(self._config.to_json())
-        except ReconcilerError as error:
-            return {"error": {**error_to_json(error), "text": str(error)}}
+        # What stands in the way may be the mirror, at which only the provider looks.
+        self._poller.start(thorough=self._answering or bool(self._state.problems))
 
     def _take_poll(self) -> None:
-        poll = self._poll
-        if poll is None:
+        found = self._poller.take()
+        if found is None:
             return
-        if time.monotonic() > poll.since + POLL_LIMIT:
-            poll.kill()
-        if not poll.ended():
-            return
-        self._poll = None
-        answer = poll.answer() or {"error": {"message": "the poll ended without a word"}}
-        if "error" in answer:
-            self._poll_failed(answer["error"])
+        if "error" in found:
+            self._poll_failed(found["error"])
         else:
-            self._poll_brought(answer)
+            self._poll_brought(found)
         if self._answering:
             self._want.add("sync")
         if self._asked:
@@ -341,7 +283,6 @@ class Supervisor:
         commit, refused = offer["commit"], state.source.get("refused")
         state.heard(self._config.remotes, offer, now)
         self._fetch_at = self._schedule.next_fetch(time.monotonic())
-        self._offer = offer
         gone = commit == state.trusted and bool(refused)
         if commit not in (state.trusted, refused) or gone or offer["rebuilt"]:
             self._want.add("sync")
@@ -354,7 +295,7 @@ class Supervisor:
 
     def _start_what_is_due(self) -> None:
         now = time.monotonic()
-        if now >= self._fetch_at and self._poll is None:
+        if now >= self._fetch_at and not self._poller.busy:
             self._start_poll()
         if self._running is not None:
             self._heed_limits(self._running, now)
@@ -365,14 +306,15 @@ class Supervisor:
                 # One whole run does what any of them would do.
                 judge = self._is_news() or "sync" in self._want or "trust" in self._state.problems
                 self._want.clear()
-                self._start(kind, offer=self._offer if judge else None)
+                self._start(kind, offer=self._poller.offer if judge else None)
                 return
         self._start_healing(now)
 
     def _is_news(self) -> bool:
         """Whether nobody has judged yet what the last poll brought: a run may have broken off."""
         known = (self._state.trusted, self._state.source.get("refused"))
-        return self._offer is not None and self._offer["commit"] not in known
+        offer = self._poller.offer
+        return offer is not None and offer["commit"] not in known
 
     def _note_what_is_due(self, now: float) -> None:
         if now >= self._sweep_at:
@@ -410,7 +352,8 @@ class Supervisor:
         kind_of_job = "sync" if kind == "retry" else kind
         job = Job(kind_of_job, self._config, ids=tuple(ids), offer=offer)
         run = Run(job, self._state, self._places, self._watcher.paths)
-        self._running = Running(Child(lambda: _carry_out(run, kind)), kind)
+        child = Child(lambda end: answer(end, _carry_out(run, kind)))
+        self._running = Running(child, kind, now, dict(self._state.totals))
         if kind != "heal":
             self._sweep_at = self._schedule.next_sweep(now)
             self._retry_at = self._open_at = NEVER
@@ -421,7 +364,7 @@ class Supervisor:
         )
 
     def _heed_limits(self, running: Running, now: float) -> None:
-        if now >= running.child.since + self._config.run_limit and running.told == NEVER:
+        if now >= running.since + self._config.run_limit and running.told == NEVER:
             journal.log(
                 "err",
                 f"the run took longer than {self._config.run_limit:.0f} s and is told to stop",
@@ -451,11 +394,8 @@ class Supervisor:
             return
         state = State.from_json(outcome["state"])
         before = self._state
-        if self._polled_at > running.child.since:
-            # What the remotes said meanwhile is newer than what the run was told.
-            state.source = {**before.source, "refused": state.source.get("refused", "")}
-            state.reached()
-            state.problems |= {k: v for k, v in before.problems.items() if k in REACH}
+        if self._polled_at > running.since:
+            state.catch_up(before, running.totals)
         self._state = state
         if state.trusted != before.trusted:
             # It starts from the beginning: what the last one could not do, and what was fought over.
@@ -550,7 +490,7 @@ class Supervisor:
             return
         overdue = (
             self._running is not None
-            and now - self._running.child.since > self._config.run_limit + 2 * GRACE
+            and now - self._running.since > self._config.run_limit + 2 * GRACE
         )
         if not overdue:
             journal.notify("WATCHDOG=1")
@@ -565,12 +505,6 @@ def _carry_out(run: Run, kind: str) -> dict[str, Any]:
             os.setpriority(os.PRIO_PROCESS, 0, 0)
     signal.signal(signal.SIGTERM, lambda *_: run.stop())
     return run.carry_out().to_json()
-
-
-def _answer(pipe: int, document: dict[str, Any]) -> None:
-    # A supervisor that was killed hears no answer.
-    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as file:
-        file.write(json.dumps(document, separators=(",", ":")).encode())
 
 
 def _watch(entry: Any) -> Watch:

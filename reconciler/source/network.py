@@ -8,9 +8,11 @@ in files and in the environment, never among the arguments.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reconciler.errors import ReconcilerError, SourceError, UnknownServer
@@ -72,23 +74,13 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
 
     room: the most bytes that a file may grow to. Raises SourceError, UnknownServer.
     """
-    protocol = remote.place.protocol
-    pins = {**_PINS, f"protocol.{protocol}.allow": "always", "http.lowSpeedTime": str(limits.stall)}
-    seconds = limits.poll if args[0] == "ls-remote" else limits.total
-    bounds = [
-        f"--data={limits.memory}",
-        f"--fsize={room}",
-        f"--cpu={int(seconds) + 1}",
-        "--core=0",
-        "--nofile=256",
-    ]
-    pinned = [word for key, value in pins.items() for word in ("-c", f"{key}={value}")]
     try:
-        with memory_file(_global(remote)) as config:
+        with configuration(remote, root=os.geteuid() == 0) as config:
+            argv, env = command(remote, args, limits, room, config)
             ended = run(
-                ["prlimit", *bounds, "git", *OPTIONS, *pinned, *args],
-                environment(remote, limits) | {"GIT_CONFIG_GLOBAL": f"/proc/self/fd/{config}"},
-                seconds=seconds,
+                argv,
+                env,
+                seconds=_seconds(args, limits),
                 cap=16 << 20,
                 pass_fds=[config],
                 cwd=directory,
@@ -98,8 +90,33 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
             f"cannot start git: {error.strerror}", hint="it needs git and prlimit (util-linux)"
         ) from error
     if not ended.ok:
-        raise explain(ended, remote, seconds)
+        raise explain(ended, remote, _seconds(args, limits))
     return ended.out
+
+
+def command(
+    remote: Remote, args: list[str], limits: Limits, room: int, config: int
+) -> tuple[list[str], dict[str, str]]:
+    """The argv and the environment of such a git. config: a descriptor of `configuration`.
+
+    Raises ConfigError.
+    """
+    protocol = remote.place.protocol
+    pins = {**_PINS, f"protocol.{protocol}.allow": "always", "http.lowSpeedTime": str(limits.stall)}
+    bounds = [
+        f"--data={limits.memory}",
+        f"--fsize={room}",
+        f"--cpu={int(_seconds(args, limits)) + 1}",
+        "--core=0",
+        "--nofile=256",
+    ]
+    pinned = [word for key, value in pins.items() for word in ("-c", f"{key}={value}")]
+    argv = ["prlimit", *bounds, "git", *OPTIONS, *pinned, *args]
+    return argv, environment(remote, limits) | {"GIT_CONFIG_GLOBAL": f"/proc/self/fd/{config}"}
+
+
+def _seconds(args: list[str], limits: Limits) -> float:
+    return limits.poll if args[0] == "ls-remote" else limits.total
 
 
 def environment(remote: Remote, limits: Limits) -> dict[str, str]:
@@ -132,19 +149,22 @@ def environment(remote: Remote, limits: Limits) -> dict[str, str]:
     return made
 
 
-def _global(remote: Remote) -> bytes:
-    """Configuration that also reaches the git at the other end of a path on this machine.
+@contextlib.contextmanager
+def configuration(remote: Remote, *, root: bool) -> Iterator[int]:
+    """A file in memory with what also reaches the git at the other end of a path on this machine.
 
     It works within our limits, so it must be as sparing. Whoever configures a path wants that
-    repository read, whoever owns it; but root runs nothing in the repository of somebody else.
+    repository read, whoever owns it; but root (who `root` says it runs as) runs nothing in the
+    repository of somebody else. Raises OSError.
     """
-    if remote.place.protocol != "file":
-        return b""
-    lines = [f"[{section}]\n\t{name} = {value}" for section, name, value in _SPARING]
-    if os.geteuid() != 0:
-        paths = (remote.place.path, os.path.join(remote.place.path, ".git"))
-        lines += [f'[safe]\n\tdirectory = "{path}"' for path in paths]
-    return "\n".join([*lines, ""]).encode()
+    lines: list[str] = []
+    if remote.place.protocol == "file":
+        lines += [f"[{section}]\n\t{name} = {value}" for section, name, value in _SPARING]
+        if not root:
+            paths = (remote.place.path, os.path.join(remote.place.path, ".git"))
+            lines += [f'[safe]\n\tdirectory = "{path}"' for path in paths]
+    with memory_file("\n".join([*lines, ""]).encode()) as file:
+        yield file
 
 
 def reach(remote: Remote, limits: Limits) -> None:

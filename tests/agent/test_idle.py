@@ -42,17 +42,13 @@ class Day:
     def select(self, reading: object, writing: object, odd: object, wait: float) -> Any:
         """Time passes; nothing comes but the answers of children, after half a second."""
         self.done["waits"] += 1
-        busy = self.agent._poll is not None or self.agent._running is not None
+        busy = self.agent._poller.busy or self.agent._running is not None
         self.now += max(min(wait, 0.5) if busy else wait, 1e-3)
         if self.now >= DAY:
             self.agent._stopping = True
         if self.done["waits"] % 500 == 0:
             self.sizes.append(len(repr(vars(self.agent))) + len(repr(vars(self.agent._state))))
         return [], [], []
-
-    def look(self) -> dict[str, Any]:
-        self.done["polls"] += 1
-        return {**OFFER, "received_at": START + self.now}
 
     def run(self, run: Run, kind: str) -> dict[str, Any]:
         self.done[kind] += 1
@@ -67,15 +63,38 @@ class Instant:
     pipe = 0
     process = SimpleNamespace(returncode=0)
 
-    def __init__(self, work: Callable[[], dict[str, Any]]) -> None:
-        self.since = supervisor.time.monotonic()
-        self._said = work()
+    def __init__(self, work: Callable[[int], Any]) -> None:
+        self._said = work(0)
 
     def ended(self) -> bool:
         return True
 
     def answer(self) -> dict[str, Any]:
         return self._said
+
+
+class Polls:
+    """Polls that bring the same word again and again."""
+
+    pipe = 0
+    deadline = float("inf")
+
+    def __init__(self, day: Day) -> None:
+        self.day = day
+        self.busy = False
+        self.offer: dict[str, Any] | None = None
+
+    def start(self, *, thorough: bool) -> None:
+        assert not thorough
+        self.busy = True
+
+    def take(self) -> dict[str, Any] | None:
+        if not self.busy:
+            return None
+        self.busy = False
+        self.day.done["polls"] += 1
+        self.offer = {**OFFER, "received_at": START + self.day.now}
+        return self.offer
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +111,8 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
         patch.setattr(supervisor, "select", SimpleNamespace(select=made.select))
         patch.setattr(supervisor, "Child", Instant)
         patch.setattr(supervisor, "_carry_out", made.run)
-        patch.setattr(Supervisor, "_look", lambda _: made.look())
+        patch.setattr(supervisor, "answer", lambda _, document: document)
+        patch.setattr(made.agent, "_poller", Polls(made))
         patch.setattr(supervisor, "deliver", lambda *_: made.done.update(["notices"]))
         made.agent.run()
     signal.set_wakeup_fd(-1)

@@ -36,9 +36,8 @@ class Child:
 
     pipe = 0
 
-    def __init__(self, answer: Mapping[str, Any] | None, since: float) -> None:
+    def __init__(self, answer: Mapping[str, Any] | None) -> None:
         self._answer = answer
-        self.since = since
         self.process = SimpleNamespace(returncode=-9)
 
     def answer(self) -> Mapping[str, Any] | None:
@@ -55,7 +54,9 @@ class Tried(Supervisor):
     ) -> None:
         self.started.append((kind, tuple(ids)))
         self._retry_at = NEVER
-        self._running = cast("Running", SimpleNamespace(kind=kind, told=NEVER, child=None))
+        made = SimpleNamespace(kind=kind, told=NEVER, child=None, since=module.time.monotonic())
+        made.totals = dict(self._state.totals)
+        self._running = cast("Running", made)
 
     def _start_poll(self) -> None:
         self.started.append(("poll", ()))
@@ -101,8 +102,8 @@ def end(agent: Tried, clock: Clock, *, state: State | None = None, **said: Any) 
         "watches": None,
         **said,
     }
-    child = Child(None if said.get("broken") else answer, clock.now)
-    agent._finish(Running(cast("module.Child", child), running.kind))
+    child = cast("module.Child", Child(None if said.get("broken") else answer))
+    agent._finish(Running(child, running.kind, running.since, running.totals))
 
 
 def due(agent: Tried) -> list[str]:
@@ -255,3 +256,21 @@ def test_another_version_on_the_disk_ends_the_process_between_two_runs(
     end(agent, clock)
     agent._heed_renewal()
     assert agent._stopping
+
+
+def test_what_remotes_said_and_how_often_they_were_asked_survives_a_run_that_began_before(
+    agent: Tried, clock: Clock
+) -> None:
+    offer = {"commit": OLD, "remote": "origin", "rebuilt": "", "tried": {}}
+    agent._poll_brought(offer)
+    agent._want = {"sweep"}
+    assert due(agent) == ["sweep"]
+    told = State.from_json(agent._state.to_json())
+    told.count("runs_total", kind="sweep")
+    clock.now += 1
+    agent._poll_brought(offer)
+    agent._polled_at = clock.now
+    end(agent, clock, state=told)
+    assert agent._state.source["last_success"] == clock.now
+    counted = {name.split("{")[0]: total for name, total in agent._state.totals.items()}
+    assert counted == {"fetch_total": 2, "runs_total": 1}

@@ -161,6 +161,7 @@ def test_hints_of_units_packages_and_accounts(tmp_path: Path) -> None:
         "package:nginx": ["package:nginx"],
         "user:bob": ["user:bob"],
         "lineinfile:x": ["line:/etc/fstab#x"],
+        "xattr:x": ["xattr:/srv/file#user.note"],
         "cron:root:backup": ["cron:root:backup"],
         "cron:jobs": ["cron:/etc/jobs:env:PATH"],
         "service:theirs": ["unit:bob/theirs.service"],
@@ -171,6 +172,7 @@ def test_hints_of_units_packages_and_accounts(tmp_path: Path) -> None:
     assert found[str(tmp_path / "var/lib/dpkg/status")] == ["package:nginx"]
     assert found[str(tmp_path / "etc/passwd")] == ["user:bob"]
     assert found[str(tmp_path / "etc/fstab")] == ["lineinfile:x"]
+    assert found[str(tmp_path / "srv/file")] == ["xattr:x"]
     assert found[str(tmp_path / "var/spool/cron/crontabs/root")] == ["cron:root:backup"]
     assert found[str(tmp_path / "etc/cron.d/root")] == ["cron:root:backup"]
     assert found[str(tmp_path / "etc/jobs")] == ["cron:jobs"]

@@ -1,0 +1,202 @@
+"""Polls of real repositories: what a glance settles, and what the provider is asked for."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.agent import glance, poll
+from reconciler.agent.config import Config
+from reconciler.agent.places import Places
+from reconciler.agent.poll import Poller
+from source.conftest import Repo
+
+
+class Asked:
+    """How often the provider was asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    made, really = Asked(), Poller._ask
+
+    def ask(poller: Poller, now: float) -> None:
+        made.times += 1
+        really(poller, now)
+
+    monkeypatch.setattr(Poller, "_ask", ask)
+    return made
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    made = Repo(tmp_path / "state")
+    made.commit({"site.yml": "- name: web\n"})
+    return made
+
+
+@pytest.fixture
+def poller(tmp_path: Path, repo: Repo, asked: Asked) -> Iterator[Poller]:
+    """Has polled once."""
+    made = Poller(Places(str(tmp_path / "host")), settings(str(repo.path)))
+    brought(made)
+    assert asked.times == 1
+    yield made
+    assert not made.busy
+
+
+def head(repo: Repo) -> str:
+    """The newest commit."""
+    return repo.git("rev-parse", "HEAD")
+
+
+def settings(url: str, **said: Any) -> Config:
+    return Config(remotes=({"url": url, "name": "origin"},), **said)
+
+
+def brought(poller: Poller, *, thorough: bool = False, patience: float = 30.0) -> dict[str, Any]:
+    """What one poll brings."""
+    poller.start(thorough=thorough)
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        found = poller.take()
+        if found is not None:
+            return found
+        select.select([poller.pipe], [], [], 0.1)
+    raise AssertionError("the poll did not end")
+
+
+def test_the_same_word_is_seen_without_the_provider(
+    poller: Poller, repo: Repo, asked: Asked
+) -> None:
+    before = dict(poller.offer or {})
+    found = brought(poller)
+    assert asked.times == 1
+    assert found["received_at"] > before["received_at"]
+    assert {**found, "received_at": 0} == {**before, "received_at": 0, "rebuilt": "", "tried": {}}
+    assert found["commit"] == head(repo)
+
+
+def test_another_word_is_the_providers_to_read(poller: Poller, repo: Repo, asked: Asked) -> None:
+    newer = repo.commit({"site.yml": "- name: new\n"})
+    assert brought(poller)["commit"] == newer
+    assert asked.times == 2
+    assert brought(poller)["commit"] == newer
+    assert asked.times == 2
+
+
+def test_a_tag_is_compared_by_the_object_that_it_is(
+    tmp_path: Path, repo: Repo, asked: Asked
+) -> None:
+    repo.git("tag", "-a", "-m", "first", "v1")
+    config = settings(str(repo.path), branch="refs/tags/v1")
+    poller = Poller(Places(str(tmp_path / "tagged")), config)
+    assert [brought(poller)["commit"] for _ in range(2)] == [head(repo)] * 2
+    assert asked.times == 1
+    repo.commit({"site.yml": "- name: new\n"})
+    repo.git("tag", "-f", "-a", "-m", "second", "v1")
+    assert brought(poller)["commit"] == head(repo)
+    assert asked.times == 2
+
+
+def test_whoever_asks_for_a_thorough_poll_gets_the_provider(poller: Poller, asked: Asked) -> None:
+    brought(poller, thorough=True)
+    assert asked.times == 2
+
+
+def test_after_an_hour_of_glances_the_provider_is_asked(
+    poller: Poller, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poll, "THOROUGH", 0.0)
+    brought(poller)
+    assert asked.times == 2
+
+
+def test_other_settings_are_asked_of_the_provider(poller: Poller, repo: Repo, asked: Asked) -> None:
+    poller.follow(settings(str(repo.path)))
+    brought(poller)
+    assert asked.times == 2
+
+
+def test_the_first_of_the_remotes_is_the_one_that_is_asked(
+    tmp_path: Path, repo: Repo, asked: Asked
+) -> None:
+    remotes = ({"url": str(tmp_path / "gone"), "name": "one"},)
+    remotes += ({"url": str(repo.path), "name": "two"},)
+    poller = Poller(Places(str(tmp_path / "other")), Config(remotes=remotes))
+    for times in (1, 2):
+        found = brought(poller)
+        assert (found["remote"], list(found["tried"])) == ("two", ["one"])
+        assert asked.times == times
+
+
+def test_a_repository_that_is_gone_is_an_error_of_the_provider(
+    poller: Poller, repo: Repo, asked: Asked
+) -> None:
+    repo.path.rename(f"{repo.path}.gone")
+    error = brought(poller)["error"]
+    assert "there is no repository at that address" in error["message"]
+    assert asked.times == 2
+
+
+@pytest.mark.parametrize(
+    "does", ["sleep 60 & sleep 60", "yes", "kill -9 $$", "printf '%s\\n' hallo", "exit 128"]
+)
+def test_whatever_a_glance_comes_to_the_provider_answers_instead(
+    poller: Poller,
+    repo: Repo,
+    asked: Asked,
+    does: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ask(*args: Any) -> None:
+        os.dup2(args[-1], 1)
+        os.execv("/bin/sh", ["sh", "-c", does])
+
+    monkeypatch.setattr(glance, "ask", ask)
+    hasty = settings(str(repo.path))
+    monkeypatch.setattr(Config, "fetch_limits", lambda _: glance.Limits(poll=0.5))
+    before = poller.offer
+    poller.follow(hasty)
+    poller.offer, poller._asked_at = before, time.monotonic()
+    assert brought(poller)["commit"] == head(repo)
+    assert asked.times == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_a_glance_is_made_by_a_user_who_can_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "USER", "nobody")
+    drop, _ = glance._as_user(glance.Remote("/nowhere"))
+    tells = "grep -E '^(Uid|Gid|Groups|Cap(Inh|Prm|Eff|Amb)|NoNew)' /proc/self/status"
+    said = subprocess.run([*drop, "sh", "-c", tells], capture_output=True, text=True, check=True)
+    found = {line.split()[0]: set(line.split()[1:]) for line in said.stdout.splitlines()}
+    assert found.pop("Uid:") == found.pop("Gid:") == {"65534"}
+    assert found.pop("Groups:") == set()
+    assert found.pop("NoNewPrivs:") == {"1"}
+    assert set.union(*found.values()) == {"0" * 16}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_is_handed_over_as_a_copy_that_only_its_user_can_read(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"secret")
+    key.chmod(0o600)
+    copy = glance._copy(str(key), 65534)
+    found = os.stat(copy)
+    try:
+        assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (65534, 0o600)
+        assert Path(copy).read_bytes() == b"secret"
+        assert os.get_inheritable(int(copy.rpartition("/")[2]))
+    finally:
+        os.close(int(copy.rpartition("/")[2]))
