@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import Any
 
@@ -240,6 +241,31 @@ def test_a_file_of_jobs_goes_with_its_last_job(world: World) -> None:
     prune(world, RESTORE)
     assert len(ids(prune(world, RESTORE), "pruned")) == 2
     assert not world.path("/etc/cron.d/app").exists()
+
+
+def test_the_attribute_that_we_added_goes_and_the_one_that_we_changed_stays(world: World) -> None:
+    path = world.path("/etc/conf")
+    path.write_text("theirs")
+    try:
+        os.setxattr(path, "user.changed", b"theirs")
+    except OSError:
+        pytest.skip("this file system has no user attributes")
+    for name in ("added", "changed"):
+        params = {"path": "/etc/conf", "name": name, "value": "ours"}
+        world.declare("xattr", f"/etc/conf#{name}", params)
+    world.apply()
+    world.resources = []
+    prune(world, RESTORE)
+    found = prune(world, RESTORE)
+    assert ids(found, "pruned") == ["xattr:/etc/conf#added"]
+    assert [(one["id"], one["why"]) for one in found["kept"]] == [
+        ("xattr:/etc/conf#changed", "it was there before us, or nobody knows")
+    ]
+    assert [one for one in os.listxattr(path) if one.startswith("user.")] == ["user.changed"]
+    assert os.getxattr(path, "user.changed") == b"ours"
+    prune(world, {"xattr": "delete"})
+    assert not [one for one in os.listxattr(path) if one.startswith("user.")]
+    assert path.read_text() == "theirs"
 
 
 def test_what_only_names_an_absence_leaves_nothing_to_undo(world: World) -> None:

@@ -12,6 +12,7 @@ from reconciler.modules.lineinfile import Lineinfile
 from reconciler.modules.package import Package
 from reconciler.modules.service import Service
 from reconciler.modules.user import User
+from reconciler.modules.xattr import Xattr
 from reconciler.resource import Resource
 
 
@@ -39,6 +40,10 @@ from reconciler.resource import Resource
             Lineinfile("/etc/conf", line="a=1", regexp="^a="),
             {"path": "/etc/conf", "line": "a=1", "state": "absent"},
         ),
+        (
+            Xattr("/srv/app", "note", "x"),
+            {"path": "/srv/app", "name": "note", "state": "absent"},
+        ),
     ],
 )
 def test_what_is_there_by_us_goes_by_its_own_parameters(
@@ -65,6 +70,7 @@ def test_what_is_there_by_us_goes_by_its_own_parameters(
         Cron("backup", state="absent"),
         Lineinfile("/etc/conf", line="x", state="absent"),
         Lineinfile("/etc/conf", line=r"\1", regexp="(x)", backrefs=True),
+        Xattr("/srv/app", "note", state="absent"),
         Command("true", creates="/x"),
         File("/etc/x"),
     ],
