@@ -18,6 +18,7 @@ from reconciler.agent import metrics
 from reconciler.agent.places import UNIT, Places, boot_id, machine_id, write
 from reconciler.agent.state import State, Suspension
 from reconciler.errors import ConfigError, Held, ResourceError, SourceError, TrustError
+from reconciler.words import counted
 
 SCHEMA = "status/1"
 #: Exit codes by the first condition that is not as it should be.

@@ -21,6 +21,7 @@ from reconciler.cli.places import Facts, facts_of, open_cache, read_facts
 from reconciler.cli.render import commit_text
 from reconciler.compile.cache import CatalogCache
 from reconciler.errors import ConfigError, ConfigErrors, UsageError
+from reconciler.words import counted
 
 
 class Checked(NamedTuple):
@@ -105,7 +106,7 @@ def _show(
     for one in checked:
         out.line(
             Span(f"{one.host:<{width}}", "bold"),
-            f"  {one.resources} resources  ",
+            f"  {counted(one.resources, 'resource')}  ",
             Span(f"facts: {one.facts}", "dim"),
         )
     for warning in warnings:
@@ -114,6 +115,6 @@ def _show(
         f"{origin}: {count}" for origin, count in Counter(one.facts for one in checked).items()
     )
     out.line(
-        Span(f"check: {len(checked)} hosts compile, 0 errors", "bold green"),
+        Span(f"check: {counted(len(checked), 'host')} compiled, 0 errors", "bold green"),
         f" (facts from {origins})" if origins else "",
     )

@@ -25,6 +25,7 @@ from reconciler.cli.visible import visible
 from reconciler.compile.cache import CatalogCache
 from reconciler.errors import ConfigError, ConfigErrors, UsageError
 from reconciler.resource import Change, Value
+from reconciler.words import counted
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled
@@ -242,24 +243,20 @@ def _groups(diffs: Sequence[HostDiff]) -> list[tuple[list[str], tuple[Touched, .
     return sorted(groups.values(), key=lambda group: -len(group[0]))
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _summary(diffs: Sequence[HostDiff]) -> str:
     touched = sum(bool(diff.touched) for diff in diffs)
     ids = len({one.id for diff in diffs for one in diff.touched})
     origins = Counter(diff.facts for diff in diffs)
     facts = ", ".join(f"{origin}: {count}" for origin, count in origins.items())
     from_ = f" (facts from {facts})" if facts else ""
-    return f"{touched} of {_count(len(diffs), 'host')} touched, {_count(ids, 'resource')}{from_}"
+    return f"{touched} of {counted(len(diffs), 'host')} touched, {counted(ids, 'resource')}{from_}"
 
 
 def _lines(args: argparse.Namespace, diffs: Sequence[HostDiff]) -> Iterator[Line]:
     yield line(Span("diff", "bold"), f" from {args.ref1} to {args.ref2}")
     for hosts, touched in _groups(diffs):
         yield line()
-        yield line(Span(f"{_count(len(hosts), 'host')}: {_named(hosts)}", "bold"))
+        yield line(Span(f"{counted(len(hosts), 'host')}: {_named(hosts)}", "bold"))
         for one in touched:
             yield from _resource(one)
     yield line()
@@ -286,8 +283,8 @@ def _markdown(args: argparse.Namespace, diffs: Sequence[HostDiff]) -> str:
         rows = [plain(row) for one in touched for row in _resource(one)]
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", "\n".join(rows))), default=0))
         part = (
-            f"\n<details><summary>{_count(len(hosts), 'host')}, "
-            f"{_count(len(touched), 'resource')}</summary>\n\n{_code(_named(hosts))}\n\n"
+            f"\n<details><summary>{counted(len(hosts), 'host')}, "
+            f"{counted(len(touched), 'resource')}</summary>\n\n{_code(_named(hosts))}\n\n"
             f"{fence}diff\n" + "\n".join(_as_diff(row) for row in rows) + f"\n{fence}\n</details>\n"
         )
         if len(text) + len(part) > MARKDOWN:

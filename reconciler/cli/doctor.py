@@ -20,6 +20,7 @@ from reconciler.cli.options import repo_options, root_option
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
 from reconciler.host import Host
 from reconciler.safepath import TEMP_MARK
+from reconciler.words import counted
 
 #: Free space below which a run may not get through, and below which it will not, in bytes.
 LOW_SPACE, NO_SPACE = 200 << 20, 20 << 20
@@ -230,11 +231,13 @@ def _disk_space(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 "disk space",
                 "fail",
-                f"{text}, {inodes} inodes",
+                f"{text}, {counted(inodes, 'inode')}",
                 "free some space; until then runs will fail",
             )
         elif free < LOW_SPACE or inodes < 10_000:
-            yield Finding("disk space", "warn", f"{text}, {inodes} inodes", "free some space")
+            yield Finding(
+                "disk space", "warn", f"{text}, {counted(inodes, 'inode')}", "free some space"
+            )
         else:
             yield Finding("disk space", "ok", text)
 

@@ -22,6 +22,7 @@ from reconciler.push.fleet import Course
 from reconciler.push.journal import Head
 from reconciler.push.outcome import STATES, Outcome, State
 from reconciler.push.rollout import Batch
+from reconciler.words import counted
 
 if TYPE_CHECKING:
     from reconciler.cli.livetable import LiveTable
@@ -255,7 +256,7 @@ def _group(group: Sequence[Outcome], *, diff: bool, verbose: bool) -> list[Line]
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     what = f": {', '.join(names[:NAMES_SHOWN])}{more}" if names else ""
     hosts = [one.host for one in group]
-    heading = [line(), line(Span(f"{_count(len(hosts), 'host')}{what}", "bold"))]
+    heading = [line(), line(Span(f"{counted(len(hosts), 'host')}{what}", "bold"))]
     heading.append(line("  ", Span(_hosts(hosts), "dim")))
     return [*heading, *body(first, diff=diff, verbose=verbose)]
 
@@ -271,10 +272,6 @@ def _short(result: Result) -> str:
 def _hosts(names: Sequence[str]) -> str:
     more = len(names) - HOSTS_SHOWN
     return ", ".join(names[:HOSTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _ended(outcome: Outcome) -> Line:
@@ -298,7 +295,7 @@ def _last(head: Head, course: Course, seconds: float) -> Line:
     states = Counter(outcome.state for outcome in course.outcomes)
     parts = [f"{states[state]} {WORDS[state][0]}" for state in STATES if states[state]]
     quiet = set(states) <= {"ok"}
-    text = f"{head.mode}: {_count(len(course.outcomes), 'host')}: "
+    text = f"{head.mode}: {counted(len(course.outcomes), 'host')}: "
     text += ", ".join([*(["0 changes"] if quiet else []), *parts])
     text += f" in {duration(seconds)}"
     if head.mode == "apply":

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from reconciler.catalog import Plan, Report, Result, show_value
 from reconciler.cli.console import Line, Span, line
 from reconciler.resource import Change
+from reconciler.words import counted
 
 #: Characters of a value that are shown; `-v` shows all.
 VALUE_CAP = 160
@@ -123,7 +124,7 @@ def value_text(value: object, *, verbose: bool = False) -> str:
         return "(none)"
     if isinstance(value, dict) and list(value) == ["$content"]:
         sha256, size = value["$content"]
-        value = f"{size} bytes, sha256 {sha256}"
+        value = f"{counted(size, 'byte')}, sha256 {sha256}"
     text = show_value(value)  # type: ignore[arg-type]  # what JSON can hold
     if verbose:
         return text

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from reconciler.catalog import HIDDEN, Result
 from reconciler.resource import Change, Diff, Secret, Value
+from reconciler.words import counted
 
 #: difflib takes quadratic time in the worst case.
 MAX_LINES = 5000
@@ -40,7 +41,7 @@ def harmless(text: str) -> str:
 def unified(before: bytes, after: bytes, name: str) -> str:
     """A unified diff of two texts; one line that says why not, for what is no text."""
     if b"\0" in before or b"\0" in after:
-        return f"binary content: {len(before)} bytes before, {len(after)} after\n"
+        return f"binary content: {counted(len(before), 'byte')} before, {len(after)} after\n"
     old, new = _lines(before), _lines(after)
     if len(old) > MAX_LINES or len(new) > MAX_LINES:
         return f"{len(old)} lines before, {len(new)} after: too many to compare\n"

@@ -25,6 +25,7 @@ from reconciler.engine.ledger import Ledger, Owned, paths_of
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
 from reconciler.safepath import Attributes
+from reconciler.words import counted
 
 #: Types whose first picture is kept as an image; others say themselves how they are undone.
 PATHS = ("file",)
@@ -117,7 +118,10 @@ def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
     count = len(ready) + len(waiting)
     held = ""
     if count > budget and not rules.over_budget:
-        held = f"{count} resources left the state repo at once, more than {budget} are not pruned without a word"
+        held = (
+            f"{counted(count, 'resource')} left the state repo at once, "
+            f"more than {budget} are not pruned without a word"
+        )
     return Pruning(kept, waiting, ready, taken, held)
 
 

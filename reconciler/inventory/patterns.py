@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from reconciler import patience
 from reconciler.errors import InventoryError
 from reconciler.inventory.names import did_you_mean, shown
+from reconciler.words import counted
 
 #: Names of the machine itself that a pattern may use without an inventory naming them.
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
@@ -163,7 +164,7 @@ def _subscripted(hosts: Sequence[str], found: re.Match[str], part: str) -> Seque
         index = int(found[2])
     if not -len(hosts) <= index < len(hosts):
         raise InventoryError(
-            f"pattern {shown(part)}: {found[1]} has only {len(hosts)} hosts",
+            f"pattern {shown(part)}: {found[1]} has only {counted(len(hosts), 'host')}",
             hint="subscripts count from 0; [-1] is the last",
         )
     return [hosts[index]]

@@ -16,7 +16,7 @@ from reconciler.errors import ConfigError
 
 RING_0 = (
     *("__init__.py", "errors.py", "resource.py", "safepath.py", "host.py", "catalog.py"),
-    "patience.py",
+    *("patience.py", "words.py"),
 )
 MAIN = "import sys\n\nfrom reconciler.engine.__main__ import main\n\nsys.exit(main())\n"
 #: The oldest time that a zip can hold.

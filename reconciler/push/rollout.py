@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from reconciler.words import counted
+
 Order = Literal["inventory", "reverse", "sorted", "shuffle"]
 ORDERS: tuple[Order, ...] = ("inventory", "reverse", "sorted", "shuffle")
 _SIZE = re.compile(r"([0-9]{1,9})(%?)")
@@ -149,5 +151,5 @@ def verdict(tally: Tally, allowed: Limits, total: int) -> str:
         (tally.unreachable, allowed.unreachable, "unreachable"),
     ):
         if most is not None and count > most:
-            return f"{count} of {total} hosts {what}, and {most} may be"
+            return f"{count} of {counted(total, 'host')} {what}, and {most} may be"
     return ""

@@ -15,6 +15,7 @@ from functools import cache
 from reconciler.errors import NotApproved
 from reconciler.source.mirror import Mirror
 from reconciler.source.signed import message
+from reconciler.words import counted
 
 #: Commits between two trusted ones in which approvals are looked for.
 MAX_COMMITS = 1000
@@ -61,7 +62,8 @@ def check_approvals(
     if len(people) < needed:
         paths = sorted({line.partition(b"\t")[2].decode("utf-8", "replace") for line in changed})
         raise NotApproved(
-            f"{', '.join(paths[:5])} changed up to {head[:12]} with {len(people)} of {needed} signatures"
+            f"{', '.join(paths[:5])} changed up to {head[:12]} "
+            f"with {len(people)} of {counted(needed, 'signature')}"
             + (f" ({', '.join(sorted(people))})" if people else ""),
             hint="another of the allowed signers adds:\n"
             f"git commit --allow-empty -S -m approved -m 'Approves: {head}'",

@@ -147,6 +147,7 @@ def test_a_host_that_is_as_it_should_be_has_every_condition_as_wanted() -> None:
     }
     assert exit_code(document) == 0
     assert oneline(document) == f"in sync at {GOOD[:12]}, 5 resources"
+    assert oneline({**document, "resources": {"total": 1}}).endswith(", 1 resource")
 
 
 def problem(kind: str, name: str) -> State:

@@ -66,7 +66,7 @@ def test_a_new_state_repo_checks_plans_and_applies_as_it_is(
 ) -> None:
     fleet = tmp_path / "fleet"
     assert call("init", fleet).code == 0
-    assert "1 hosts compile, 0 errors" in call("check", "-C", fleet).out
+    assert "check: 1 host compiled, 0 errors" in call("check", "-C", fleet).out
     assert "plan: 1 to change, 0 in sync, 0 failed" in call("plan", "-C", fleet, "--root", root).out
     assert "apply: 1 changed, 0 in sync, 0 failed" in call("apply", "-C", fleet, "--root", root).out
     assert (root / "etc/motd").read_text().startswith("web1 is declared in Git")

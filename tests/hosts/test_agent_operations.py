@@ -228,7 +228,7 @@ def test_watching_shows_what_happens_while_it_happens(one: BootedHost) -> None:
 def test_sync_waits_for_its_run_and_says_what_came_of_it(repo: StateRepo, one: BootedHost) -> None:
     commit = repo.commit({"site.yml": SITE.replace("hello", "good morning")})
     done = one.reconciler("agent", "sync")
-    assert done.stdout == f"in sync at {commit[:12]}, 1 resources\n"
+    assert done.stdout == f"in sync at {commit[:12]}, 1 resource\n"
     assert text(one, "/etc/motd") == "good morning\n"
     assert json.loads(one.reconciler("agent", "sync", "--json").stdout)["state"] == "idle"
     repo.commit({"site.yml": SITE + "    - nonsense: {}\n"})

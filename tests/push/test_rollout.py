@@ -145,6 +145,10 @@ def test_a_run_goes_on_until_a_limit_is_passed(tally: Tally, allowed: Limits, re
     assert verdict(tally, allowed, 9) == reason
 
 
+def test_a_fleet_of_one_host_is_said_as_one() -> None:
+    assert verdict(Tally(1, 0), Limits(0, 0), 1) == "1 of 1 host failed, and 0 may be"
+
+
 @given(
     st.lists(st.sampled_from(["ok", "failed", "unreachable"]), max_size=80),
     st.integers(0, 10),
