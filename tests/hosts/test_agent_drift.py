@@ -31,8 +31,11 @@ SITE = (
 - hosts: all
   resources:
     - name: files
-      loop: [edited, emptied, appended, chmod, chown, chgrp, linked, a-directory, deleted, moved, suid, swapped, fifo, immutable-mode, hardlinked]
+      loop: [edited, emptied, appended, chmod, chown, chgrp, linked, a-directory, deleted, moved, suid, swapped, fifo, immutable-mode, hardlinked, noted, unnoted]
       copy: {dest: "/etc/files/{{ item }}", content: "{{ item }}\\n", mode: "0644", owner: root, group: root, force: true}
+    - name: attributes of files and directories
+      loop: [files/noted, files/unnoted, links]
+      xattr: {path: "/etc/{{ item }}", name: user.note, value: ours}
     - name: links
       loop: [retargeted, unlinked, filed]
       file: {path: "/etc/links/{{ item }}", state: link, src: /etc/hostname, force: true}
@@ -73,6 +76,11 @@ SITE = (
 """
 ).replace("UNIT", UNIT)
 
+#: What an image without setfattr has to change an attribute by hand.
+NOTE = "python3 -c 'import os, sys; {}' user.note"
+SET_NOTE = NOTE.format('os.setxattr(sys.argv[2], sys.argv[1], b"theirs")')
+REMOVE_NOTE = NOTE.format("os.removexattr(sys.argv[2], sys.argv[1])")
+GET_NOTE = NOTE.format("print(os.getxattr(sys.argv[2], sys.argv[1]).decode())")
 DRIFTS = {
     "edited": "echo other > /etc/files/edited",
     "emptied": ": > /etc/files/emptied",
@@ -89,6 +97,9 @@ DRIFTS = {
     "fifo": "rm /etc/files/fifo && mkfifo /etc/files/fifo",
     "world writable": "chmod 0666 /etc/files/immutable-mode",
     "hard linked and written": "ln /etc/files/hardlinked /root/other && echo x > /root/other",
+    "attribute changed": f"{SET_NOTE} /etc/files/noted",
+    "attribute removed": f"{REMOVE_NOTE} /etc/files/unnoted",
+    "attribute of a directory changed": f"{SET_NOTE} /etc/links",
     "link retargeted": "ln -sfn /etc/shadow /etc/links/retargeted",
     "link removed": "rm /etc/links/unlinked",
     "link made a file": "rm /etc/links/filed && echo x > /etc/links/filed",
@@ -120,6 +131,8 @@ TOLD = {
     "echo '* * * * * root false' > /etc/cron.d/edited-jobs": "grep -x '.* root true' /etc/cron.d/edited-jobs",
     "sed -i /LEVEL/d /etc/environment": "grep LEVEL /etc/environment",
     "rm -r /srv/removed": "test -d /srv/removed",
+    f"{SET_NOTE} /etc/files/noted": f"{GET_NOTE} /etc/files/noted | grep -x ours",
+    f"{REMOVE_NOTE} /etc/links": f"{GET_NOTE} /etc/links | grep -x ours",
 }
 
 
@@ -140,7 +153,7 @@ def drifter(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boot
 
 
 def test_more_than_thirty_kinds_of_drift_are_healed_in_one_sweep(drifter: BootedHost) -> None:
-    assert len(DRIFTS) == 35
+    assert len(DRIFTS) == 38
     drifter.run(["systemctl", "stop", "reconciler-agent"])
     for what, command in DRIFTS.items():
         done = drifter.run(["sh", "-c", command], check=False)
@@ -155,6 +168,8 @@ def test_more_than_thirty_kinds_of_drift_are_healed_in_one_sweep(drifter: Booted
     assert status(drifter)["last_run"]["outcome"] == "ok", second.stdout
     causes = drifter.reconciler("history", "--cause", "corrective", "-n", "100").stdout
     assert "file:/etc/files/edited" in causes
+    for path in ("/etc/files/noted", "/etc/files/unnoted", "/etc/links"):
+        assert f"xattr:{path}#user.note" in causes
 
 
 @pytest.fixture(scope="module")
