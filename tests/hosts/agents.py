@@ -129,6 +129,22 @@ def footprint(host: BootedHost) -> tuple[int, int]:
     return pss, len(host.run(["ls", f"/proc/{pid}/task"]).stdout.split())
 
 
+def woken(host: BootedHost, polls: int) -> int:
+    """How often the provider is started while an agent polls so many times and finds nothing."""
+
+    def count(what: str) -> float:
+        lines = host.run(["cat", "/run/reconciler/metrics.prom"]).stdout.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(what))
+
+    def accepted() -> int:
+        words = ["systemctl", "show", "-P", "NAccepted", "reconciler-provider.socket"]
+        return int(host.run(words).stdout)
+
+    before, asked = accepted(), count("reconciler_fetch_total")
+    wait_for(lambda: count("reconciler_fetch_total") >= asked + polls, "polling", host, 20 * polls)
+    return accepted() - before
+
+
 def heal_times(host: BootedHost, pattern: str) -> tuple[list[float], list[float]]:
     """Damage files that match, one after the other; see `healing.py` for the two lists."""
     host.copy(HEALING, "/root/healing.py")

@@ -18,6 +18,7 @@ from hosts.agents import (
     status,
     text,
     wait_for,
+    woken,
 )
 from hosts.booted import BootedHost
 from hosts.lab import Lab
@@ -82,18 +83,27 @@ def test_three_hosts_follow_a_commit_without_a_person(
         assert text(host, "/etc/motd") == f"good morning from {host.name}\n"
 
 
+def test_polls_that_bring_nothing_are_settled_without_the_provider(one: BootedHost) -> None:
+    assert woken(one, polls=3) == 0
+
+
 def test_installing_again_changes_nothing(repo: StateRepo, one: BootedHost) -> None:
     assert repo.install(one).strip() == "0 changes"
 
 
-def test_the_exposure_of_both_units_stays_low(one: BootedHost) -> None:
-    for unit, most in (("reconciler-provider@x.service", 1.5), ("reconciler-agent.service", 6.5)):
-        said = one.run(
-            ["systemd-analyze", "security", "--no-pager", "--json=short", unit], check=False
-        )
+def test_the_exposure_of_each_unit_stays_low(one: BootedHost) -> None:
+    run = "reconciler-run-0.service"
+    one.run(["systemd-run", "--quiet", "--collect", f"--unit={run}", "sleep", "60"])
+    for unit, most in (
+        ("reconciler-provider@x.service", 1.5),
+        ("reconciler-agent.service", 6.5),
+        (run, 7.9),  # any package must be installable
+    ):
         found = one.run(["systemd-analyze", "security", "--no-pager", unit]).stdout
-        assert said.returncode in (0, 1)
-        assert float(found.rsplit(": ", 1)[1].split()[0]) <= most
+        assert float(found.rsplit(": ", 1)[1].split()[0]) <= most, unit
+    core = one.run(["systemctl", "show", "-P", "LimitCORE", "reconciler-agent", run]).stdout
+    one.run(["systemctl", "stop", run])
+    assert core.split() == ["0", "0"]
 
 
 def test_what_is_edited_by_hand_is_put_back_by_the_event(one: BootedHost) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts.agents import conditions, in_sync_at, status, wait_for
+from hosts.agents import conditions, in_sync_at, status, wait_for, woken
 from hosts.booted import BootedHost
 from hosts.forge import HANDED, Forge, heals, put, recovers, shell, sync
 from hosts.lab import Lab
@@ -74,6 +74,12 @@ def test_three_hosts_follow_a_commit_without_a_person(
     took = [wait_for(in_sync_at(host, commit), "converging the commit", host) for host in hosts]
     print(f"commit to converged: {took}")
     assert [shell(host, "cat /etc/followed") for host in hosts] == ["second\n"] * 3
+
+
+def test_polls_that_bring_nothing_are_settled_without_the_provider(
+    hosts: list[BootedHost],
+) -> None:
+    assert woken(hosts[0], polls=3) == 0
 
 
 def test_credentials_are_in_one_file_that_only_root_can_read(hosts: list[BootedHost]) -> None:
