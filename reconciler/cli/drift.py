@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 
@@ -19,6 +18,7 @@ from reconciler.cli.plan import CHANGES
 from reconciler.cli.render import show
 from reconciler.errors import ReconcilerError, ResourceError, UsageError
 from reconciler.transport.engine import Engine
+from reconciler.words import did_you_mean
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,10 +39,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
     }
     unknown = [id_ for id_ in args.resources if id_ not in policies]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], policies, 1)
         raise UsageError(
             f"the agent applies no {unknown[0]}",
-            hint=f"did you mean {near[0]!r}?" if near else "all of them: reconciler drift -v",
+            hint=did_you_mean(unknown[0], policies) or "all of them: reconciler drift -v",
         )
     chosen = set(args.resources) or {id_ for id_, policy in policies.items() if policy != "ignore"}
     part = dataclasses.replace(

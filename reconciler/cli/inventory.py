@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
@@ -17,6 +16,7 @@ from reconciler.compile.expressions import InventoryExpressions
 from reconciler.errors import Mark, UsageError
 from reconciler.inventory import Disk, Inventory, Layer
 from reconciler.source.program import run_program
+from reconciler.words import did_you_mean
 
 
 def configure(parser: Parser) -> None:
@@ -131,10 +131,8 @@ def _explain(inventory: Inventory, host: str, variable: str | None, out: Output)
     layers = inventory.layers(_known(inventory, host))
     names = sorted({str(name) for layer in layers for name in layer.values})
     if variable is not None and variable not in names:
-        near = difflib.get_close_matches(variable, names, 1)
         raise UsageError(
-            f"host {host} has no variable {variable!r}",
-            hint=f"did you mean {near[0]!r}?" if near else "",
+            f"host {host} has no variable {variable!r}", hint=did_you_mean(variable, names)
         )
     chosen = names if variable is None else [variable]
     if out.as_json:
@@ -174,9 +172,8 @@ def _place(layer: Layer, name: str) -> Mark:
 def _known(inventory: Inventory, host: str) -> str:
     hosts = inventory.hosts()
     if host not in hosts and not inventory.is_implicit(host):
-        near = difflib.get_close_matches(host, hosts, 1)
         raise UsageError(
             f"host {host!r} is not in the inventory",
-            hint=f"did you mean {near[0]!r}?" if near else "see: reconciler inventory list",
+            hint=did_you_mean(host, hosts) or "see: reconciler inventory list",
         )
     return host

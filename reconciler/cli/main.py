@@ -7,7 +7,6 @@ nothing that it does not use.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from reconciler.cli.console import Output, Span, Unwritable
 from reconciler.cli.failure import show_errors
 from reconciler.cli.options import Parser, output_options
 from reconciler.errors import Interrupted, ReconcilerError, UsageError
+from reconciler.words import did_you_mean
 
 #: Verb -> what it does; each is the file `reconciler/cli/VERB.py`.
 VERBS = {
@@ -111,10 +111,8 @@ def _dispatch(words: list[str], out: Output) -> int:
                 "a verb is missing", hint=f"one of: {', '.join(VERBS)}; see: reconciler --help"
             )
     if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, 1)
         raise UsageError(
-            f"unknown verb {name!r}",
-            hint=f"did you mean {near[0]!r}?" if near else "see: reconciler --help",
+            f"unknown verb {name!r}", hint=did_you_mean(name, VERBS) or "see: reconciler --help"
         )
     verb: Verb = importlib.import_module(f"reconciler.cli.{name}")  # type: ignore[assignment]  # by VERBS
     parser = Parser(prog=f"reconciler {name}", description=f"{VERBS[name].capitalize()}.")

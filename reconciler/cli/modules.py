@@ -6,7 +6,6 @@ All of it is read from the modules' own files, so it cannot differ from what is 
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
@@ -18,6 +17,7 @@ from reconciler.cli.places import is_state_repo, open_cache
 from reconciler.compile.schema import Field, TypeSchema
 from reconciler.compile.types import builtin, builtin_names
 from reconciler.errors import UsageError
+from reconciler.words import did_you_mean
 
 HEAD = """\
 # Resource types
@@ -84,9 +84,10 @@ def _doc(types: Mapping[str, TypeSchema], args: argparse.Namespace, out: Output)
         raise UsageError("which resource type?", hint="see: reconciler modules list")
     kind = types.get(args.name)
     if kind is None:
-        near = difflib.get_close_matches(args.name, types, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "see: reconciler modules list"
-        raise UsageError(f"there is no resource type {args.name!r}", hint=hint)
+        raise UsageError(
+            f"there is no resource type {args.name!r}",
+            hint=did_you_mean(args.name, types) or "see: reconciler modules list",
+        )
     if out.as_json:
         out.document(_document(kind))
     elif args.markdown:

@@ -6,7 +6,6 @@ Nothing on the machine is looked at: facts are those of a file, of the last cont
 from __future__ import annotations
 
 import argparse
-import difflib
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from reconciler.cli.render import commit_text, value_text
 from reconciler.compile import Compiled, Layered, Origin
 from reconciler.errors import ConfigError, Mark, SourceError, UsageError
 from reconciler.source.history import Touch, last_touch
+from reconciler.words import did_you_mean
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -96,12 +96,10 @@ def _find(resources: Sequence[Declaration], wanted: str, host: str) -> Declarati
         raise UsageError(
             f"{wanted!r} is several resources", hint=f"one of: {', '.join(one.id for one in found)}"
         )
-    near = difflib.get_close_matches(wanted, [one.id for one in resources], 1)
     raise UsageError(
         f"host {host} has no resource {wanted!r}",
-        hint=f"did you mean {near[0]!r}?"
-        if near
-        else f"it has {len(resources)}; see: reconciler plan -v",
+        hint=did_you_mean(wanted, [one.id for one in resources])
+        or f"it has {len(resources)}; see: reconciler plan -v",
     )
 
 

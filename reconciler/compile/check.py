@@ -7,13 +7,13 @@ true, `a,b` for a list is two items. What YAML has changed on the way (`0644` is
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from reconciler.catalog import encode_param
 from reconciler.compile.schema import Field, Kind
 from reconciler.errors import Mark
 from reconciler.resource import Content
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq, raw_number
 
 TRUTH = {
@@ -140,7 +140,7 @@ def _choice(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> o
     elif isinstance(value, (int, float)) and str(value) in kind.choices:
         return str(value)
     shown = _what(value) if not isinstance(value, str) else repr(value[:SHOWN])
-    guess = nearest(str(value), [str(choice) for choice in kind.choices])
+    guess = did_you_mean(str(value), [str(choice) for choice in kind.choices])
     raise Misfit(f"{name} is {shown}, expected {kind}", guess, path)
 
 
@@ -241,13 +241,3 @@ def place(raw: object, mark: Mark, path: Iterable[object]) -> Mark:
         else:
             break
     return mark
-
-
-def nearest(word: str, known: Iterable[object]) -> str:
-    """`did you mean 'x'?`, or nothing."""
-    close = difflib.get_close_matches(word, list(_texts(known)), n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
-
-
-def _texts(known: Iterable[object]) -> Iterator[str]:
-    return (one for one in known if isinstance(one, str))

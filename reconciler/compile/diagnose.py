@@ -12,10 +12,10 @@ from jinja2.exceptions import SecurityError, TemplateAssertionError
 from jinja2.utils import missing
 
 from reconciler.compile import advice
-from reconciler.compile.check import nearest
 from reconciler.compile.sandbox import Missing, TooMuch, UnknownName
 from reconciler.compile.scope import Scope, UndefinedName
 from reconciler.errors import Mark, TemplateError
+from reconciler.words import did_you_mean
 
 #: What makes a template of a bare expression; in brackets, so that `}}` cannot end it early.
 OPENING, CLOSING = "{{ (", ") }}"
@@ -80,7 +80,7 @@ class Diagnosis:
             kind = "filter" if "filter" in message else "test"
             known = self._filters if kind == "filter" else self._tests
             message = f"there is no {kind} '{word}'"
-            hint = advice.FILTERS.get(word.rpartition(".")[2]) or nearest(word, known)
+            hint = advice.FILTERS.get(word.rpartition(".")[2]) or did_you_mean(word, known)
         place = self._place(mark, path, source, error.lineno, word)
         shown = _expressions_at(source, error.lineno)
         return TemplateError(message + _within(shown, word), mark=place, hint=hint)
@@ -158,9 +158,9 @@ def _undefined(value: Missing, scope: Scope) -> tuple[str, str]:
         short = name.removeprefix("ansible_")
         if not hint and isinstance(facts, Mapping) and short in facts:
             hint = f"facts have a name of their own: write facts.{short}"
-        return f"'{name}' is not defined", hint or nearest(name, scope.all_names())
+        return f"'{name}' is not defined", hint or did_you_mean(name, scope.all_names())
     if isinstance(owner, Mapping):
-        hint = nearest(name, owner)
+        hint = did_you_mean(name, owner)
         if owner is facts:
             hint = (
                 hint

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from reconciler.catalog import TIMEOUT
 from reconciler.compile import advice
-from reconciler.compile.check import nearest
 from reconciler.compile.gather import Complaints
 from reconciler.compile.keywords import DRIFT, KEYWORDS, PRUNE, Keywords, Texts
 from reconciler.compile.lost import Lost
@@ -15,6 +14,7 @@ from reconciler.compile.params import Param, ParamReader
 from reconciler.compile.schema import TypeSchema
 from reconciler.compile.types import Types
 from reconciler.errors import Mark, SchemaError
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import NOWHERE, Map, Seq
 
 BUILTIN = ("ansible.builtin.", "ansible.legacy.")
@@ -182,7 +182,7 @@ class Reader:
         else:
             last = name.rpartition(".")[2]
             hint = (
-                nearest(last, [*self._types.names(), *KEYWORDS])
+                did_you_mean(last, [*self._types.names(), *KEYWORDS])
                 or f"the types are {', '.join(self._types.names())}"
             )
             self._wrong.add(f"there is no resource type or keyword '{name}'", mark, hint)

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from reconciler.catalog import TIMEOUT
-from reconciler.compile.check import nearest, split_words
+from reconciler.compile.check import split_words
 from reconciler.compile.gather import Complaints
 from reconciler.compile.scope import is_template
 from reconciler.errors import Mark
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq
 
 KEYWORDS = (
@@ -107,7 +108,7 @@ class Keywords:
                 self._wrong.add(
                     f"loop_control has no '{key}'",
                     control.key_place(key),
-                    nearest(str(key), ["loop_var", "index_var", "label"])
+                    did_you_mean(str(key), ["loop_var", "index_var", "label"])
                     or "it has loop_var, index_var and label",
                 )
         return control
@@ -179,7 +180,7 @@ class Keywords:
             self._wrong.add(
                 f"'{key}' is {', '.join(words[:-1])} or {words[-1]}, not {value!r}",
                 node.place(key),
-                nearest(str(value), words),
+                did_you_mean(str(value), words),
             )
         return str(value)
 

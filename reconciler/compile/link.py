@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.catalog import Declaration
-from reconciler.compile.check import nearest
 from reconciler.compile.evaluate import Draft
 from reconciler.compile.lost import Lost
 from reconciler.compile.provenance import Provenance
 from reconciler.errors import ConfigError, Mark, SchemaError
+from reconciler.words import did_you_mean
 
 
 class Linker:
@@ -108,7 +108,7 @@ class Linker:
             if name in known:
                 yield from known[name]
             elif name not in self._skipped and not self._may_be(name, what):
-                hint = nearest(name, known)
+                hint = did_you_mean(name, known)
                 if not hint and what == "resource":
                     hint = "write the name of a resource, or its type and key, as in package:nginx"
                 elif not hint:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from reconciler.compile import advice
-from reconciler.compile.check import nearest
 from reconciler.compile.scope import ABSENT, Scope
 from reconciler.compile.sources import Sources
 from reconciler.errors import ConfigError, TemplateError
+from reconciler.words import did_you_mean
 
 if TYPE_CHECKING:
     from reconciler.compile.template import Renderer
@@ -33,7 +33,7 @@ class Lookup:
         if name not in KNOWN:
             hint = (
                 advice.LOOKUPS.get(name)
-                or nearest(name, KNOWN)
+                or did_you_mean(name, KNOWN)
                 or f"the lookups are {', '.join(KNOWN)}"
             )
             raise TemplateError(f"there is no lookup '{kind}'", hint=hint)
@@ -59,4 +59,6 @@ class Lookup:
             return value
         if "default" in options:
             return options["default"]
-        raise TemplateError(f"there is no variable '{name}'", hint=nearest(name, scope.all_names()))
+        raise TemplateError(
+            f"there is no variable '{name}'", hint=did_you_mean(name, scope.all_names())
+        )

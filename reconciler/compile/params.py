@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reconciler.compile.check import Misfit, fit, nearest, place
+from reconciler.compile.check import Misfit, fit, place
 from reconciler.compile.gather import Complaints
 from reconciler.compile.schema import Field, Kind, TypeSchema
 from reconciler.compile.scope import is_template
 from reconciler.errors import Mark, SchemaError
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq
 
 TEXTS = Kind("list", (Kind("str"),))
@@ -105,7 +106,7 @@ class ParamReader:
             self._wrong.add(f"'{key}' is not supported", mark, schema.refused[str(key)])
             return
         hint = (
-            nearest(str(key), schema.names())
+            did_you_mean(str(key), schema.names())
             or f"it has {', '.join(one.name for one in schema.fields)}"
         )
         self._wrong.add(f"{schema.name} has no parameter '{key}'", mark, hint)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from reconciler.catalog import Catalog, Declaration
-from reconciler.compile.check import nearest
 from reconciler.errors import UsageError
+from reconciler.words import did_you_mean
 
 ALWAYS, NEVER = "always", "never"
 SPECIAL = {"all", "tagged", "untagged", ALWAYS, NEVER}
@@ -25,7 +25,7 @@ def select(catalog: Catalog, tags: Sequence[str], skip_tags: Sequence[str]) -> C
         if tag not in known:
             raise UsageError(
                 f"nothing on {catalog.host} has the tag '{tag}'",
-                hint=nearest(tag, known)
+                hint=did_you_mean(tag, known)
                 or f"there are {', '.join(sorted(known - SPECIAL)) or 'no tags'}",
             )
     wanted = set(tags) or {"all"}

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from reconciler.compile import advice
-from reconciler.compile.check import nearest
 from reconciler.compile.gather import Complaints
 from reconciler.compile.items import Item, Reader
 from reconciler.compile.lost import Lost
 from reconciler.compile.types import Types
 from reconciler.errors import ConfigError, Mark
 from reconciler.tree import Tree
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq, check_size, load
 
 SITE = "site.yml"
@@ -179,7 +179,9 @@ class SiteReader:
             self._wrong.add(f"'{key}' is not supported", mark, advice.KEYWORDS[key])
         else:
             self._wrong.add(
-                f"{what} has no '{key}'", mark, nearest(key, known) or f"it has {', '.join(known)}"
+                f"{what} has no '{key}'",
+                mark,
+                did_you_mean(key, known) or f"it has {', '.join(known)}",
             )
 
     # -- roles ---------------------------------------------------------------------------
@@ -239,7 +241,7 @@ class SiteReader:
             self._wrong.add(
                 f"there is no role '{name}'",
                 mark,
-                nearest(name, known) or f"make roles/{name}/main.yml",
+                did_you_mean(name, known) or f"make roles/{name}/main.yml",
             )
             return None
         top = f"roles/{name}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from reconciler.compile.check import nearest
 from reconciler.errors import ConfigError, Mark
 from reconciler.resource import Content
 from reconciler.tree import Entry, Tree, clean
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import decode
 
 #: Largest file that a template or `lookup` reads, in bytes.
@@ -48,7 +48,7 @@ class Sources:
                 )
         names = [path for place in places for path in self._names(place)]
         where = " and ".join(f"{place}/" for place in places)
-        raise ConfigError(f"there is no '{name}' in {where}", hint=nearest(name, names))
+        raise ConfigError(f"there is no '{name}' in {where}", hint=did_you_mean(name, names))
 
     def _names(self, place: str) -> Iterator[str]:
         return (entry.path.removeprefix(f"{place}/") for entry in self.walk(place))

@@ -17,7 +17,6 @@ from jinja2 import BaseLoader, Environment, TemplateNotFound, TemplateSyntaxErro
 from jinja2.exceptions import TemplateRuntimeError, UndefinedError
 
 from reconciler.compile import filters
-from reconciler.compile.check import nearest
 from reconciler.compile.diagnose import CLOSING, OPENING, Diagnosis
 from reconciler.compile.sandbox import (
     MAX_BYTES,
@@ -28,6 +27,7 @@ from reconciler.compile.sandbox import (
 )
 from reconciler.compile.scope import Scope
 from reconciler.errors import ConfigError, Mark, TemplateError
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Unsafe
 
 #: Finds a template file: (name, role) -> (path, text). Raises ConfigError.
@@ -231,7 +231,7 @@ def _header(path: str, source: str) -> dict[str, object]:
             raise TemplateError(
                 f"'{name}' is not an option of templates",
                 mark=Mark(path, 1),
-                hint=nearest(name, OPTIONS),
+                hint=did_you_mean(name, OPTIONS),
             )
         try:
             options[name] = ast.literal_eval(value)

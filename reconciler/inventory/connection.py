@@ -5,12 +5,12 @@ Their values end up in argv of ssh and sudo, so `-oProxyCommand=...` must never 
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from reconciler.errors import InventoryError, Mark
 from reconciler.inventory.graph import Graph
 from reconciler.inventory.names import check_host, check_port
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map
 
 _KNOWN = """
@@ -68,6 +68,6 @@ def _check_value(key: str, value: object, mark: Mark) -> None:
 
 
 def _warn_of(key: str, mark: Mark, graph: Graph) -> None:
-    close = difflib.get_close_matches(key, KNOWN, n=1, cutoff=0.85)
-    if close:
-        graph.warn(f"{mark}: unknown variable {key}, did you mean {close[0]}?")
+    meant = did_you_mean(key, KNOWN, likeness=0.85)
+    if meant:
+        graph.warn(f"{mark}: unknown variable {key}, {meant}")

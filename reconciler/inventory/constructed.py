@@ -13,8 +13,9 @@ from typing import Protocol
 from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.connection import check_variables
 from reconciler.inventory.graph import Graph, Layer, Values
-from reconciler.inventory.names import did_you_mean, shown
+from reconciler.inventory.names import shown
 from reconciler.inventory.varsfiles import VarsFiles
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Unsafe
 
 NAMES = ("constructed", "ansible.builtin.constructed")

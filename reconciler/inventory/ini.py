@@ -14,7 +14,8 @@ from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.connection import check_variables
 from reconciler.inventory.graph import Graph, Values
 from reconciler.inventory.literals import ini_value
-from reconciler.inventory.names import check_group, did_you_mean, expand, shown
+from reconciler.inventory.names import check_group, expand, shown
+from reconciler.words import did_you_mean
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _CHILD = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")

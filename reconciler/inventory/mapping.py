@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from reconciler.errors import ConfigError, InventoryError, Mark
 from reconciler.inventory.connection import check_variables
 from reconciler.inventory.graph import Graph, Values
-from reconciler.inventory.names import did_you_mean, expand, shown
+from reconciler.inventory.names import expand, shown
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Limits, Map, load
 
 #: A fleet of 50,000 hosts fits; other files of a state repo stay under the default limits.

@@ -6,11 +6,10 @@ refused where it is read, before anything can use it.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from reconciler.errors import InventoryError, Mark
@@ -89,18 +88,6 @@ def short_name(host: str) -> str:
 def shown(name: str) -> str:
     """A name for a message: quoted, escaped, cut."""
     return repr(name if len(name) <= 60 else name[:57] + "...")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The name that was probably meant, or ""."""
-    close = difflib.get_close_matches(name, list(known)[:5000], n=1)
-    return close[0] if close else ""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint with the nearest known name, or ""."""
-    close = nearest(name, known)
-    return f"did you mean {close}?" if close else ""
 
 
 def _check(name: str, kind: str, accepted: re.Pattern[str], mark: Mark | None) -> None:

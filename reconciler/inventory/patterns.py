@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 from reconciler import patience
 from reconciler.errors import InventoryError
-from reconciler.inventory.names import did_you_mean, shown
-from reconciler.words import counted
+from reconciler.inventory.names import shown
+from reconciler.words import counted, did_you_mean
 
 #: Names of the machine itself that a pattern may use without an inventory naming them.
 LOCALHOST = ("127.0.0.1", "::1", "localhost")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 
 from reconciler.compile.cache import cache_home
-from reconciler.compile.check import nearest
 from reconciler.errors import ConfigError, SourceError
 from reconciler.push.order import Settings
 from reconciler.source.fetch import fetch
 from reconciler.source.mirror import Mirror, mirror_path
 from reconciler.source.remote import Remote
+from reconciler.words import did_you_mean
 
 #: What a worker may be told about its state repo and the hosts near it.
 KNOWN = ("repo", "branch", "deploy_key", "known_hosts", "credentials", "ca_file", "ssh_config")
@@ -29,7 +29,7 @@ def check_settings(settings: Settings) -> None:
         if name not in KNOWN:
             raise ConfigError(
                 f"a worker has no setting reconciler.{name}",
-                hint=nearest(name, KNOWN) or f"known: {', '.join(KNOWN)}",
+                hint=did_you_mean(name, KNOWN) or f"known: {', '.join(KNOWN)}",
             )
     if not settings.get("repo"):
         raise ConfigError("the worker does not know where the state repo is", hint=HINT)

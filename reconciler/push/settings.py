@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.compile.check import nearest
 from reconciler.errors import ConfigError, ConfigErrors, SchemaError
 from reconciler.push.fleet import PARALLEL
 from reconciler.push.rollout import ORDERS, WHOLE, Rollout, Size
 from reconciler.push.verify import Check, CheckReader
 from reconciler.tree import Tree
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq, load
 
 FILE = "reconciler.yml"
@@ -101,7 +101,7 @@ def _batch(value: object) -> Size:
 def _check_top(document: Map) -> None:
     """A word that is nearly `rollout` would otherwise be a rollout that nobody carries out."""
     for key in document:
-        close = nearest(str(key), TOP)
+        close = did_you_mean(str(key), TOP)
         if key not in TOP and "'rollout'" in close:
             raise SchemaError(
                 f"{FILE} has no key {_shown(key)}", mark=document.key_place(key), hint=close
@@ -141,7 +141,7 @@ class _Reader:
                     SchemaError(
                         f"a rollout has no key {_shown(key)}",
                         mark=self._node.key_place(key),
-                        hint=nearest(str(key), [*readers, "verify"])
+                        hint=did_you_mean(str(key), [*readers, "verify"])
                         or f"known: {', '.join([*readers, 'verify'])}",
                     )
                 )
@@ -195,7 +195,7 @@ def _pattern(value: object) -> str:
 def parse_order(value: object) -> str:
     """One of `ORDERS`. Raises ValueError."""
     if value not in ORDERS:
-        close = nearest(str(value), ORDERS)
+        close = did_you_mean(str(value), ORDERS)
         raise ValueError(
             f"expected one of {', '.join(ORDERS)}, found {_shown(value)}"
             + (f"; {close}" if close else "")

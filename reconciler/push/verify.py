@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reconciler.compile.check import nearest
 from reconciler.errors import ConfigError, Mark, ReconcilerError, SchemaError
 from reconciler.transport.connect import Connector
 from reconciler.transport.pipes import PipeChannel
 from reconciler.transport.target import Target
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq
 
 Kind = Literal["http", "tcp", "command", "unit"]
@@ -180,14 +180,14 @@ class CheckReader:
             return self._wrong(f"a check is one of {known}", mark, "- http: {url: https://{host}/}")
         ((kind, value),) = node.items()
         if kind not in KEYS:
-            hint = nearest(str(kind), KEYS) or f"known: {known}"
+            hint = did_you_mean(str(kind), KEYS) or f"known: {known}"
             return self._wrong(f"there is no check {kind!r}", node.key_place(kind), hint)
         place = node.place(kind)
         if not isinstance(value, Map):
             value = self._short(kind, value, place)
         for key in value:
             if key not in KEYS[kind]:
-                hint = nearest(str(key), KEYS[kind]) or f"known: {', '.join(KEYS[kind])}"
+                hint = did_you_mean(str(key), KEYS[kind]) or f"known: {', '.join(KEYS[kind])}"
                 return self._wrong(
                     f"the check {kind} has no key {key!r}", value.key_place(key), hint
                 )

@@ -9,6 +9,7 @@ from reconciler.errors import SourceError, UsageError
 from reconciler.source.git import Git, Object, Objects, check_ref
 from reconciler.source.listing import MAX_FILE, Listing
 from reconciler.tree import Entry
+from reconciler.words import did_you_mean
 
 _DAMAGED = "git fsck tells what else is; a fresh clone repairs it"
 Kind = Literal["file", "directory", "link", "submodule"]
@@ -109,9 +110,5 @@ def _missing(entry: Entry) -> SourceError:
 
 
 def _suggestion(ref: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(ref, known, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"there are {', '.join(known[:8])}" if known else "it has no branch or tag yet"
+    others = f"there are {', '.join(known[:8])}" if known else "it has no branch or tag yet"
+    return did_you_mean(ref, known) or others

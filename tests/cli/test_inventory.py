@@ -102,7 +102,7 @@ def test_explain_shows_who_wins_and_who_loses_and_where_each_is_written(
         (["host", "web1"], "which inventory?"),
         (["list", "-i", "nowhere"], "nowhere"),
         (["list", "-i", "hosts", "--limit", "nobody"], "no host matches 'nobody'"),
-        (["list", "-i", "hosts", "--limit", "wbe1"], "did you mean web1?"),
+        (["list", "-i", "hosts", "--limit", "wbe1"], "did you mean 'web1'?"),
         (["list", "-i", "hosts", "--limit", ""], "'' is no pattern"),
         (["list", "-i", "hosts", "--limit", "@nosuch"], "cannot read nosuch"),
         (["list", "-i", ""], "expected a file, a directory or a list"),

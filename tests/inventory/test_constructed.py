@@ -223,8 +223,8 @@ def test_what_cannot_be_made_is_an_error_with_its_place(
 def test_unknown_options_warn_and_suggest(tmp_path: Path) -> None:
     inventory = load(tmp_path, "keyed_group: []\nkeyed_groups: [{key: region, prefx: r}]")
     assert [warning.partition(": ")[2] for warning in inventory.warnings] == [
-        "'keyed_group' is ignored: did you mean keyed_groups?",
-        "'prefx' is ignored: did you mean prefix?",
+        "'keyed_group' is ignored: did you mean 'keyed_groups'?",
+        "'prefx' is ignored: did you mean 'prefix'?",
     ]
 
 

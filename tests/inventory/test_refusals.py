@@ -131,13 +131,13 @@ def test_a_group_contains_neither_all_nor_itself(tmp_path: Path, child: str) -> 
 def test_an_undefined_group_in_a_section_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors) as caught:
         load(tmp_path, "[webservers]\nh\n[webserver:vars]\na=1\n[all_web:children]\nwebservrs\n")
-    assert [error.hint for error in caught.value.errors] == ["did you mean webservers?"] * 2
+    assert [error.hint for error in caught.value.errors] == ["did you mean 'webservers'?"] * 2
 
 
 def test_a_close_miss_of_a_connection_variable_warns(tmp_path: Path) -> None:
     inventory = load(tmp_path, "h ansible_hots=192.0.2.1 ansible_hostname=x my_ansible=1")
     assert [w.split(": ")[1] for w in inventory.warnings] == [
-        "unknown variable ansible_hots, did you mean ansible_host?"
+        "unknown variable ansible_hots, did you mean 'ansible_host'?"
     ]
 
 
@@ -155,7 +155,7 @@ def test_an_unknown_name_in_a_pattern_warns_and_suggests(tmp_path: Path) -> None
     inventory = load(tmp_path, "[webservers]\nh\n")
     assert inventory.select("webserver") == []
     assert inventory.warnings == [
-        "pattern 'webserver' matches no host or group: did you mean webservers?"
+        "pattern 'webserver' matches no host or group: did you mean 'webservers'?"
     ]
 
 
@@ -192,7 +192,7 @@ def test_what_leaves_no_host_is_an_error_that_says_why(tmp_path: Path) -> None:
     inventory = load(tmp_path, "[web]\nh1\n")
     with pytest.raises(InventoryError, match="no host matches 'wbe'") as caught:
         inventory.chosen("wbe")
-    assert "did you mean web?" in caught.value.hint
+    assert "did you mean 'web'?" in caught.value.hint
     assert inventory.chosen("wbe", allow_empty=True) == []
     assert inventory.chosen(None) == ["h1"]
     with pytest.raises(InventoryError, match="there is no host in the inventory"):
@@ -262,7 +262,7 @@ def test_an_unknown_key_of_a_group_is_ignored_as_in_ansible_but_not_in_silence(
     inventory = load(tmp_path, "all:\n  host:\n    h:\n", "x.yml")
     assert inventory.hosts() == []
     assert (
-        "x.yml:2:3: key 'host' of group all is ignored: did you mean hosts?"
+        "x.yml:2:3: key 'host' of group all is ignored: did you mean 'hosts'?"
         in inventory.warnings[0]
     )
 

@@ -217,7 +217,7 @@ def test_an_unknown_ref_suggests_the_nearest(repo: Any) -> None:
     repo.git("branch", "production")
     with pytest.raises(UsageError) as caught:
         GitTree(str(repo), "prodution")
-    assert caught.value.hint == "did you mean production?"
+    assert caught.value.hint == "did you mean 'production'?"
 
 
 def test_what_is_no_repository_or_directory_says_so(tmp_path: Path) -> None:
