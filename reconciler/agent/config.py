@@ -18,6 +18,7 @@ from reconciler.errors import ConfigError, Mark, ReconcilerError
 if TYPE_CHECKING:
     from reconciler.source.network import Limits
     from reconciler.source.trust import Policy as TrustPolicy
+from reconciler.words import did_you_mean
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZES = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -153,13 +154,9 @@ def parse(document: object, file: str) -> Config:
 
 
 def _check_name(key: object, wrong: Callable[..., ConfigError]) -> None:
-    import difflib
-
-    known = {one.name for one in fields(Config)} | {"repo"}
+    known = sorted({one.name for one in fields(Config)} | {"repo"})
     if key not in known:
-        near = difflib.get_close_matches(str(key), known, 1)
-        hint = f"did you mean '{near[0]}'?" if near else HELP
-        raise wrong(f"there is no setting '{key}'", key, hint)
+        raise wrong(f"there is no setting '{key}'", key, did_you_mean(str(key), known) or HELP)
 
 
 def _check(config: Config) -> None:
