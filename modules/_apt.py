@@ -7,12 +7,13 @@ the act, and what an act left undone is tried again without the one that failed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.errors import CommandFailed, ResourceError
 from reconciler.host import Completed, Host
-from reconciler.modules import _aptget
+from reconciler.modules import _aptget, _apthold
 from reconciler.modules._aptlook import (
     REMOVED,
     Wish,
@@ -87,9 +88,11 @@ class _Work:
                 self.failures[number] = error
 
     def carry_out(self) -> None:
-        """Repair, refresh, remove and install, upgrade: in this order, each for all."""
+        """Repair, hold, refresh, remove and install, upgrade: in this order, each for all."""
         self._repair()
-        self._refresh_if_outdated()
+        resting = [job for job in self.jobs if self._lacks_only_hold(job)]
+        self._select(resting)
+        self._refresh_if_outdated([job for job in self.jobs if job not in resting])
         groups: dict[tuple[object, ...], list[Job]] = {}
         for job in self._open(self.jobs):
             groups.setdefault(_options(job.package), []).append(job)
@@ -103,7 +106,8 @@ class _Work:
             try:
                 with _aptget.service_policy(self.host, members[0].package.policy_rc_d):
                     if together:
-                        self._transaction(together)
+                        with self._free(together):
+                            self._transaction(together)
                     for job in single:
                         self._alone(job)
             except ResourceError as error:
@@ -123,15 +127,15 @@ class _Work:
         names = f": {', '.join(broken[:NEAR])}" if broken else ""
         self.host.warnings.append(f"dpkg had been interrupted and was made to finish{names}")
 
-    def _refresh_if_outdated(self) -> None:
-        ages = [job.package.lists_age for job in self.jobs if job.package.lists_age is not None]
+    def _refresh_if_outdated(self, jobs: Sequence[Job]) -> None:
+        ages = [job.package.lists_age for job in jobs if job.package.lists_age is not None]
         ages += [
             job.package.cache_valid_time
-            for job in self.jobs
+            for job in jobs
             if job.package.update_cache or job.package.cache_valid_time
         ]
-        installs = any(not job.removes and job.asked.name != "*" for job in self.jobs)
-        asked = any(job.package.lists_age is not None or job.package.upgrades for job in self.jobs)
+        installs = any(not job.removes and job.asked.name != "*" for job in jobs)
+        asked = any(job.package.lists_age is not None or job.package.upgrades for job in jobs)
         if (installs or asked) and _aptget.lists_outdated(self.host, min(ages) if ages else None):
             self._refresh()
 
@@ -141,6 +145,42 @@ class _Work:
         if self.stale is not None:
             self.host.warnings.append(self.stale.message)
         _aptget.changed(self.host)
+
+    # -- holds ---------------------------------------------------------------------------
+
+    def _lacks_only_hold(self, job: Job) -> bool:
+        if job.package.hold is None:
+            return False
+        try:
+            return Diff(look(self.host, job.package), job.package.desired()).changed == {"hold"}
+        except ResourceError:  # newer lists may bring what it takes
+            return False
+
+    @contextmanager
+    def _free(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Within this, no declared hold keeps its own package from changing."""
+        self._select(jobs, hold=False)
+        try:
+            yield
+        finally:
+            self._select(jobs)
+
+    def _select(self, jobs: Sequence[Job], *, hold: bool | None = None) -> None:
+        """Have dpkg hold, or not, what declares it. hold: this rather than what is declared."""
+        records = database(self.host)
+        wishes: list[tuple[Entry, bool]] = []
+        declaring = [job for job in jobs if job.package.hold is not None]
+        for job in declaring:
+            asked = job.asked
+            names = records.matching(asked.name) if asked.pattern else [asked.name]
+            entries = filter(None, [records.get(name, asked.architecture) for name in names])
+            wish = bool(job.package.hold if hold is None else hold)
+            wishes += [(entry, wish) for entry in entries]
+        try:
+            _apthold.select(self.host, wishes, self.patience)
+        except ResourceError as error:
+            for job in declaring:
+                self.failures.setdefault(job.number, error)
 
     # -- one transaction -----------------------------------------------------------------
 
@@ -213,13 +253,13 @@ class _Work:
             )
 
     def _open(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those that still differ. What cannot even be looked at fails here."""
+        """Those that differ in more than a hold. What cannot even be looked at fails here."""
         found: list[Job] = []
         for job in jobs:
             if job.number in self.failures:
                 continue
             try:
-                if Diff(look(self.host, job.package), job.package.desired()):
+                if Diff(look(self.host, job.package), job.package.desired()).changed - {"hold"}:
                     found.append(job)
             except ResourceError as error:
                 self.failures[job.number] = error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.errors import NotYet, ResourceError, UnsafePath, Unsupported
 from reconciler.host import Completed, Host
-from reconciler.modules import _aptget
+from reconciler.modules import _aptget, _apthold
 from reconciler.modules._dpkg import Database, Entry, compare, database
 from reconciler.resource import Diff, State, Value
 
@@ -115,6 +115,7 @@ def read_ahead(host: Host, packages: Sequence[Package]) -> None:
 def look(host: Host, package: Package) -> State:
     """What the package looks like now, in the words of the wish. Raises ResourceError."""
     _aptget.require(host)
+    _apthold.require_one(package)
     desired = package.desired()
     if package.name == "*":
         if package.state not in ("present", "latest", "fixed"):
@@ -130,10 +131,13 @@ def look(host: Host, package: Package) -> State:
     if not names:
         raise ResourceError(f"no package matches '{asked.name}'", hint="see `apt-cache pkgnames`")
     seen = [_one(host, package, asked._replace(name=name), records) for name in names]
-    fit = sum(not Diff(one, desired) for one in seen)
-    if asked.pattern and fit < len(seen):
-        return {"installed": f"{fit} of {len(seen)} as wished"}
-    return seen[0]
+    unfit = [Diff(one, desired) for one in seen if Diff(one, desired)]
+    if not asked.pattern or not unfit:
+        return seen[0]
+    fit = f"{len(seen) - len(unfit)} of {len(seen)} as wished"
+    if all(diff.changed == {"hold"} for diff in unfit):
+        return {**(seen[0] or {}), "hold": fit}
+    return {"installed": fit}
 
 
 def _one(host: Host, package: Package, asked: Wish, records: Database) -> State:
@@ -145,7 +149,10 @@ def _one(host: Host, package: Package, asked: Wish, records: Database) -> State:
         if entry is not None and entry.state not in ("not-installed", "config-files"):
             return {"installed": entry.state, "version": entry.version}
         stands_in = package.state == "present" and not asked.version and not asked.release
-        return {"installed": True} if stands_in and records.providers(asked.name) else None
+        providers = records.providers(asked.name) if stands_in else []
+        if providers:
+            _apthold.refuse_virtual(package, asked.name, providers)
+        return {"installed": True} if providers else None
     seen: State = {"installed": "must be reinstalled" if entry.reinstall else True}
     if asked.version:
         seen["version"] = desired["version"] if asked.holds(entry.version) else entry.version
@@ -158,8 +165,9 @@ def _one(host: Host, package: Package, asked: Wish, records: Database) -> State:
         seen["version"] = entry.version
     if asked.release:
         sources = _candidates(host, package.default_release, asked).versions.get(entry.version, [])
-        held = any(_of_release(host, source, asked.release) for source in sources)
-        seen["release"] = asked.release if held else "another release"
+        of_it = any(_of_release(host, source, asked.release) for source in sources)
+        seen["release"] = asked.release if of_it else "another release"
+    seen["hold"] = entry.held
     if package.lists_age is not None:
         seen["lists"] = _lists(host, package.lists_age)
     return seen
@@ -171,13 +179,13 @@ def newer(host: Host, package: Package, entry: Entry, asked: Wish) -> str:
     order = compare(candidate, entry.version) if candidate else 0
     if order == 0 or (order < 0 and not package.allow_downgrade):
         return ""
-    _refuse_held(package, entry, candidate)
+    _apthold.refuse(package, entry, candidate)
     return candidate
 
 
 def _guard(host: Host, package: Package, asked: Wish, entry: Entry) -> None:
     """A plan must fail where apt would refuse: packages on hold, versions that would go down."""
-    _refuse_held(package, entry, asked.version)
+    _apthold.refuse(package, entry, asked.version)
     if package.allow_downgrade or asked.relation == ">=":
         return
     known = [
@@ -189,14 +197,6 @@ def _guard(host: Host, package: Package, asked: Wish, entry: Entry) -> None:
         raise ResourceError(
             f"{asked.name} is installed at {entry.version}, and {asked.version} is older",
             hint="declare allow_downgrade: true, or wish a version that is not older",
-        )
-
-
-def _refuse_held(package: Package, entry: Entry, version: str) -> None:
-    if entry.held and not package.allow_change_held_packages:
-        raise ResourceError(
-            f"{entry.name} is on hold at {entry.version}, and the wish is {version}",
-            hint=f"`apt-mark unhold {entry.name}`, or declare allow_change_held_packages: true",
         )
 
 
@@ -214,7 +214,7 @@ def _leftovers(package: Package, asked: Wish, records: Database) -> State:
                 f"{entry.name} is essential: without it the system does not work",
                 hint="it is never removed",
             )
-        _refuse_held(package, entry, "to remove it")
+        _apthold.refuse(package, entry, "to remove it")
     if there:
         return {"installed": True, "version": ", ".join(entry.version for entry in there[:SHOWN])}
     left = any(one is not None and one.state == "config-files" for one in entries)

@@ -2,8 +2,8 @@
 
     - name: nginx is there
       package: {name: nginx}
-    - name: a version of ours, never above it
-      package: {name: postgresql-16=16.4*, allow_downgrade: true}
+    - name: a version of ours, that only a new wish of ours changes
+      package: {name: postgresql-16=16.4*, allow_downgrade: true, hold: true}
     - name: no mail server
       package: {name: exim4-base, state: absent, purge: true}
     - name: every package up to date
@@ -61,7 +61,12 @@ class Package(Resource):
     allow_downgrade: bool = (
         False  #: The version that is wished may be lower than the one that is installed.
     )
-    allow_change_held_packages: bool = False  #: Change a package even if it is on hold.
+    hold: bool | None = (
+        None  #: Whether the package is on hold (`apt-mark hold`), so that no upgrade moves it; a new wish for it does, and the hold is put back. Left out, a hold stays as it is.
+    )
+    allow_change_held_packages: bool = (
+        False  #: Change a package even if somebody has put it on hold.
+    )
     allow_unauthenticated: bool = (
         False  #: Install from repositories without a valid signature. Dangerous.
     )
@@ -90,9 +95,10 @@ class Package(Resource):
     def undone(self) -> dict[str, Value] | None:
         subject = _apt.subject(self.name)
         one = self.state not in ("absent", "build-dep") and not self._file
-        return (
-            {"name": subject, "state": "absent"} if one and not set("*?[") & set(subject) else None
-        )
+        if not one or set("*?[") & set(subject):
+            return None
+        gone: dict[str, Value] = {"name": subject, "state": "absent"}
+        return {**gone, "hold": False} if self.hold else gone
 
     def needs(self) -> set[str]:
         needs = {"path:/etc/apt/**"}
@@ -115,6 +121,8 @@ class Package(Resource):
             wish["version"] = "latest"
         if release:
             wish["release"] = release
+        if self.hold is not None:
+            wish["hold"] = self.hold
         if self.lists_age is not None:
             wish["lists"] = f"at most {self.lists_age} s old"
         return wish

@@ -89,6 +89,10 @@ def status(driver: Driver, name: str) -> str:
     return driver.host.run(["dpkg-query", "-W", "-f", "${Status}", name], check=False).stdout
 
 
+def holds(driver: Driver) -> set[str]:
+    return set(driver.host.run(["apt-mark", "showhold"]).stdout.split())
+
+
 def test_a_package_comes_goes_and_is_left_alone_when_it_is_there(driver: Driver) -> None:
     first = driver.apply(package("plain"), package("app"))
     assert first.clean
@@ -205,9 +209,76 @@ def test_a_package_on_hold_is_not_moved(driver: Driver) -> None:
         package("plain=1.2-1"),
         package("plain", state="absent"),
     ):
-        assert "plain is on hold at 1.0-1" in driver.plan(wish).plan[0]["message"]
+        refused = driver.plan(wish).plan[0]
+        assert "plain is on hold at 1.0-1" in refused["message"]
+        assert "hold: true" in refused["hint"]
     assert driver.plan(package("plain")).in_sync
     assert driver.apply(package("plain", state="latest", allow_change_held_packages=True)).clean
+
+
+def test_a_hold_comes_and_goes_and_is_left_alone_where_none_is_declared(driver: Driver) -> None:
+    held = [package("plain=1.0*", hold=True), package("tool-a", hold=True)]
+    first = driver.apply(*held)
+    assert first.clean
+    assert ["hold", None, True] in first.plan[0]["changes"]
+    assert holds(driver) == {"plain", "tool-a"}
+    assert driver.plan(*held, package("tool-a"), package("plain", hold=True)).in_sync
+    driver.host.run(["apt-mark", "unhold", "plain"])
+    again = driver.apply(held[0], package("tool-b", hold=False), package("tool-a", hold=False))
+    assert again.clean
+    assert again.plan[0]["changes"] == [["hold", False, True]]
+    assert again.plan[2]["changes"] == [["hold", True, False]]
+    assert holds(driver) == {"plain"}
+    assert driver.apply(package("plain"), package("tool-a")).in_sync
+    assert holds(driver) == {"plain"}
+
+
+def test_a_declared_hold_gives_way_to_a_new_wish_and_is_put_back(driver: Driver) -> None:
+    """In one batch with an upgrade of everything, which must not find it free."""
+    everything = package("*", state="latest")
+    assert driver.apply(package("plain=1.0*", hold=True), package("configured=1.0")).clean
+    answer = driver.apply(everything, package("plain=1.2~rc1*", hold=True))
+    assert answer.clean
+    assert answer.plan[1]["changes"] == [["version", "1.0-1", "1.2~rc1*"]]
+    assert version(driver, "plain") == "1.2~rc1-1"
+    assert version(driver, "configured") == "2.0"
+    assert holds(driver) == {"plain"}
+    assert driver.apply(package("plain", state="latest", hold=True)).clean
+    assert version(driver, "plain") == "1.2-1"
+    assert holds(driver) == {"plain"}
+
+
+def test_a_package_that_somebody_holds_is_freed_before_it_changes_or_goes(driver: Driver) -> None:
+    assert driver.apply(package("plain=1.0*", hold=True), package("lib", hold=True)).clean
+    wishes = [package("plain=1.2-1", hold=False), package("lib", state="absent", hold=False)]
+    assert driver.apply(*wishes).clean
+    assert version(driver, "plain") == "1.2-1"
+    assert holds(driver) == set()
+    assert driver.plan(*wishes).in_sync
+
+
+def test_a_hold_is_put_back_where_the_change_fails(driver: Driver) -> None:
+    assert driver.apply(package("plain", hold=True)).clean
+    answer = driver.apply(package("plain=99", hold=True), package("tool-a", hold=True))
+    assert "plain has no 99" in answer.said[0]
+    assert holds(driver) == {"plain", "tool-a"}
+
+
+def test_what_could_not_be_configured_is_not_put_on_hold(driver: Driver) -> None:
+    """dpkg would pass over it for ever."""
+    answer = driver.apply(package("breaks", hold=True))
+    assert "exit status 3" in answer.said[0]
+    assert holds(driver) == set()
+
+
+def test_a_pattern_holds_all_that_match(driver: Driver) -> None:
+    assert driver.apply(package("tool-*", hold=True)).clean
+    assert holds(driver) == {"tool-a", "tool-b"}
+    driver.host.run(["apt-mark", "unhold", "tool-b"])
+    answer = driver.apply(package("tool-*", hold=True))
+    assert answer.plan[0]["changes"] == [["hold", "1 of 2 as wished", True]]
+    assert answer.clean
+    assert holds(driver) == {"tool-a", "tool-b"}
 
 
 def test_a_virtual_package_is_there_when_one_provides_it(driver: Driver) -> None:
@@ -407,9 +478,11 @@ def test_the_oldest_and_the_newest_debian_are_managed_the_same_way(
     host: BootedHost = request.getfixturevalue(f"{suite}_host")
     publish(host, debs)
     driver = Driver(host)
-    assert driver.apply(package("plain=1.0*"), package("mail-one"), package("configured")).clean
+    first = package("plain=1.0*", hold=True)
+    assert driver.apply(first, package("mail-one"), package("configured")).clean
+    assert holds(driver) == {"plain"}
     wishes = [
-        package("plain", state="latest"),
+        package("plain", state="latest", hold=True),
         package("mail-two"),
         package("mail-one", state="absent"),
         package("configured", state="absent", purge=True),
@@ -417,6 +490,7 @@ def test_the_oldest_and_the_newest_debian_are_managed_the_same_way(
     assert driver.apply(*wishes).clean
     assert driver.plan(*wishes).in_sync
     assert version(driver, "plain") == "1.2-1"
+    assert holds(driver) == {"plain"}
     unknown, broken, fine = driver.apply(
         package("plian"), package("breaks"), package("app")
     ).outcomes

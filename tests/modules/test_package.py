@@ -213,6 +213,37 @@ def test_essential_and_held_packages_fail_in_the_plan(host: FakeHost) -> None:
         Package("held", state="absent").actual(host)
 
 
+def test_a_hold_is_read_from_what_is_read_already(host: FakeHost) -> None:
+    assert differs(host, "tree", hold=True).changes == (("hold", False, True),)
+    assert differs(host, "held", hold=False).changes == (("hold", True, False),)
+    for name, hold in (("held", True), ("tree", False), ("held", None), ("tree", None)):
+        assert not differs(host, name, hold=hold)
+    assert host.ran == []
+
+
+def test_a_hold_that_is_declared_refuses_no_change_of_its_own_package(host: FakeHost) -> None:
+    assert differs(host, "held=9", hold=True).changed == {"version"}
+    assert differs(host, "held=9", hold=False).changed == {"version", "hold"}
+    assert differs(host, "held", state="absent", hold=False)
+
+
+@pytest.mark.parametrize(
+    "name, params",
+    [
+        ("bash", {"state": "absent", "hold": True}),
+        ("*", {"state": "latest", "hold": True}),
+        ("bash", {"state": "build-dep", "hold": False}),
+        ("awk", {"hold": True}),
+    ],
+)
+def test_what_cannot_be_on_hold_says_so_in_the_plan(
+    host: FakeHost, name: str, params: dict[str, Any]
+) -> None:
+    with pytest.raises(Unsupported, match=r"hold") as raised:
+        Package(name, **params).actual(host)
+    assert raised.value.hint
+
+
 def test_another_package_manager_is_named(host: FakeHost) -> None:
     with pytest.raises(Unsupported) as raised:
         Package("bash", use="dnf").actual(host)
@@ -239,6 +270,15 @@ def test_everything_goes_in_one_transaction_behind_a_double_dash(host: FakeHost)
     assert "DPkg::Options::=--force-confold" in acts[0]
     assert "DPkg::Options::=--force-confdef" in acts[0]
     assert any(word.startswith("DPkg::Lock::Timeout=") for word in acts[0])
+
+
+def test_holds_alone_are_one_call_of_dpkg_and_none_of_apt(host: FakeHost) -> None:
+    broken = ("Package: halfway\n", "Package: torn\n")
+    whole = [one for one in STATUS.split("\n\n") if not one.startswith(broken)]
+    host.put("/var/lib/dpkg/status", "\n\n".join(whole))
+    work = [Package("tree", hold=True), Package("held", hold=False), Package("bash", hold=False)]
+    Package.apply_many(host, [(one, Diff(one.actual(host), one.desired())) for one in work])
+    assert host.ran == [("dpkg", "--set-selections")]
 
 
 def test_an_interrupted_dpkg_is_finished_before_anything_else(host: FakeHost) -> None:

@@ -21,6 +21,7 @@ from reconciler.resource import Resource
     [
         (Package("nginx"), {"name": "nginx", "state": "absent"}),
         (Package("nginx=1.22*", state="latest"), {"name": "nginx", "state": "absent"}),
+        (Package("nginx", hold=True), {"name": "nginx", "state": "absent", "hold": False}),
         (User("ada", uid=1000), {"name": "ada", "state": "absent"}),
         (Group("crew"), {"name": "crew", "state": "absent"}),
         (
