@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,9 @@ EXITS = (
     ("Ready", ConfigError.exit_code),
     ("InSync", ResourceError.exit_code),
 )
+#: Reasons why a host is not in sync that are nobody's failure: something waits for its time, or
+#: for a person's word.
+HOLDS = ("Window", "PruneHeld")
 #: What each condition should be.
 WANTED = {"Suspended": "False", "Stalled": "False", "RebootRequired": "False"}
 HEALTHY = "True"
@@ -291,6 +294,8 @@ def _in_sync(condition: Make, state: State, live: Live, held: Suspension | None)
         return condition("InSync", False, "Contended", ", ".join(live.contended[:NAMED]))
     if state.drifted:
         return condition("InSync", False, "Drifted", ", ".join(state.drifted[:NAMED]))
+    if state.prune.get("failed"):
+        return condition("InSync", False, "PruneFailed", _unpruned(state.prune["failed"]))
     if state.trusted != state.applied or state.good != state.applied:
         if state.held_by == "Window":
             opens = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(state.held_until))
@@ -298,6 +303,9 @@ def _in_sync(condition: Make, state: State, live: Live, held: Suspension | None)
             return condition("InSync", False, "Window", said)
         said = f"{state.trusted[:12]} is not applied whole yet"
         return condition("InSync", False, "NewCommit", said)
+    if state.prune.get("held"):
+        said = f"{state.prune['held']}\nreconciler prune --dry-run"
+        return condition("InSync", False, "PruneHeld", said)
     return condition("InSync", True, "Converged")
 
 
@@ -321,6 +329,10 @@ def _failures(state: State) -> str:
     return f"{len(state.failed)} failed{waiting}; {id_}: {reason}"
 
 
+def _unpruned(failed: Sequence[str]) -> str:
+    return f"{counted(len(failed), 'resource')} left Git and could not be pruned; {failed[0]}"
+
+
 def _text(problem: Mapping[str, Any] | None) -> str:
     problem = problem or {}
     text, hint = (
@@ -332,15 +344,13 @@ def _text(problem: Mapping[str, Any] | None) -> str:
 
 def exit_code(document: Mapping[str, Any]) -> int:
     """The exit code that a status stands for: 0 only for a host that is as it should be."""
-    status = {one["type"]: one["status"] for one in document.get("conditions", ())}
-    waiting = document.get("source", {}).get("candidate") or {}
+    known = {one["type"]: one for one in document.get("conditions", ())}
     for kind, code in EXITS:
         # That nothing was offered yet to be trusted is no violation of trust.
-        fine = (WANTED.get(kind, HEALTHY), None, "Unknown" if kind == "Trusted" else None)
-        if status.get(kind) not in fine:
-            return (
-                Held.exit_code if kind == "InSync" and waiting.get("held_by") == "Window" else code
-            )
+        fine = (WANTED.get(kind, HEALTHY), "Unknown" if kind == "Trusted" else None)
+        if kind in known and known[kind]["status"] not in fine:
+            held = kind == "InSync" and known[kind]["reason"] in HOLDS
+            return Held.exit_code if held else code
     return 0
 
 

@@ -60,7 +60,7 @@ class Job:
 @dataclass
 class Outcome:
     """What came of it. corrected: drift that was undone; resisted: drift that was not, though that
-    was tried. messages: for the log.
+    was tried. pruned: what left Git and is gone now. messages: for the log.
 
     watches: what is to be watched now; after a heal, of what it was about; None: as before.
     """
@@ -69,13 +69,15 @@ class Outcome:
     changed: list[str] = field(default_factory=list)
     corrected: list[str] = field(default_factory=list)
     resisted: list[str] = field(default_factory=list)
+    pruned: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     watches: Mapping[str, Watch] | None = None
     report: Report | None = None
 
     @property
     def failed(self) -> bool:
-        return bool(self.state.failed) or "run" in self.state.problems
+        unpruned = self.state.prune.get("failed")
+        return bool(self.state.failed or unpruned) or "run" in self.state.problems
 
     def to_json(self) -> dict[str, Any]:
         """What the supervisor needs of it."""
@@ -329,25 +331,30 @@ class Run:
         }
         self._remember()
         healed, left = self._split(catalog)
-        held = suspension(self._places) is not None
+        free = self._may_change()
         looked: Plan | None = None
-        if held or self._settled(healed):
+        if not free or self._settled(healed):
             both = _with(catalog, (*healed.resources, *left.resources))
             looked = engine.plan(dumps(both.to_json()), **offered)
+            free = self._may_change()
         report: Report | None = None
-        if not held and healed.resources and (looked is None or _differs(looked, left)):
+        if free and healed.resources and (looked is None or _differs(looked, left)):
             report = self._apply(self._engine_to_change(engine, healed), healed, offered)
             looked = None
         if looked is None and left.resources:
             looked = engine.plan(dumps(left.to_json()), **offered)
         self._count(report, looked)
-        whole = not held and not self._job.ids and not (report and report.interrupted)
+        whole = free and not self._job.ids and not (report and report.interrupted)
         if whole:
             self._advance(catalog)
             if not (report and report.failed):
                 self._finish(engine, catalog)
             contents.keep_only(_digests(catalog))
         self._watch(engine, catalog, offered)
+
+    def _may_change(self) -> bool:
+        """Asked again before each step: a person may have said stop since the last one."""
+        return not self._stopped and suspension(self._places) is None
 
     def _remember(self) -> None:
         """What the ledger knows; that it is lost is said until a whole run has found it whole."""
@@ -452,8 +459,12 @@ class Run:
             if state.good != state.applied and state.first_seen:
                 state.totals["commit_lag_seconds"] = round(time.time() - state.first_seen, 3)
             state.good = state.applied
-        if "trust" in state.problems or "compile" in state.problems:
-            return  # what is not applied yet may still declare it
+        # What is not applied yet may still declare it.
+        if "trust" not in state.problems and "compile" not in state.problems:
+            self._prune(engine, catalog)
+
+    def _prune(self, engine: Engine, catalog: Catalog) -> None:
+        """What left Git leaves the machine, where policy says so."""
         wish: dict[str, Any] = {
             "present": [one.id for one in catalog.resources],
             "host": catalog.host,
@@ -465,9 +476,13 @@ class Run:
         listed = engine.prune(**wish, dry_run=True)
         if listed.get("ready") and not listed.get("held"):
             engine = self._engine_to_change(engine, catalog)
+        if not self._may_change():
+            return
+        state, before = self._state, self._state.prune
         state.prune = engine.prune(**wish)
         for one in state.prune.get("pruned", ()):
             kind = str(one["id"]).partition(":")[0]
+            self._outcome.pruned.append(one["id"])
             state.count("changes_total", cause="prune", type=kind)
             self._say(
                 "notice",
@@ -475,6 +490,11 @@ class Run:
                 resource=one["id"],
                 cause="prune",
             )
+        for text in state.prune.get("failed", ()):
+            self._say("err", f"declared no more, and not pruned: {text}", cause="prune")
+        held = state.prune.get("held")
+        if held and held != before.get("held"):
+            self._say("warning", f"held: {held}; reconciler prune --dry-run", cause="prune")
 
     def _mine(self) -> Mapping[str, Watch]:
         """The watches that this run is about."""
@@ -561,14 +581,14 @@ class Run:
             result = "held"
         elif outcome.failed or (report is not None and report.failed):
             result = "failed"
-        elif outcome.changed:
+        elif outcome.changed or outcome.pruned:
             result = "changed"
         else:
             result = "ok"
         causes = {
             "intentional": len(outcome.changed) - len(outcome.corrected),
             "corrective": len(outcome.corrected),
-            "prune": len(state.prune.get("pruned", ())),
+            "prune": len(outcome.pruned),
         }
         state.last_run = {
             "id": report.run if report is not None else "",

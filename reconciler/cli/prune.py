@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.agent.config import load
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspension
+from reconciler.cli.agent import nudge
 from reconciler.cli.console import Output, Span
 from reconciler.cli.drift import applied
 from reconciler.errors import Held, ResourceError
@@ -42,6 +44,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             percent=config.prune_percent,
             over_budget=args.over_budget,
         )
+    if found.get("pruned"):
+        nudge(signal.SIGUSR2)  # what the agent says was so before us
     if out.as_json:
         out.document(found)
     else:

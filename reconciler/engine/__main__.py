@@ -157,7 +157,7 @@ def _prune(request: Message, root: str, boundary: Boundary) -> Mapping[str, obje
 
         plan = survey(ledger, ids, rules)
         where = (run.id, str(request.get("host", "")), str(request.get("commit", "")))
-        done, failed = prune(host, ledger, plan, *where, carry_out)
+        done, failed = prune(host, ledger, plan, *where, carry_out, boundary)
         return {**done, "failed": failed}
 
 

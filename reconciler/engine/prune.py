@@ -22,6 +22,7 @@ from typing import Callable
 
 from reconciler.catalog import Catalog, Declaration, Report, Result
 from reconciler.engine.ledger import Ledger, Owned, paths_of
+from reconciler.engine.limit import Boundary
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
 from reconciler.safepath import Attributes
@@ -126,11 +127,12 @@ def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
 
 
 def prune(
-    host: Host, ledger: Ledger, plan: Pruning, run: str, name: str, commit: str, converge: Converge
-) -> tuple[dict[str, object], list[str]]:
+    host: Host, ledger: Ledger, plan: Pruning, run: str, name: str, commit: str, converge: Converge,
+    boundary: Boundary,
+) -> tuple[dict[str, object], list[str]]:  # fmt: skip
     """Mark what is newly undeclared, and act on what was marked before; and what failed.
 
-    converge: carries a catalog out, for what has no path.
+    converge: carries a catalog out, for what has no path. What is left at the boundary stays ready.
     """
     marked = {id for id, one in ledger.owned().items() if one.tombstone}
     undeclared = {one.id for one in (*plan.kept, *plan.waiting, *plan.ready)}
@@ -141,6 +143,8 @@ def prune(
     pruned: list[dict[str, object]] = []
     failed: list[str] = []
     for gone in sorted(plan.ready, key=_turn):
+        if boundary.reached:
+            break
         try:
             if gone.owned.type in PATHS:
                 done = _undo_path(host, ledger, gone)

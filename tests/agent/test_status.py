@@ -156,6 +156,7 @@ def problem(kind: str, name: str) -> State:
     return state
 
 
+UNPRUNED = {"failed": ["file:/a: it is a directory now"]}
 FAILED = replace(settled(), failed={"file:/a": "no space"}, blocked={"file:/b": "waits"})
 
 
@@ -173,6 +174,8 @@ FAILED = replace(settled(), failed={"file:/a": "no space"}, blocked={"file:/b": 
         (settled(), Live(contended=["file:/a"]), None, "Healthy", ("False", "Contended"), 4),
         (replace(settled(), drifted=["file:/a"]), Live(), None, "InSync", ("False", "Drifted"), 4),
         (replace(settled(), trusted=NEW), Live(), None, "InSync", ("False", "NewCommit"), 4),
+        (replace(settled(), prune=UNPRUNED), Live(), None, "InSync", ("False", "PruneFailed"), 4),
+        (replace(settled(), prune={"held": "9 left"}), Live(), None, "InSync", ("False", "PruneHeld"), 7),
         (replace(settled(), good=NEW), Live(), None, "Healthy", ("False", "NotConverged"), 4),
         (settled(), Live(), HELD, "Suspended", ("True", "Suspended"), 7),
         (settled(), Live(), HELD, "InSync", ("Unknown", "Suspended"), 7),
@@ -317,5 +320,12 @@ def test_a_commit_that_waits_for_its_window_is_held_and_says_until_when() -> Non
     in_sync = next(one for one in document["conditions"] if one["type"] == "InSync")
     assert (in_sync["status"], in_sync["reason"]) == ("False", "Window")
     assert exit_code(document) == 7
-    drifting = replace(state, held_by="", drifted=["file:/a"])
+    drifting = replace(state, drifted=["file:/a"])
     assert exit_code(compose(drifting, Live(), None, now=110.0)) == 4
+
+
+def test_what_could_not_be_pruned_is_named() -> None:
+    document = compose(replace(settled(), prune=UNPRUNED), Live(), None, now=110.0)
+    in_sync = next(one for one in document["conditions"] if one["type"] == "InSync")
+    said = "1 resource left Git and could not be pruned; file:/a: it is a directory now"
+    assert in_sync["message"] == said

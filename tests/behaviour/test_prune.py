@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from behaviour.world import World
-from reconciler.engine.ledger import Owned
-from reconciler.engine.prune import Gone, _turn
+from reconciler.catalog import Catalog, Report
+from reconciler.engine.ledger import Ledger, Owned
+from reconciler.engine.limit import Boundary
+from reconciler.engine.prune import Gone, Rules, _turn, survey
+from reconciler.engine.prune import prune as act
+from reconciler.host import Host
 from reconciler.transport.engine import Engine
 
 
@@ -25,6 +29,11 @@ def drop(world: World, *paths: str) -> None:
     """Declare these files no more."""
     gone = {f"file:{path}" for path in paths}
     world.resources = [one for one in world.resources if one.id not in gone]
+
+
+def needless(catalog: Catalog) -> Report:
+    """What has a path is undone without converging."""
+    raise AssertionError(catalog)
 
 
 def ids(found: dict[str, Any], name: str) -> list[str]:
@@ -170,6 +179,23 @@ def test_what_changed_meanwhile_fails_or_is_done_and_stops_nothing_else(
 
 def lines(world: World, path: str) -> list[str]:
     return world.path(path).read_text().splitlines()
+
+
+def test_at_the_boundary_it_stops_and_what_is_left_is_still_due(world: World) -> None:
+    for name in ("a", "b", "c"):
+        world.file(f"/etc/{name}", "ours")
+    world.apply()
+    drop(world, "/etc/a", "/etc/b", "/etc/c")
+    prune(world, RESTORE)
+    told = iter([False, True])
+    with Ledger.open(str(world.root)) as ledger:
+        due = survey(ledger, (), Rules(RESTORE))
+        where = (Host(str(world.root)), ledger, due, "run", "h", "c" * 40)
+        done, failed = act(*where, needless, Boundary(lambda: next(told)))
+    found = cast("dict[str, Any]", done)
+    assert (len(found["pruned"]), len(found["ready"]), failed) == (1, 2, [])
+    assert sum(world.path(f"/etc/{name}").exists() for name in ("a", "b", "c")) == 2
+    assert len(prune(world, RESTORE)["pruned"]) == 2
 
 
 def test_the_line_that_we_added_goes_and_the_rest_of_the_file_stays(world: World) -> None:

@@ -79,6 +79,7 @@ def test_what_is_wrong_is_listed_with_its_reason(call: Call, put: Put) -> None:
     state = State.from_json(SETTLED.to_json())
     state.failed, state.blocked = {"file:/a": "no space"}, {"file:/b": "waits for file:/a"}
     state.drifted = ["file:/c"]
+    state.prune = {"held": "many left at once", "failed": ["file:/d: it is a directory now"]}
     state.problem(
         "trust", {"type": "BadSignature", "message": "not signed", "hint": "do this"}, 1.0
     )
@@ -90,6 +91,8 @@ def test_what_is_wrong_is_listed_with_its_reason(call: Call, put: Put) -> None:
         "  failed     file:/a: no space",
         "  blocked    file:/b: waits for file:/a",
         "  drifted    file:/c",
+        "  not pruned file:/d: it is a directory now",
+        "  prune      held: many left at once; see: reconciler prune --dry-run",
         f"  not used   {'c' * 12}  BadSignature: not signed",
         "  Trusted        False   BadSignature  not signed",
         "      do this",

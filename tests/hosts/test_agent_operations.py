@@ -293,7 +293,8 @@ def test_what_left_git_leaves_the_host_as_each_policy_says(
     assert one.reconciler("agent", "sync").returncode == 0
     assert text(one, "/etc/conf") == "theirs=2\nours=1\n"
     repo.commit({"site.yml": SITE})
-    one.reconciler("agent", "sync")
+    refused = one.reconciler("agent", "sync", check=False)
+    assert (refused.returncode, "InSync=False (PruneHeld)" in refused.stdout) == (7, True)
     listed = json.loads(one.reconciler("prune", "--dry-run", "--json", check=False).stdout)
     assert [one_["id"] for one_ in listed["kept"]] == [
         "file:/etc/kept",
@@ -302,7 +303,7 @@ def test_what_left_git_leaves_the_host_as_each_policy_says(
     assert len(listed["ready"]) == 6
     # More than five at once is held, and said.
     assert "6 resources left the state repo at once" in listed["held"]
-    one.reconciler("agent", "sync")
+    assert one.reconciler("agent", "sync", check=False).returncode == 7
     assert one.run(["id", "guest"], check=False).returncode == 0
     held = one.reconciler("prune", check=False)
     assert held.returncode == 7
@@ -319,6 +320,8 @@ def test_what_left_git_leaves_the_host_as_each_policy_says(
         assert one.run(look, check=False).returncode != 0
     history = one.reconciler("history", "--cause", "prune").stdout
     assert "file:/etc/guest" in history
+    # The agent hears of what a person has pruned.
+    wait_for(lambda: conditions(one)["InSync"] == "True", "being in sync", one, 30)
     again = one.reconciler("prune")
     assert "prune: 0 removed, 0 ready, 0 waiting, 2 kept" in again.stdout
 
