@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ConfigError, Mark, ReconcilerError
+from reconciler.words import did_you_mean
 
 if TYPE_CHECKING:
     from reconciler.source.network import Limits
     from reconciler.source.trust import Policy as TrustPolicy
-from reconciler.words import did_you_mean
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZES = {"": 0, "K": 10, "M": 20, "G": 30}
