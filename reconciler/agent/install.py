@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -23,6 +24,7 @@ from reconciler.agent.units import (
     DEADMAN_TIMER,
     PROVIDER,
     PROVIDER_SOCKET,
+    RUN,
     TIMER,
     units,
 )
@@ -32,7 +34,7 @@ from reconciler.errors import ConfigError, ReconcilerError, UsageError
 SYSTEMD = "/etc/systemd/system"
 #: What is started, and so stopped; and every unit that there may be.
 STARTED = (DEADMAN_TIMER, TIMER, UNIT, PROVIDER_SOCKET)
-ALL = (*STARTED, DEADMAN, PROVIDER)
+ALL = (*STARTED, DEADMAN, PROVIDER, RUN)
 HEAD = "# What the agent of reconciler follows on this host; `reconciler agent install` wrote it.\n"
 
 
@@ -85,6 +87,8 @@ class Installer:
                 _systemctl("disable", "--now", unit)
         for name in ALL:
             self._remove(os.path.join(SYSTEMD, name))
+        with contextlib.suppress(OSError):  # an operator may have put more in it
+            os.rmdir(os.path.join(SYSTEMD, os.path.dirname(RUN)))
         _systemctl("daemon-reload")
         # Or it would go on saying that the host is in sync.
         for path in (self.places.status, self.places.metrics, self.places.socket):

@@ -38,6 +38,8 @@ LimitNOFILE=65536
 OOMPolicy=continue
 Nice=5
 TasksMax=512
+MemoryHigh=512M
+MemoryMax=1G
 {hardening}
 [Install]
 WantedBy=multi-user.target
@@ -56,20 +58,44 @@ ExecStart={python} -I -B -m reconciler.agent.once
 # What one run could not do, the next one tries; the exit code says what it was.
 SuccessExitStatus=4 5 7
 TimeoutStartSec=60min"""
-#: No namespace of mounts: what a run mounts must reach the host. No NoNewPrivileges and no
-#: RestrictSUIDSGID: package scripts need both.
-AGENT_HARDENING = """\
-UMask=0077
+#: For all that changes the machine. No namespace of mounts: what a run mounts must reach the
+#: host. No NoNewPrivileges and no RestrictSUIDSGID: package scripts need both. What is asked for
+#: all the same is told no, and not killed: it may be half-way through something.
+HARDENING = """\
 LimitCORE=0
 LockPersonality=yes
 RestrictRealtime=yes
 KeyringMode=private
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=~user
+SystemCallErrorNumber=EPERM
+SystemCallFilter=~@clock @cpu-emulation @debug @obsolete @raw-io @reboot
+CapabilityBoundingSet=~CAP_SYS_RAWIO CAP_SYS_TIME CAP_SYS_BOOT CAP_MAC_OVERRIDE CAP_AUDIT_READ CAP_BPF CAP_PERFMON CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_LEASE CAP_SYS_PACCT CAP_NET_BROADCAST
+"""
+#: Besides, for the agent, which runs no package scripts and no commands; but guards (`ping`) and
+#: validators (`nginx -t` binds its ports), so CAP_NET_RAW and CAP_NET_BIND_SERVICE stay.
+AGENT_HARDENING = (
+    HARDENING
+    + """\
+UMask=0077
 DevicePolicy=closed
 SystemCallArchitectures=native
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=~user cgroup
-SystemCallFilter=~@clock @cpu-emulation @debug @obsolete @raw-io @reboot @swap
-CapabilityBoundingSet=~CAP_SYS_RAWIO CAP_SYS_PTRACE CAP_SYS_TIME CAP_SYS_BOOT CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_SYS_MODULE CAP_BPF CAP_PERFMON CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_LEASE CAP_IPC_LOCK CAP_SYS_PACCT CAP_SYS_TTY_CONFIG CAP_SYSLOG CAP_LINUX_IMMUTABLE CAP_NET_BROADCAST CAP_NET_RAW CAP_NET_BIND_SERVICE
+RestrictNamespaces=~cgroup
+SystemCallFilter=~@swap
+CapabilityBoundingSet=~CAP_SYS_PTRACE CAP_SYS_MODULE CAP_MAC_ADMIN CAP_AUDIT_CONTROL CAP_IPC_LOCK CAP_SYS_TTY_CONFIG CAP_SYSLOG CAP_LINUX_IMMUTABLE
+"""
+)
+#: For every run that may touch packages or commands, whatever its unit is called in full. No limit
+#: of memory or tasks, and the kernel looks for other victims first: dpkg must not end half-way.
+#: Scripts count on this mask. They load AppArmor profiles (MAC_ADMIN) and modules, look for
+#: processes to restart (PTRACE), write boot sectors (devices), may be of another architecture.
+RUN = "reconciler-run-.service.d/hardening.conf"
+RUN_HARDENING = f"""\
+[Service]
+{HARDENING}UMask=0022
+OOMPolicy=continue
+OOMScoreAdjust=-100
+RestrictAddressFamilies=AF_PACKET
 """
 SOCKET = """\
 [Unit]
@@ -192,6 +218,7 @@ def units(*, timer: bool, interval: float, secrets: Sequence[str] = ()) -> Mappi
             binds="".join(f"BindReadOnlyPaths={path}\n" for path in binds),
         ),
     }
+    found[RUN] = RUN_HARDENING
     found[DEADMAN] = DEADMAN_UNIT.format(python=python, hardening=AGENT_HARDENING)
     found[DEADMAN_TIMER] = DEADMAN_TIMER_UNIT
     if timer:
