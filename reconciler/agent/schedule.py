@@ -14,6 +14,8 @@ SPLAY = 30.0
 #: Seconds: the first wait after a fetch that failed, and the longest.
 FETCH_FIRST, FETCH_CAP = 1.0, 900.0
 APPLY_FIRST, APPLY_CAP = 5.0, 900.0
+#: Seconds between two sweeps while no events tell of all changes, at most.
+BLIND = 300.0
 #: Seconds since the last correction of a resource, by how many there were in the last minutes.
 HEAL_STEPS = (0.0, 2.0, 6.0, 18.0, 54.0, 162.0, 300.0)
 
@@ -54,9 +56,10 @@ class Schedule:
         self.failures += 1
         return now + self.chance.uniform(min(FETCH_FIRST, longest) / 2, longest)
 
-    def next_sweep(self, now: float) -> float:
-        """Half an hour or so, a tenth more or less."""
-        return now + self.sweep * self.chance.uniform(0.9, 1.1)
+    def next_sweep(self, now: float, *, blind: bool = False) -> float:
+        """Half an hour or so, a tenth more or less. blind: there are no events, or not all."""
+        every = min(self.sweep, BLIND) if blind else self.sweep
+        return now + every * self.chance.uniform(0.9, 1.1)
 
     def retry(self, now: float) -> float:
         """When a run that failed in part is tried again; a new commit is not waited for."""

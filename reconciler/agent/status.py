@@ -50,7 +50,8 @@ Make = Callable[..., Condition]
 class Live:
     """What only the process that writes it knows. Times are seconds since the epoch.
 
-    valid: for how many seconds the status counts. watched: paths.
+    valid: for how many seconds the status counts. watched: paths; watch_mode: as `Watcher` has it;
+    unwatched: why not everything is watched.
     """
 
     state: str = "starting"
@@ -63,6 +64,8 @@ class Live:
     contended: list[str] = field(default_factory=list)
     overflows: int = 0
     watched: int = 0
+    watch_mode: str = "none"
+    unwatched: str = ""
 
 
 def compose(
@@ -114,7 +117,12 @@ def compose(
         "suspensions": [_suspended(held)] if held else [],
         "reboot_required": reboot is not None,
         "proof": {"deep_verified_at": state.proven_at},
-        "watch": {"paths": live.watched, "overflows": live.overflows},
+        "watch": {
+            "mode": live.watch_mode,
+            "paths": live.watched,
+            "overflows": live.overflows,
+            "trouble": live.unwatched or None,
+        },
     }
 
 

@@ -125,6 +125,7 @@ class Supervisor:
         )
         # What is here now is in every fork, and no collector has to touch it there.
         gc.freeze()
+        self._heed_watcher()
         while not (self._stopping and self._running is None) and not self._leaving:
             self._wait()
             self._heed_signals()
@@ -159,7 +160,8 @@ class Supervisor:
         elif self._running is not None:
             due.append(self._running.since + self._config.run_limit)
             due.append(self._running.told + GRACE)
-        reading = [self._wake_r, self._watcher.fileno()]
+        events = self._watcher.fileno()
+        reading = [self._wake_r, *([events] if events >= 0 else ())]
         if self._poller.busy:
             reading.append(self._poller.pipe)
         if self._running is not None:
@@ -168,7 +170,7 @@ class Supervisor:
         if self._wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
-        if self._watcher.fileno() in ready:
+        if events in ready:
             self._watcher.read()
             if self._watcher.news:
                 self._settle()
@@ -355,7 +357,7 @@ class Supervisor:
         child = Child(lambda end: answer(end, _carry_out(run, kind)))
         self._running = Running(child, kind, now, dict(self._state.totals))
         if kind != "heal":
-            self._sweep_at = self._schedule.next_sweep(now)
+            self._sweep_at = self._schedule.next_sweep(now, blind=bool(self._live.unwatched))
             self._retry_at = self._open_at = NEVER
             self._touched.clear()
             self._heal_at = NEVER
@@ -443,7 +445,22 @@ class Supervisor:
                 self._watcher.set(found)
         if self._watcher.news:
             self._settle()
-        self._live.watched = self._watcher.count
+        self._heed_watcher()
+
+    def _heed_watcher(self) -> None:
+        """Of what is not watched nobody tells but the sweep, which comes more often then."""
+        live, watcher = self._live, self._watcher
+        live.watched, live.watch_mode = watcher.count, watcher.mode
+        if watcher.trouble == live.unwatched:
+            return
+        live.unwatched = watcher.trouble
+        if not live.unwatched:
+            journal.log("notice", "changes are seen at once again")
+            return
+        what = "no change is" if watcher.mode == "none" else "not all changes are"
+        journal.log("warning", f"{what} seen before the next sweep: {live.unwatched}")
+        soon = self._schedule.next_sweep(time.monotonic(), blind=True)
+        self._sweep_at = min(self._sweep_at, soon)
 
     # -- what is shown -------------------------------------------------------------------
 

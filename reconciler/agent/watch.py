@@ -3,14 +3,17 @@
 watchdog's Observer has a thread for each directory; below it is what we need, with its word on
 lost events: then a sweep is due, since nobody knows what was missed. Without threads the agent
 can fork.
+
+The kernel has only so many instances and watches for all programs of a user. Who gets none, or
+not all, goes on with what there is, says so, and tries again with each new set of paths.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask
 
@@ -29,6 +32,9 @@ MASK = Mask(
     | InotifyConstants.IN_ONLYDIR
 )
 OURS: Any = 1
+Mode = Literal["inotify", "partial", "none"]
+#: Which setting of the kernel's bounds what could not be had.
+LIMITS = {errno.EMFILE: "max_user_instances", errno.ENOSPC: "max_user_watches"}
 
 
 class Watcher:
@@ -42,16 +48,39 @@ class Watcher:
         self._watches: dict[bytes, int] = {}
         self._names: dict[int, str] = {}
         # A thread that is never started: we read where we wait for everything else.
-        self._inotify = InotifyFD()
+        self._inotify: InotifyFD | None = None
+        self._refused: OSError | None = None
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._inotify = InotifyFD()
+        except OSError as error:
+            self._refused = error
 
     def fileno(self) -> int:
-        """The descriptor that is readable when there are events."""
-        return self._inotify._inotify_fd  # noqa: SLF001  # it has no other name
+        """The descriptor that is readable when there are events; -1 if there will be none."""
+        return -1 if self._inotify is None else self._inotify._inotify_fd  # noqa: SLF001  # it has no other name
+
+    @property
+    def mode(self) -> Mode:
+        """How changes are seen: all, some of them because a limit is reached, or none."""
+        if self._inotify is None:
+            return "none"
+        return "inotify" if self._refused is None else "partial"
+
+    @property
+    def trouble(self) -> str:
+        """Why not everything is watched, and what bounds it; "" if everything is."""
+        if self._refused is None:
+            return ""
+        limit = LIMITS.get(self._refused.errno or 0)
+        return f"{self._refused.strerror}" + (f": sysctl fs.inotify.{limit}" if limit else "")
 
     @property
     def count(self) -> int:
         """How many paths are watched."""
-        return len(self._paths)
+        return sum(_above(path) in self._watches for path in self._paths)
 
     @property
     def paths(self) -> Mapping[str, Watch]:
@@ -66,28 +95,45 @@ class Watcher:
     def set(self, paths: Mapping[str, Watch]) -> None:
         """Watch these paths and no others."""
         self._paths = dict(paths)
+        self._refused = None
+        if self._inotify is None:
+            self._open()
         # A directory that is watched itself tells of what happens to it, too.
-        directories = {os.fsencode(os.path.dirname(path)) for path in paths}
+        directories = {_above(path) for path in paths}
         for gone in self._watches.keys() - directories:
-            wd = self._watches.pop(gone)
-            self._names.pop(wd, None)
-            self._inotify.remove_callbacks([(wd, OURS)])  # type: ignore[list-item]  # their own kinds of int
-        self._add(directories - self._watches.keys())
+            self._remove(gone)
+        self._add(directories)
         self._look(paths)
 
     def update(self, paths: Mapping[str, Watch]) -> None:
         """Watch these, too, or with another signature than before."""
         self._paths.update(paths)
-        self._add({os.fsencode(os.path.dirname(path)) for path in paths} - self._watches.keys())
+        self._add({_above(path) for path in paths})
         self._look(paths)
 
     def _add(self, directories: Iterable[bytes]) -> None:
-        for fresh in directories:
-            # Not there: whatever makes it is not seen, but swept.
-            with contextlib.suppress(OSError):
+        if self._inotify is None:
+            return
+        for fresh in set(directories) - self._watches.keys():
+            try:
                 wd = int(self._inotify.add_callback(fresh, MASK, self, OURS))
-                self._watches[fresh] = wd
-                self._names[wd] = os.fsdecode(fresh)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # whatever makes it is not seen, but swept
+            except OSError as error:
+                self._refused = error
+                continue
+            self._watches[fresh] = wd
+            self._names[wd] = os.fsdecode(fresh)
+            if wd < 0:
+                # So watchdog says that we may not look into it.
+                self._remove(fresh)
+                self._refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def _remove(self, directory: bytes) -> None:
+        wd: Any = self._watches.pop(directory)
+        self._names.pop(wd, None)
+        if self._inotify is not None:
+            self._inotify.remove_callbacks([(wd, OURS)])
 
     def _look(self, paths: Iterable[str]) -> None:
         """What happened before the watch was set, nobody tells."""
@@ -99,8 +145,9 @@ class Watcher:
 
     def read(self) -> None:
         """Take in what the kernel has to tell; only when the descriptor is ready."""
-        for event in self._inotify.read_events():
-            self._inotify.handle_event(event)
+        if self._inotify is not None:
+            for event in self._inotify.read_events():
+                self._inotify.handle_event(event)
 
     def take(self) -> tuple[set[str], bool]:
         """The resources that may have drifted, and whether events were lost, since the last call.
@@ -141,4 +188,10 @@ class Watcher:
 
     def close(self) -> None:
         """Let go of all watches."""
-        self._inotify.close()
+        if self._inotify is not None:
+            self._inotify.close()
+
+
+def _above(path: str) -> bytes:
+    """The directory whose events tell of a path."""
+    return os.fsencode(os.path.dirname(path))

@@ -75,6 +75,8 @@ def _lines(document: Mapping[str, Any], now: float) -> Iterator[Line]:
         if name != "total" and (count or name == "in_sync")
     ]
     yield line(f"  resources  {counts['total']}: {', '.join(words)}")
+    if document["watch"].get("trouble"):
+        yield line(f"  watching   {document['watch']['mode']}: {document['watch']['trouble']}")
     last = document["last_run"]
     if last:
         yield line(

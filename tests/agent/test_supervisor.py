@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from reconciler.agent import supervisor as module
+from reconciler.agent import watch
 from reconciler.agent.config import Config
 from reconciler.agent.hints import watch_list
-from reconciler.agent.places import Places, write
+from reconciler.agent.places import Places, read_json, write
 from reconciler.agent.state import State
 from reconciler.agent.supervisor import NEVER, Running, Supervisor
 
@@ -238,6 +240,44 @@ def test_events_are_waited_for_until_it_is_quiet_but_not_for_ever(
         assert clock.now - began < 3
     assert agent.started == [("heal", ("file:motd",))]
     assert clock.now - began == pytest.approx(module.QUIET_MAX, abs=0.05)
+
+
+def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
+    agent: Tried, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    def sweep() -> float:
+        agent._want = {"sweep"}
+        Supervisor._start(agent, "sweep")
+        end(agent, clock, watches={})
+        return agent._sweep_at - clock.now
+
+    monkeypatch.setattr(module, "Child", lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "InotifyFD", refuse)
+        agent._watcher.close()
+        agent._watcher = watch.Watcher()
+        agent._heed_watcher()
+        assert agent._sweep_at - clock.now <= 330
+        for _ in range(3):
+            assert 270 <= sweep() <= 330
+        agent._publish()
+        shown = (read_json(agent._places.status) or {})["watch"]
+        assert (shown["mode"], shown["paths"]) == ("none", 0)
+        assert "sysctl fs.inotify.max_user_instances" in shown["trouble"]
+    sweep()
+    assert 1620 <= sweep() <= 1980
+    agent._publish()
+    shown = (read_json(agent._places.status) or {})["watch"]
+    assert (shown["mode"], shown["trouble"]) == ("inotify", None)
+    # Each of both is said once.
+    said = [line for line in capsys.readouterr().err.splitlines() if "seen" in line]
+    assert [line.partition(":")[0] for line in said] == [
+        "no change is seen before the next sweep",
+        "changes are seen at once again",
+    ]
 
 
 def test_another_version_on_the_disk_ends_the_process_between_two_runs(

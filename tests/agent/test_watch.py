@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +150,119 @@ def test_lost_events_mean_a_sweep(watcher: Watcher) -> None:
     assert watcher.take()[1]
     assert watcher.overflows == 1
     assert not watcher.take()[1]
+
+
+#: Root of a user namespace of its own sets its own limits.
+APART = ["unshare", "--user", "--map-root-user", sys.executable, "-c"]
+PROLOGUE = """
+import os, select, sys
+from reconciler.agent.hints import watch_list
+from reconciler.agent.watch import Watcher
+
+def limit(what, most):
+    with open(f"/proc/sys/user/max_inotify_{what}", "w") as file:
+        file.write(str(most))
+
+def told(watcher):
+    while select.select([watcher], [], [], 0.05)[0]:
+        watcher.read()
+    return watcher.take()
+
+root = sys.argv[1]
+for name in "abcd":
+    os.mkdir(f"{root}/{name}")
+    open(f"{root}/{name}/x", "w").close()
+claims = {name: [f"path:{root}/{name}/x"] for name in "abcd"}
+"""
+
+
+def apart(tmp_path: Path, script: str) -> None:
+    """Run this where limits of inotify can be set."""
+    argv = [*APART, PROLOGUE + script, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_an_instance_nothing_is_watched_until_there_is_one(tmp_path: Path) -> None:
+    apart(
+        tmp_path,
+        """
+limit("instances", 0)
+watcher = Watcher()
+assert watcher.fileno() == -1
+watcher.set(watch_list(claims))
+watcher.update(watch_list(claims))
+assert (watcher.mode, watcher.count) == ("none", 0)
+assert "sysctl fs.inotify.max_user_instances" in watcher.trouble, watcher.trouble
+assert watcher.take() == (set(), False)
+open(f"{root}/a/x", "w").write("changed")
+limit("instances", 1)
+watcher.set(watch_list(claims))
+assert (watcher.mode, watcher.count, watcher.trouble) == ("inotify", 4, "")
+open(f"{root}/b/x", "w").write("changed")
+assert told(watcher) == ({"b"}, False)
+watcher.close()
+""",
+    )
+
+
+def test_with_too_few_watches_what_is_watched_is_what_is_counted(tmp_path: Path) -> None:
+    apart(
+        tmp_path,
+        """
+limit("watches", 3)
+watcher = Watcher()
+watcher.set(watch_list(claims))
+assert (watcher.mode, watcher.count) == ("partial", 3)
+assert "sysctl fs.inotify.max_user_watches" in watcher.trouble, watcher.trouble
+for name in "abcd":
+    open(f"{root}/{name}/x", "w").write("changed")
+seen, lost = told(watcher)
+assert len(seen) == 3 and not lost, (seen, lost)
+limit("watches", 4)
+watcher.set(watch_list(claims))
+assert (watcher.mode, watcher.count, watcher.trouble) == ("inotify", 4, "")
+""",
+    )
+
+
+def test_what_is_not_watched_any_more_makes_room(tmp_path: Path) -> None:
+    apart(
+        tmp_path,
+        """
+limit("watches", 2)
+watcher = Watcher()
+for some in ("ab", "cd"):
+    watcher.set(watch_list({name: claims[name] for name in some}))
+    assert (watcher.mode, watcher.count) == ("inotify", 2)
+""",
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_that_may_not_be_watched_is_not_counted(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for name in ("theirs", "hers"):
+        (tmp_path / name).mkdir(mode=0o700)
+        os.chown(tmp_path / name, 65534, 65534)
+    apart(
+        tmp_path,
+        """
+more = {name: [f"path:{root}/{name}/x"] for name in ("theirs", "hers")}
+watcher = Watcher()
+for _ in range(2):
+    watcher.set(watch_list({**claims, **more}))
+    assert (watcher.mode, watcher.count) == ("partial", 4)
+    assert watcher.trouble == "Permission denied"
+""",
+    )
+
+
+def test_a_directory_that_is_not_there_is_no_trouble(tmp_path: Path, watcher: Watcher) -> None:
+    (tmp_path / "file").write_text("")
+    paths = [f"path:{tmp_path}/gone/x", f"path:{tmp_path}/file/x"]
+    watcher.set(watch_list({"file:x": paths}))
+    assert (watcher.mode, watcher.count, watcher.trouble) == ("inotify", 0, "")
 
 
 def test_hints_of_units_packages_and_accounts(tmp_path: Path) -> None:
