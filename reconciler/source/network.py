@@ -87,7 +87,8 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
             )
     except OSError as error:
         raise SourceError(
-            f"cannot start git: {error.strerror}", hint="it needs git and prlimit (util-linux)"
+            f"cannot start git: {error.filename}: {error.strerror}",
+            hint="it needs prlimit, too: apt-get install util-linux",
         ) from error
     if not ended.ok:
         raise explain(ended, remote, _seconds(args, limits))
@@ -189,6 +190,16 @@ _Rule = tuple[str, str, str]
 #: What git, ssh and TLS libraries say: the cause in our words, and what to do. The first that
 #: fits; that what came cannot be read may also be the consequence of a connection that broke off.
 _CAUSES: tuple[_Rule, ...] = (
+    (
+        r"failed to execute git\b",
+        "git is not installed",
+        "apt-get install git",
+    ),
+    (
+        r"\bssh: (?:command )?not found|cannot (?:run|exec) ssh\b",
+        "ssh, which git needs for that address, is not installed",
+        "apt-get install openssh-client",
+    ),
     (
         r"[Oo]ut of memory|create (?:async )?thread|cannot allocate|mmap failed",
         "it needs more memory than a fetch may use",
