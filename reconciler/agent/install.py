@@ -91,7 +91,8 @@ class Installer:
             os.rmdir(os.path.join(SYSTEMD, os.path.dirname(RUN)))
         _systemctl("daemon-reload")
         # Or it would go on saying that the host is in sync.
-        for path in (self.places.status, self.places.metrics, self.places.socket):
+        places = self.places
+        for path in (places.status, places.metrics, places.motd, places.socket):
             self._remove(path)
         if purge:
             for path in (

@@ -41,18 +41,26 @@ def log(priority: str, message: str, **fields: object) -> None:
 
     fields: `RECONCILER_RESOURCE`, `_CAUSE`, `_COMMIT`, `_RUN` and so on; empty ones are left out.
     """
-    if "JOURNAL_STREAM" in os.environ:
-        entry = {
-            "MESSAGE": message,
-            "PRIORITY": PRIORITIES.get(priority, 6),
-            "SYSLOG_IDENTIFIER": "reconciler",
-            **{f"RECONCILER_{name.upper()}": value for name, value in fields.items() if value},
-        }
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
-            link.sendto(b"".join(_field(k, str(v)) for k, v in entry.items()), JOURNAL)
-            return
+    if "JOURNAL_STREAM" in os.environ and record(priority, message, **fields):
+        return
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
+
+
+def record(priority: str, message: str, **fields: object) -> bool:
+    """One entry in the journal, whoever reads what we print; whether there is a journal."""
+    entry = {
+        "MESSAGE": message,
+        "PRIORITY": PRIORITIES.get(priority, 6),
+        "SYSLOG_IDENTIFIER": "reconciler",
+        **{f"RECONCILER_{name.upper()}": value for name, value in fields.items() if value},
+    }
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.sendto(b"".join(_field(k, str(v)) for k, v in entry.items()), JOURNAL)
+    except OSError:
+        return False
+    return True
 
 
 def _field(name: str, value: str) -> bytes:

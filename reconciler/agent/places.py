@@ -94,6 +94,11 @@ class Places:
         return self.at("run/reconciler/metrics.prom")
 
     @property
+    def motd(self) -> str:
+        """What those who log in are told."""
+        return self.at("run/motd.d/reconciler")
+
+    @property
     def socket(self) -> str:
         """Where systemd starts the provider; not there without its units."""
         return self.at("run/reconciler/provider.sock")

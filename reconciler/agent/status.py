@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import reconciler
-from reconciler.agent import metrics
+from reconciler.agent import metrics, motd
 from reconciler.agent.places import UNIT, Places, boot_id, machine_id, write
 from reconciler.agent.state import State, Suspension
 from reconciler.errors import ConfigError, Held, ResourceError, SourceError, TrustError
@@ -227,7 +227,8 @@ def _conditions(
     yield _in_sync(condition, state, live, held)
     yield _healthy(condition, state, live, held)
     if held:
-        yield condition("Suspended", True, "Suspended", f"{held.reason} (by {held.by})")
+        said = condition("Suspended", True, "Suspended", f"{held.reason} (by {held.by})")
+        yield {**said, "since": held.since}
     else:
         yield condition("Suspended", False, "Running")
     if reboot is None:
@@ -405,11 +406,12 @@ def oneline(document: Mapping[str, Any]) -> str:
 
 
 def publish(places: Places, document: Mapping[str, Any], totals: Mapping[str, float]) -> None:
-    """Write both files, readable by everybody. A full disk is no reason to stop."""
+    """Write the files, readable by everybody. A full disk is no reason to stop."""
     try:
         text = json.dumps(document, separators=(",", ":")).encode()
         write(places.status, text, 0o644, durable=False)
         write(places.metrics, metrics.render(document, totals).encode(), 0o644, durable=False)
+        motd.tell(places, document["suspensions"])
     except OSError:
         return
 

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from reconciler.agent import journal
 from reconciler.agent.places import UNIT, Places, read_json
+from reconciler.agent.restate import restate
 from reconciler.agent.state import SUSPEND, resume, suspend
 from reconciler.cli.agentstatus import read_status, show, watch
 from reconciler.cli.console import Output
@@ -25,6 +27,8 @@ FILES = ("allowed_signers", "deploy_key", "known_hosts", "credentials", "ca_file
 SUSPENSION = ["reconciler/suspension", 1]
 #: Seconds that `sync` waits for the run that it asked for.
 PATIENCE = 300.0
+#: Seconds that the agent has to say that it is suspended, or is not any more.
+SOON = 10.0
 
 
 def configure(parser: Parser) -> None:
@@ -170,8 +174,10 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
         seconds = duration(args.span)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    held = suspend(_own_places(), args.reason, seconds, _who())
-    nudge()
+    places = _own_places()
+    held = suspend(places, args.reason, seconds, _who())
+    if not _tell(places, [held.until]):
+        journal.record("notice", f"suspended by {held.by}: {held.reason}")
     if out.as_json:
         out.document({"schema": SUSPENSION, "suspended": True, **vars(held)})
     out.line(
@@ -181,12 +187,28 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
 
 
 def _resume(args: argparse.Namespace, out: Output) -> int:
-    was = resume(_own_places())
-    nudge()
+    places = _own_places()
+    was = resume(places)
+    if was:
+        journal.record("notice", f"resumed by {_who()}")
+    _tell(places, [])
     if out.as_json:
         out.document({"schema": SUSPENSION, "suspended": False, "was_suspended": was})
     out.line("resumed" if was else "it was not suspended")
     return 0
+
+
+def _tell(places: Places, until: list[float]) -> bool:
+    """Let the status say when suspensions end, before anybody asks; whether an agent runs."""
+    end = time.monotonic() + SOON
+    runs = nudge()
+    while runs and time.monotonic() < end:
+        said = read_json(places.status) or {}
+        if [one["until"] for one in said.get("suspensions", ())] == until:
+            return True
+        time.sleep(0.02)
+    restate(places)
+    return runs
 
 
 def _own_places() -> Places:

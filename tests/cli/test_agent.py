@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Call
 from cli.test_json_documents import documented, fields
+from reconciler.agent import journal
 from reconciler.agent import status as status_module
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspend, suspension
@@ -32,6 +35,7 @@ SETTLED = State(
 )
 
 Put = Callable[..., None]
+Recorded = Callable[[], list[str]]
 
 
 @pytest.fixture
@@ -42,7 +46,28 @@ def places(root: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(f"reconciler.cli.{name}.Places", lambda: places)
     monkeypatch.setattr("reconciler.cli.agent.os.geteuid", lambda: 0)
     monkeypatch.setattr(status_module, "REBOOT", str(root / "nothing"))
+    monkeypatch.setattr(journal, "JOURNAL", str(root / "no journal"))
     return places
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: Places) -> Iterator[Recorded]:
+    """What is in the journal by now."""
+    path = str(tmp_path / "journal")
+    monkeypatch.setattr(journal, "JOURNAL", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+        link.bind(path)
+        link.setblocking(False)
+
+        def read() -> list[str]:
+            found: list[str] = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    entry = link.recv(1 << 16).decode()
+                    found.append(entry.splitlines()[0].removeprefix("MESSAGE="))
+            return found
+
+        yield read
 
 
 @pytest.fixture
@@ -51,7 +76,9 @@ def put(places: Places) -> Put:
 
     def publish_one(state: State = SETTLED, ago: float = 0.0) -> None:
         live = Live("idle", state_since=1.0, started=1.0)
-        publish(places, compose(state, live, suspension(places), now=time.time() - ago), {})
+        document = compose(state, live, suspension(places), now=time.time() - ago)
+        state.save(places)
+        publish(places, document, {})
 
     return publish_one
 
@@ -210,12 +237,65 @@ def test_a_suspension_that_says_too_little_is_refused(
     assert suspension(places) is None
 
 
-def test_a_suspended_host_is_never_green(call: Call, put: Put) -> None:
+def test_a_suspended_host_is_not_green_even_before_the_next_run(
+    call: Call, put: Put, places: Places, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "alice")
+    put(ago=100)
+    before = json.loads(Path(places.status).read_text())
     call("agent", "suspend", "--reason", "TICKET-7")
-    put()
     done = call("agent", "status", "--oneline")
     assert done.code == 7
-    assert "Suspended=True" in done.out
+    assert "InSync=Unknown (Suspended), Suspended=True (Suspended)" in done.out
+    assert recorded() == ["suspended by alice: TICKET-7"]
+    now = json.loads(Path(places.status).read_text())
+    assert {name for name in now if now[name] != before[name]} == {"conditions", "suspensions"}
+    assert "reconciler_suspended 1" in Path(places.metrics).read_text()
+    monkeypatch.setenv("SUDO_USER", "bob")
+    call("agent", "resume")
+    assert call("agent", "status", "--oneline").code == 0
+    assert json.loads(Path(places.status).read_text()) == before
+    assert recorded() == ["resumed by bob"]
+    call("agent", "resume")
+    assert recorded() == []
+
+
+def test_who_logs_in_is_told_of_a_suspension_until_it_is_over(
+    call: Call, put: Put, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "alice")
+    put()
+    motd = Path(places.motd)
+    assert not motd.exists()
+    call("agent", "suspend", "--reason", "TICKET-7\x1b[2J\nall is well")
+    first, second = motd.read_text().splitlines()
+    assert first.startswith("reconciler is suspended until 20")
+    assert first.endswith(" by alice: TICKET-7?[2J?all is well")
+    assert "reconciler agent resume" in second
+    assert motd.stat().st_mode & 0o777 == 0o644
+    call("agent", "resume")
+    assert not motd.exists()
+
+
+def test_the_agent_that_runs_is_the_one_who_says_it(
+    call: Call, put: Put, places: Places, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put()
+    looks: list[float] = []
+
+    def be_the_agent(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) % 3 == 0:
+            put()
+
+    monkeypatch.setattr("reconciler.cli.agent.nudge", lambda *_: True)
+    monkeypatch.setattr("reconciler.cli.agent.restate", pytest.fail)
+    monkeypatch.setattr("reconciler.cli.agent.time.sleep", be_the_agent)
+    call("agent", "suspend", "--reason", "TICKET-7")
+    assert (call("agent", "status").code, len(looks)) == (7, 3)
+    call("agent", "resume")
+    assert (call("agent", "status").code, len(looks)) == (0, 6)
+    assert [text.split()[0] for text in recorded()] == ["resumed"]
 
 
 def test_there_is_no_sync_without_an_agent(call: Call, put: Put) -> None:

@@ -259,6 +259,22 @@ def test_a_plan_of_another_commit_and_drift_are_looks_only(
     assert one.reconciler("drift", "--detailed-exitcode").returncode == 0
 
 
+# -- suspension --------------------------------------------------------------------------
+
+
+def test_a_suspension_shows_in_the_very_next_status_and_so_does_its_end(one: BootedHost) -> None:
+    one.reconciler("agent", "suspend", "--reason", "TICKET-7")
+    held = one.reconciler("agent", "status", "--oneline", check=False)
+    assert (held.returncode, "Suspended=True" in held.stdout) == (7, True)
+    assert text(one, "/run/motd.d/reconciler").startswith("reconciler is suspended until 20")
+    one.reconciler("agent", "resume")
+    assert one.reconciler("agent", "status", "--oneline").stdout.startswith("in sync at ")
+    assert one.run(["ls", "/run/motd.d"]).stdout == ""
+    said = [str(entry["MESSAGE"]) for entry in journal(one, "SYSLOG_IDENTIFIER=reconciler")]
+    assert any(line.startswith("suspended by ") and "TICKET-7" in line for line in said)
+    assert any(line.startswith("resumed by ") for line in said)
+
+
 # -- trust -------------------------------------------------------------------------------
 
 
