@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.catalog import dumps
 from reconciler.cli.console import Output
+from reconciler.cli.followed import give_up_rights, in_mirrors
 from reconciler.cli.places import is_state_repo
 from reconciler.compile.cache import CatalogCache, catalog_key
 from reconciler.errors import ConfigError, ConfigErrors, ReconcilerError, UsageError
@@ -47,7 +48,13 @@ EVERYTHING = Choice()
 
 
 def open_repo(repo: str, ref: str | None) -> Tree:
-    """The state repo. Raises UsageError for a directory that is none, such as somebody's home."""
+    """The state repo. Raises UsageError for a directory that is none, such as somebody's home.
+
+    A mirror of the agent holds what it has refused: whoever opens one is no more than its owner
+    from here on.
+    """
+    if in_mirrors(repo):
+        give_up_rights(repo)
     if ref is None and os.path.isdir(repo) and not is_state_repo(repo):
         raise UsageError(
             f"{repo} is no state repo: it has no site.yml",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from reconciler.catalog import HIDDEN, Declaration
 from reconciler.cli.console import Line, Output, Span, line, plain
 from reconciler.cli.desired import Desired
+from reconciler.cli.followed import Followed
 from reconciler.cli.options import facts_option, inventory_options
 from reconciler.cli.places import Facts, facts_of, open_cache, read_facts
 from reconciler.cli.render import SYMBOLS, change_line
@@ -92,11 +93,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Compare, and say so. Raises ConfigErrors with everything that does not compile."""
+    followed = Followed.asked(args)
+    given = None if args.facts is None else read_facts(args.facts)
+    refs = [args.ref1, args.ref2]
+    if followed is not None:
+        given = given or followed.facts()
+        args, refs = followed.options(args), [followed.commit(ref) for ref in refs]
     with closing(open_cache(out)) as cache:
-        given = None if args.facts is None else read_facts(args.facts)
         sides = [
             Desired(args.repo, ref, args.inventories, cache, out, allow_empty=args.allow_empty)
-            for ref in (args.ref1, args.ref2)
+            for ref in refs
         ]
         hosts = _hosts(sides, args)
         diffs = _compare_all(sides, hosts, given, cache, out)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from reconciler.cli.console import Output, Span
 from reconciler.cli.desired import Desired
 from reconciler.cli.fleetview import View, view_of
+from reconciler.cli.followed import in_mirrors
 from reconciler.cli.places import open_cache
 from reconciler.cli.remote import Selected, asked_for, is_local
 from reconciler.cli.rollout import HERE, settings_of
@@ -44,6 +45,11 @@ def push(args: argparse.Namespace, out: Output, mode: Mode) -> int | None:
 
     None, and nothing done, where all of them are this machine itself.
     """
+    if in_mirrors(args.repo):
+        raise UsageError(
+            "the mirror of the agent is for this host alone",
+            hint="--local for this one; for others clone the state repo",
+        )
     begun = time.monotonic()
     with closing(open_cache(out)) as cache, Connector() as connector, ExitStack() as stack:
         away = _is_away(args)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.catalog import Catalog, dumps
 from reconciler.cli.console import Output, Span
+from reconciler.cli.followed import Followed
 from reconciler.cli.options import inventory_options, local_options, repo_options, tag_options
 from reconciler.cli.places import directory_root, open_cache
 from reconciler.errors import UsageError
@@ -25,23 +26,16 @@ NAMES = ("nodename", "fqdn", "hostname")
 EMPTY = b'"resources":[]'
 
 
-@dataclass
-class LocalRun:
-    """An engine that runs on this machine, and the catalog for it."""
+class LocalRun(NamedTuple):
+    """An engine that runs on this machine, and the catalog for it.
+
+    content: the bytes of a content that differs. secrets: the values behind the catalog's handles.
+    """
 
     engine: Engine
-    desired: Desired
-    host: str
-    facts: dict[str, Any]
     catalog: bytes
-
-    def content(self, sha256: str) -> Any:
-        """The bytes of a content that differs."""
-        return self.desired.content(self.host, self.facts, sha256)
-
-    def secrets(self) -> Mapping[str, str]:
-        """The values behind the catalog's handles."""
-        return self.desired.compiled(self.host, self.facts).secrets
+    content: Callable[[str], Iterable[bytes]]
+    secrets: Callable[[], Mapping[str, str]]
 
 
 def run_options(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +53,11 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detailed-exitcode", action="store_true", help="exit 2 if there are changes"
     )
+    parser.add_argument(
+        "--allow-untrusted",
+        action="store_true",
+        help="of the agent's state repo, take also a commit that this host does not trust",
+    )
 
 
 @contextmanager
@@ -71,17 +70,49 @@ def on_this_machine(
     """
     root = directory_root(args.root)
     local = args.local or args.host is not None or root != "/"
-    if not local and not args.inventories:
+    # Nobody changes a machine by what the agent follows without having named any of it.
+    followed = Followed.asked(args, unnamed=not remember or args.ref is not None)
+    commit = followed.usable(args.ref, untrusted=args.allow_untrusted) if followed else ""
+    if followed is None and not local and not args.inventories:
         raise UsageError(
             "which machine is meant?",
             hint="--local for this one, or -i INVENTORY for hosts with ansible_connection=local",
         )
     # The engine starts up while we read the state repo, so it comes first.
-    with (
-        Engine.local(root=root, durability=durability) as engine,
-        closing(open_cache(out)) as cache,
-    ):
-        # Imported while the engine starts up, for the same reason.
+    with Engine.local(root=root, durability=durability) as engine:
+        run = (
+            _from_agent(args, engine, followed, commit)
+            if followed
+            else _from_repo(args, out, engine, local=local, remember=remember)
+        )
+        with run as here:
+            yield here
+
+
+@contextmanager
+def _from_agent(
+    args: argparse.Namespace, engine: Engine, followed: Followed, commit: str
+) -> Iterator[LocalRun]:
+    """What the part of the agent that has no privileges makes of a commit."""
+    from reconciler.agent.link import Provider
+    from reconciler.compile import select
+
+    with Provider.start(followed.places) as provider:
+        host, document = provider.compile(followed.config.to_json(), commit, engine.facts())
+        if args.limit not in (None, host, "all", "*"):
+            raise UsageError(f"--limit {args.limit} leaves out {host}, which is this machine")
+        catalog = select(Catalog.from_json(document), args.tags, args.skip_tags)
+        text = _selected(args, host, dumps(catalog.to_json()))
+        yield LocalRun(engine, text, provider.content, provider.secrets)
+
+
+@contextmanager
+def _from_repo(
+    args: argparse.Namespace, out: Output, engine: Engine, *, local: bool, remember: bool
+) -> Iterator[LocalRun]:
+    """What a state repo of the operator's says, compiled here if it was not before."""
+    with closing(open_cache(out)) as cache:
+        # Imported while the engine starts up.
         from reconciler.cli.desired import Choice, Desired
 
         desired = Desired.asked(args, cache, out)
@@ -98,15 +129,26 @@ def on_this_machine(
             catalog = dumps(Catalog(host, (), commit=tree.commit, dirty=tree.dirty).to_json())
         else:
             catalog = desired.catalog(host, facts, choice)
-        if EMPTY in catalog and not args.allow_empty:
-            raise UsageError(
-                f"nothing is selected for host {host}", hint="give --allow-empty if that is meant"
-            )
+        catalog = _selected(args, host, catalog)
         if remember:
             cache.keep_facts(host, facts)
         for warning in desired.warnings:
             out.note(Span("warning", "bold yellow"), f": {warning}")
-        yield LocalRun(engine, desired, host, facts, catalog)
+        yield LocalRun(
+            engine,
+            catalog,
+            partial(desired.content, host, facts),
+            lambda: desired.compiled(host, facts).secrets,
+        )
+
+
+def _selected(args: argparse.Namespace, host: str, catalog: bytes) -> bytes:
+    """The catalog. Raises UsageError if it is empty and nobody allowed that."""
+    if EMPTY in catalog and not args.allow_empty:
+        raise UsageError(
+            f"nothing is selected for host {host}", hint="give --allow-empty if that is meant"
+        )
+    return catalog
 
 
 def host_name(

@@ -1,6 +1,7 @@
 """`reconciler why RESOURCE`: where it is declared, where its values come from, and who wrote that.
 
-Nothing on the machine is looked at: facts are those of a file, of the last contact, or a sample.
+Nothing on the machine is looked at: facts are those of a file, of the agent, of the last contact,
+or a sample. Where an agent is, and no state repo at hand, it is about what the agent has applied.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import closing
 from reconciler.catalog import Declaration, Json
 from reconciler.cli.console import Line, Output, Span, line
 from reconciler.cli.desired import Desired
+from reconciler.cli.followed import Followed
 from reconciler.cli.options import facts_option, inventory_options, repo_options
 from reconciler.cli.places import facts_of, open_cache, read_facts
 from reconciler.cli.render import commit_text, value_text
@@ -33,8 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Explain one resource. Raises UsageError for one that the host does not have."""
+    followed = Followed.asked(args)
+    given = None if args.facts is None else read_facts(args.facts)
+    if followed is not None:
+        given = given or followed.facts()
+        args = followed.options(args, ref=followed.commit(args.ref or "applied"))
     with closing(open_cache(out)) as cache:
-        given = None if args.facts is None else read_facts(args.facts)
         desired = Desired.asked(args, cache, out)
         host = _host(desired, args)
         facts, origin = facts_of(host, given, cache)
