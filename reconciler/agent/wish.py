@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from reconciler.agent.places import USER, Places
 from reconciler.agent.units import HIDDEN
 from reconciler.errors import ConfigError
 from reconciler.source.remote import Remote
+from reconciler.source.selftest import check_ssh_signatures
 
 KNOWN_HOSTS = "/etc/reconciler/known_hosts"
 #: A line of a file of allowed signers: who, perhaps options, the kind of key, the key.
@@ -55,7 +57,16 @@ class Wish:
         return {**({"remotes": remotes} if remotes else {}), **settings}
 
     def check(self, config: Config, places: Places) -> None:
-        """Refuse files that cannot be what they are given as. Raises ConfigError."""
+        """Refuse files that cannot be what they are given as, and a machine that lacks a program.
+
+        Raises ConfigError.
+        """
+        for program, package in programs(config).items():
+            if shutil.which(program) is None:
+                raise ConfigError(
+                    f"{program} is not installed, and the agent needs it",
+                    hint=f"apt-get install {package}",
+                )
         contents: Mapping[str, Callable[[str, str], None]] = {
             "allowed_signers": _check_signers,
             "deploy_key": _check_key,
@@ -82,11 +93,25 @@ class Wish:
 
     def _check_trust(self, config: Config) -> None:
         signers = self.allowed_signers or config.allowed_signers
-        if config.trust != "none" and not config.keyring and not os.path.exists(signers):
+        if config.trust == "none":
+            return
+        if not config.keyring and not os.path.exists(signers):
             raise ConfigError(
                 f"trust: {config.trust} asks for signatures, and nobody may sign: there is no {signers}",
                 hint="give --allowed-signers FILE, lines as: alice@example.org ssh-ed25519 AAAA...",
             )
+        if os.path.exists(signers):
+            check_ssh_signatures()
+
+
+def programs(config: Config) -> dict[str, str]:
+    """What the agent runs with these settings: each program with its package."""
+    needed = {"git": "git", "prlimit": "util-linux", "setpriv": "util-linux"}
+    if any("deploy_key" in one or Remote(**one).place.protocol == "ssh" for one in config.remotes):
+        needed |= dict.fromkeys(("ssh", "ssh-keygen"), "openssh-client")
+    if config.trust != "none":
+        needed |= {"gpg": "gnupg"} if config.keyring else {"ssh-keygen": "openssh-client"}
+    return needed
 
 
 def _read(path: str) -> str:

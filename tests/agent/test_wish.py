@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from reconciler.agent.config import parse
 from reconciler.agent.places import Places
 from reconciler.agent.wish import Wish, _above
 from reconciler.errors import ConfigError
+from reconciler.source import selftest, signature
 
 URL = "ssh://git@git.example.org/state.git"
 KEPT: dict[str, Any] = {
@@ -156,3 +158,46 @@ def test_a_state_repo_on_this_machine_must_be_open_to_the_user_that_fetches(
 
 def test_all_that_a_directory_is_in_is_looked_at() -> None:
     assert _above("/srv/git/state.git") == ["/", "/srv", "/srv/git", "/srv/git/state.git"]
+
+
+@pytest.mark.parametrize(
+    "missing, settings, package",
+    [
+        ("git", {"repo": "https://h/x"}, "git"),
+        ("prlimit", {"repo": "/srv/state.git"}, "util-linux"),
+        ("ssh", {"repo": URL}, "openssh-client"),
+        ("ssh-keygen", {"repo": URL}, "openssh-client"),
+        ("ssh-keygen", {"repo": "https://h/x", "trust": "head"}, "openssh-client"),
+        ("gpg", {"repo": "https://h/x", "trust": "head", "keyring": "/k"}, "gnupg"),
+    ],
+)
+def test_a_program_that_is_not_installed_is_asked_for_before_it_is_needed(
+    key: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    settings: dict[str, Any],
+    package: str,
+) -> None:
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else which(name))
+    files = {"deploy_key": str(key)} if settings["repo"] == URL else {}
+    wish = replace(Wish(settings), **files)
+    with pytest.raises(ConfigError) as caught:
+        wish.check(parse(wish.merged({}, Places()), "options"), Places())
+    assert caught.value.message == f"{missing} is not installed, and the agent needs it"
+    assert caught.value.hint == f"apt-get install {package}"
+
+
+def test_trust_is_refused_where_signatures_cannot_be_verified(
+    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, blob, _ = key.with_suffix(".pub").read_text().split()
+    signers, old = tmp_path / "signers", tmp_path / "ssh-keygen"
+    signers.write_text(f"alice {kind} {blob}\n")
+    old.write_text("#!/bin/sh\necho 'unknown option -- Y' >&2; exit 1\n")
+    old.chmod(0o755)
+    for module in (selftest, signature):
+        monkeypatch.setattr(module, "SSH_KEYGEN", str(old))
+    assert "unknown option" in check({"repo": "https://h/x"}, allowed_signers=str(signers))
+    unsigned = check({"repo": "https://h/x", "trust": "none"}, allowed_signers=str(signers))
+    assert unsigned == ""
