@@ -63,6 +63,7 @@ def files(count: int) -> list[Resource]:
                 "content": f"file {number:04}\n".ljust(199, ".") + "\n",
                 "owner": "root" if number % 2 else "daemon",
                 "mode": "0640" if number % 3 else "0644",
+                "force": True,
             }
         }
         for number in range(count)
