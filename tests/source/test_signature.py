@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -15,55 +14,26 @@ from reconciler.errors import BadSignature, TrustError
 from reconciler.source import signature
 from reconciler.source.signature import Keys, check_key_file, verify
 from reconciler.source.signed import Signed, split_commit
+from source.openpgp import Gpg
 from source.signers import NOW, People, StateRepo
 
 pytestmark = pytest.mark.skipif(not shutil.which("gpg"), reason="gpg is not installed")
 
 
-class Gpg:
-    """A home of gpg with keys that were made at NOW."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        home.mkdir(mode=0o700)
-        self.fingerprints: dict[str, str] = {}
-
-    def run(self, *args: str, stdin: bytes = b"") -> bytes:
-        frozen = f"{NOW:%Y%m%dT%H%M%S}!"
-        options = ["--batch", "--quiet", "--passphrase", "", "--faked-system-time", frozen]
-        return subprocess.run(
-            ["gpg", "--homedir", str(self.home), *options, *args],
-            input=stdin,
-            capture_output=True,
-            check=True,
-        ).stdout
-
-    def make(self, name: str, lasts: str = "2d") -> str:
-        self.run("--quick-gen-key", f"{name} <{name}@example.org>", "ed25519", "sign", lasts)
-        listing = self.run("--with-colons", "--list-keys", f"{name}@example.org").decode()
-        found = next(line for line in listing.splitlines() if line.startswith("fpr:"))
-        self.fingerprints[name] = found.split(":")[9]
-        return self.fingerprints[name]
-
-    def sign(self, name: str, payload: bytes, *more: str) -> Signed:
-        arguments = ["--armor", "--detach-sign", "--local-user", self.fingerprints[name], *more]
-        return Signed(payload, self.run(*arguments, stdin=payload), "openpgp")
-
-
 @pytest.fixture(scope="module")
 def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
-    gpg = Gpg(tmp_path_factory.mktemp("gpg") / "home")
+    gpg = Gpg(tmp_path_factory.mktemp("gpg") / "home", NOW)
     gpg.make("ada")
     gpg.make("mallory")
     yield gpg
-    subprocess.run(["gpgconf", "--homedir", str(gpg.home), "--kill", "all"], check=False)
+    gpg.close()
 
 
 @pytest.fixture
 def keys(gpg: Gpg, tmp_path: Path) -> Keys:
     """Ada is trusted. Mallory's key is in the ring, as a careless import would leave it."""
     ring = tmp_path / "keys.asc"
-    ring.write_bytes(gpg.run("--armor", "--export"))
+    ring.write_text(gpg.ring())
     return Keys(keyring=str(ring), fingerprints=(gpg.fingerprints["ada"],))
 
 
@@ -118,10 +88,10 @@ def test_a_key_that_has_expired_when_the_commit_is_received(gpg: Gpg, keys: Keys
 def test_a_revoked_key(gpg: Gpg, keys: Keys, tmp_path: Path) -> None:
     certificate = gpg.home / "openpgp-revocs.d" / f"{gpg.fingerprints['ada']}.rev"
     text = certificate.read_bytes().replace(b":-----BEGIN", b"-----BEGIN")
-    other = Gpg(tmp_path / "other")
+    other = Gpg(tmp_path / "other", NOW)
     other.run("--import", stdin=Path(keys.keyring).read_bytes())
     other.run("--import", stdin=text)
-    Path(keys.keyring).write_bytes(other.run("--armor", "--export"))
+    Path(keys.keyring).write_text(other.ring())
     with pytest.raises(BadSignature, match="revoked"):
         verify("commit 1", gpg.sign("ada", b"x"), keys, NOW)
 
@@ -176,13 +146,7 @@ def test_without_gpg_nothing_is_verified(
 
 def test_a_commit_that_git_signed_with_gpg(gpg: Gpg, keys: Keys, tmp_path: Path) -> None:
     repo = StateRepo(tmp_path / "repo", People(tmp_path / "people"))
-    program = tmp_path / "gpg-of-git"
-    program.write_text(
-        f'#!/bin/sh\nexec gpg --homedir {gpg.home} --faked-system-time {NOW:%Y%m%dT%H%M%S}! --batch "$@"\n'
-    )
-    program.chmod(0o755)
-    signing = ["-c", f"gpg.program={program}", "-c", f"user.signingKey={gpg.fingerprints['ada']}"]
-    repo.git(*signing, "commit", "--quiet", "--allow-empty", "-S", "-m", "signed")
+    repo.git(*gpg.signing("ada"), "commit", "--quiet", "--allow-empty", "-S", "-m", "signed")
     signed = split_commit(repo.head, repo.raw())
     assert verify("commit 1", signed, keys, NOW).who == gpg.fingerprints["ada"]
 
