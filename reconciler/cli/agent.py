@@ -175,7 +175,7 @@ def _suspend(args: argparse.Namespace, out: Output) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     places = _own_places()
-    held = suspend(places, args.reason, seconds, _who())
+    held = suspend(places, args.reason, seconds, who())
     if not _tell(places, [held.until]):
         journal.record("notice", f"suspended by {held.by}: {held.reason}")
     if out.as_json:
@@ -190,7 +190,7 @@ def _resume(args: argparse.Namespace, out: Output) -> int:
     places = _own_places()
     was = resume(places)
     if was:
-        journal.record("notice", f"resumed by {_who()}")
+        journal.record("notice", f"resumed by {who()}")
     _tell(places, [])
     if out.as_json:
         out.document({"schema": SUSPENSION, "suspended": False, "was_suspended": was})
@@ -228,7 +228,8 @@ def nudge(number: signal.Signals = signal.SIGHUP) -> bool:
     return False
 
 
-def _who() -> str:
+def who() -> str:
+    """The person behind this call, for what is kept of their word."""
     return os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.agent.config import load
 from reconciler.agent.places import Places
-from reconciler.cli.agent import nudge
+from reconciler.cli.agent import nudge, who
 from reconciler.cli.console import Output, Span
 from reconciler.cli.options import Parser, add_action
 from reconciler.errors import Stale, TrustError, UsageError
@@ -34,8 +34,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise UsageError("this takes root", hint=f"sudo reconciler trust {args.action}")
     marks = Marks(Places().trust)
     if args.action == "reset":
-        who = os.environ.get("SUDO_USER") or os.environ.get("USER") or "root"
-        mark = marks.reset(args.to, args.reason, who)
+        mark = marks.reset(args.to, args.reason, who())
         if out.as_json:
             out.document({"schema": ["reconciler/trust-reset", 1], **vars(mark.resets[-1])})
         out.line(f"{mark.commit} is trusted; what comes next must be on top of it")

@@ -50,6 +50,15 @@ def test_it_shows_what_is_trusted_and_why(call: Call, marks: Marks) -> None:
     assert (document["commit"], document["signers"]) == (OLD, ["alice"])
 
 
+def test_a_reset_without_a_name_is_by_the_number_of_who_made_it(
+    call: Call, marks: Marks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SUDO_USER", "USER"):
+        monkeypatch.delenv(name, raising=False)
+    assert call("trust", "reset", "--to", NEW, "--reason", "x").code == 0
+    assert marks.load().resets[-1].by == f"uid {os.getuid()}"
+
+
 def test_a_reset_is_taken_at_its_word_and_stays_in_what_is_shown(call: Call, marks: Marks) -> None:
     done = call("trust", "reset", "--to", NEW, "--reason", "history was rewritten")
     assert done.code == 0
