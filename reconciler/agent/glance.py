@@ -15,6 +15,7 @@ import pwd
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.agent import keys
 from reconciler.agent.config import SECRETS
 from reconciler.agent.places import USER, Places
 from reconciler.errors import ReconcilerError
@@ -66,9 +67,6 @@ def _as_user(remote: Remote) -> tuple[list[str], Remote]:
 
 def _copy(path: str, owner: int) -> str:
     """A copy in memory that only `owner` can read. git will be this process, and keeps its number."""
-    copy = os.memfd_create("key", 0)
-    os.fchmod(copy, 0o600)
-    with open(path, "rb") as file, open(copy, "wb", closefd=False) as memory:
-        memory.write(file.read(1 << 20))
-    os.fchown(copy, owner, -1)
-    return f"/proc/{os.getpid()}/fd/{copy}"
+    copy = keys.copy(path, owner)
+    os.set_inheritable(copy, True)
+    return keys.place(copy)

@@ -184,7 +184,7 @@ class Installer:
     def _ask(self, config: Config) -> ReconcilerError | None:
         """Why no remote brings the state repo, asked the way the agent will ask."""
         try:
-            with Provider.start(self.places) as provider:
+            with Provider.start(self.places, config.secret_files()) as provider:
                 provider.fetch(config.to_json())
         except ReconcilerError as error:
             return error

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from typing import Any, BinaryIO, Self, cast
 
+from reconciler.agent import keys
 from reconciler.agent.fork import Forked
-from reconciler.agent.places import USER, Places
+from reconciler.agent.places import HANDED, USER, Places, credential
 from reconciler.engine.wire import Message, Wire, error_from_json
 from reconciler.errors import ProtocolError, ReconcilerError, SourceError, TransportError
 from reconciler.transport.process import Process
@@ -42,8 +43,11 @@ class Provider:
         self._close = close
 
     @classmethod
-    def start(cls, places: Places) -> Self:
-        """By systemd's socket where there is one, else a child that gives up root's rights."""
+    def start(cls, places: Places, secrets: Sequence[str] = ()) -> Self:
+        """By systemd's socket where there is one, else a child that gives up root's rights.
+
+        secrets: files of root's that the child needs; systemd's units have them.
+        """
         with contextlib.ExitStack() as stack:
             if os.path.exists(places.socket):
                 link = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -58,7 +62,7 @@ class Provider:
                 incoming = stack.enter_context(link.makefile("rb"))
                 outgoing = stack.enter_context(link.makefile("wb"))
             else:
-                process = stack.enter_context(_child(places))
+                process = stack.enter_context(_child(places, secrets))
                 incoming, outgoing = process.stdout, process.stdin
             wire = Wire(cast("BufferedReader", incoming), cast("BinaryIO", outgoing))
             return cls(wire, stack.pop_all())
@@ -133,7 +137,7 @@ class Provider:
 
 
 @contextlib.contextmanager
-def _child(places: Places) -> Iterator[subprocess.Popen[bytes]]:
+def _child(places: Places, secrets: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The provider as a child: root's becomes the user `reconciler`, anybody else's stays."""
     user: int | None = None
     group: int | None = None
@@ -147,18 +151,21 @@ def _child(places: Places) -> Iterator[subprocess.Popen[bytes]]:
                 hint="reconciler agent install makes it",
             ) from None
         user, group, groups = found.pw_uid, found.pw_gid, []
-    process = subprocess.Popen(
-        python("reconciler.agent.provider", places.mirrors),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd="/",
-        env={**ENVIRONMENT, **_checkout()},
-        start_new_session=True,
-        umask=0o077,
-        user=user,
-        group=group,
-        extra_groups=groups,
-    )
+    with keys.copies(secrets if user is not None else (), user or 0) as handed:
+        words = [f"{credential(path)}={fd}" for path, fd in handed.items()]
+        process = subprocess.Popen(
+            python("reconciler.agent.provider", places.mirrors),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd="/",
+            env={**ENVIRONMENT, **_checkout(), HANDED: " ".join(words)},
+            start_new_session=True,
+            umask=0o077,
+            user=user,
+            group=group,
+            extra_groups=groups,
+            pass_fds=tuple(handed.values()),
+        )
     try:
         yield process
     finally:

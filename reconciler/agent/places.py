@@ -12,6 +12,8 @@ from typing import Any
 #: The user that fetches, verifies and compiles.
 USER = "reconciler"
 UNIT = "reconciler-agent.service"
+#: The variable that tells a provider without systemd which descriptors hold which credentials.
+HANDED = "RECONCILER_CREDENTIALS"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Places:
 
 
 def credential(path: str) -> str:
-    """The name under which systemd hands a file of root's to the provider."""
+    """The name under which a file of root's is handed to the provider."""
     return f"{os.path.basename(path)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 

@@ -113,7 +113,7 @@ class Poller:
 def ask(places: Places, config: Config) -> dict[str, Any]:
     """In a fork: what the provider says that the remotes offer, or why they do not."""
     try:
-        with Provider.start(places) as provider:
+        with Provider.start(places, config.secret_files()) as provider:
             return provider.fetch(config.to_json())
     except ReconcilerError as error:
         return {"error": {**error_to_json(error), "text": str(error)}}

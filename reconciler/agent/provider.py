@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from reconciler.agent.config import SECRETS, Config
-from reconciler.agent.places import credential
+from reconciler.agent.places import HANDED, credential
 from reconciler.engine.wire import PIECE, Wire, error_to_json
 from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
 
@@ -218,28 +218,26 @@ def _compile(
 
 
 def _remote(settings: Mapping[str, str]) -> Remote:
-    """A remote; its keys are where systemd put them, if it did."""
+    """A remote; its keys are where root put them, if it did."""
     from reconciler.source.remote import Remote
 
-    handed = os.environ.get("CREDENTIALS_DIRECTORY")
-    copies: dict[str, str] = {}
-    for name in SECRETS:
-        path = (
-            os.path.join(handed, credential(settings[name])) if handed and name in settings else ""
-        )
-        if path and os.path.exists(path):
-            copies[name] = _own_copy(path)
-    return Remote(**{**settings, **copies})
+    found = {name: _handed(settings[name]) for name in SECRETS if settings.get(name)}
+    return Remote(**{**settings, **{name: place for name, place in found.items() if place}})
 
 
-def _own_copy(path: str) -> str:
-    """A copy in memory that only we can read, and git and ssh with us: systemd lets us read the
-    original by an access list, which ssh takes for a file that is open to others."""
-    copy = os.memfd_create("key")
-    os.fchmod(copy, 0o600)
-    with open(path, "rb") as file, open(copy, "wb", closefd=False) as memory:
-        memory.write(file.read(1 << 20))
-    return f"/proc/{os.getpid()}/fd/{copy}"
+def _handed(path: str) -> str:
+    """Where a copy is that only we can read, and git and ssh with us; "" if nobody handed it over.
+
+    Systemd lets us read its own by an access list, which ssh takes for a file open to others.
+    """
+    from reconciler.agent import keys
+
+    name, directory = credential(path), os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory:
+        file = os.path.join(directory, name)
+        return keys.place(keys.copy(file)) if os.path.exists(file) else ""
+    given = dict(word.split("=") for word in os.environ.get(HANDED, "").split())
+    return keys.place(int(given[name])) if name in given else ""
 
 
 def _subject(mirror: Mirror, commit: str) -> dict[str, str]:

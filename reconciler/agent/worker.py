@@ -295,7 +295,9 @@ class Run:
 
     def _ask(self) -> Provider:
         if self._provider is None:
-            self._provider = self._closing.enter_context(Provider.start(self._places))
+            self._provider = self._closing.enter_context(
+                Provider.start(self._places, self._config.secret_files())
+            )
         return self._provider
 
     def _whole(self) -> Provider:
