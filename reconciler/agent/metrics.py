@@ -20,7 +20,8 @@ FAMILIES: Mapping[str, tuple[Kind, str]] = {
     "commit_lag_seconds": ("gauge", "From the last new commit being seen to it being converged."),
     "resources": ("gauge", "How many resources are in which state."),
     "contended_resources": ("gauge", "Resources that somebody else keeps changing back."),
-    "last_run_timestamp_seconds": ("gauge", "When the last run began."),
+    "pending_triggers": ("gauge", "Handlers that were notified and have not run."),
+    "last_run_timestamp_seconds": ("gauge", "When the last run of each kind began."),
     "suspended": ("gauge", "1 while nothing is changed because a person said so."),
     "suspended_until_timestamp_seconds": ("gauge", "When the suspension ends by itself."),
     "quarantined_commits": ("gauge", "Commits that are offered and cannot be used."),
@@ -30,6 +31,7 @@ FAMILIES: Mapping[str, tuple[Kind, str]] = {
         "gauge",
         "When this file is too old to be believed: the agent has died.",
     ),
+    "watch_mode": ("gauge", "Always 1; by what paths are watched."),
     "watched_paths": ("gauge", "Paths whose changes wake the agent."),
     "watch_overflows_total": ("counter", "How often events were lost; a sweep follows."),
     "fetch_total": ("counter", "How often each remote was asked, and what came of it."),
@@ -38,6 +40,7 @@ FAMILIES: Mapping[str, tuple[Kind, str]] = {
     "changes_total": ("counter", "Resources that were changed."),
     "drift_seconds_total": ("counter", "Resources that drifted, times the seconds that they did."),
     "run_duration_seconds": ("histogram", "How long runs took."),
+    "heal_latency_seconds": ("histogram", "From drift being noticed to it being undone."),
 }
 
 
@@ -94,14 +97,14 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
             yield Sample("condition", one["status"] == status, labels)
     yield from _of_source(document["source"])
     yield from _of_resources(document["resources"])
-    run, suspensions = document["last_run"], document["suspensions"]
-    if run:
-        yield Sample("last_run_timestamp_seconds", run["started"], {"kind": run["kind"]})
+    yield Sample("pending_triggers", len(document["owed"]))
+    suspensions = document["suspensions"]
     yield Sample("suspended", bool(suspensions))
     for one in suspensions:
         yield Sample("suspended_until_timestamp_seconds", one["until"])
     yield Sample("prune_held", bool(document["prune"].get("held")))
     yield Sample("reboot_required", document["reboot_required"])
+    yield Sample("watch_mode", 1, {"mode": document["watch"]["mode"]})
     yield Sample("watched_paths", document["watch"]["paths"])
     yield Sample("watch_overflows_total", document["watch"]["overflows"])
 

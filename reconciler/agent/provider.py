@@ -242,10 +242,10 @@ def _handed(path: str) -> str:
 
 def _subject(mirror: Mirror, commit: str) -> dict[str, str]:
     said = mirror.git.run(
-        "log", "-1", "--no-show-signature", "--format=%an%x00%aI%x00%s", commit, "--"
+        "log", "-1", "--no-show-signature", "--format=%T%x00%an%x00%aI%x00%s", commit, "--"
     )
-    author, date, subject = said.decode("utf-8", "replace").strip("\n").split("\0", 2)
-    return {"author": author[:200], "date": date, "subject": subject[:200]}
+    tree, author, date, subject = said.decode("utf-8", "replace").strip("\n").split("\0", 3)
+    return {"tree": tree, "author": author[:200], "date": date, "subject": subject[:200]}
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class State:
     remotes said last, each below `remotes`. problems: what stands in the way, by kind (`fetch`,
     `server`, `trust`, `compile`, `run`, `ledger`), each an error as the wire has it, with `since`.
     resources: counts. drifted: what differs and is left so by policy. failed, blocked: ids with
-    reasons. proven_at: when a whole run last left everything as declared. totals: counters of the
+    reasons. owed: handlers that were notified and have not run. proven_at: when a whole run last left everything as declared. totals: counters of the
     metrics; counted_at: until when drift is counted in them.
     """
 
@@ -53,6 +53,7 @@ class State:
     drifted: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
+    owed: list[str] = field(default_factory=list)
     proven_at: float = 0.0
     prune: dict[str, Any] = field(default_factory=dict)
     last_run: dict[str, Any] = field(default_factory=dict)
@@ -168,6 +169,10 @@ class State:
         """Add to a counter of the metrics."""
         one = metrics.key(name, labels)
         self.totals[one] = self.totals.get(one, 0) + by
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a number of the metrics that is known only now and then."""
+        self.totals[metrics.key(name, labels)] = round(value, 3)
 
     def count_drift(self, now: float) -> None:
         """Add what is not in sync since the last call, times the seconds since then."""

@@ -106,6 +106,7 @@ def compose(
         "drifted": state.drifted,
         "failed": state.failed,
         "blocked": state.blocked,
+        "owed": state.owed,
         "contended": live.contended,
         "prune": {
             key: state.prune.get(key)

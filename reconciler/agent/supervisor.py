@@ -59,13 +59,17 @@ SIGNALS = (
 
 @dataclass
 class Running:
-    """A run at work. told: when it was told to stop. totals: the counters as it got them."""
+    """A run at work. told: when it was told to stop. totals: the counters as it got them.
+
+    noticed: when what a heal is about was touched.
+    """
 
     child: Child
     kind: str
     since: float
     totals: Mapping[str, float] = field(default_factory=dict)
     told: float = NEVER
+    noticed: float = NEVER
 
 
 class Supervisor:
@@ -356,7 +360,9 @@ class Supervisor:
         run = Run(job, self._state, self._places, self._watcher.paths)
         child = Child(lambda end: answer(end, _carry_out(run, kind)))
         self._running = Running(child, kind, now, dict(self._state.totals))
-        if kind != "heal":
+        if kind == "heal":
+            self._running.noticed = self._first_event_at
+        else:
             self._sweep_at = self._schedule.next_sweep(now, blind=bool(self._live.unwatched))
             self._retry_at = self._open_at = NEVER
             self._touched.clear()
@@ -403,6 +409,8 @@ class Supervisor:
             # It starts from the beginning: what the last one could not do, and what was fought over.
             self._schedule.succeeded()
             self._fights.forget()
+        if running.kind == "heal" and outcome["corrected"] and not outcome["failed"]:
+            state.observe("heal_latency_seconds", now - running.noticed)
         run = state.last_run.get("id", "")
         journal.log_all(outcome["messages"], commit=state.applied, run=run)
         for id_ in self._fights.corrected(outcome["corrected"], now):

@@ -352,6 +352,8 @@ class Run:
             if not (report and report.failed):
                 self._finish(engine, catalog)
             contents.keep_only(_digests(catalog))
+        with Ledger.open_readonly(self._places.root) as ledger:
+            self._state.owed = list(ledger.owed()) if ledger is not None else []
         self._watch(engine, catalog, offered)
 
     def _may_change(self) -> bool:
@@ -459,7 +461,7 @@ class Run:
         state = self._state
         if catalog.commit and catalog.commit == state.applied:
             if state.good != state.applied and state.first_seen:
-                state.totals["commit_lag_seconds"] = round(time.time() - state.first_seen, 3)
+                state.gauge("commit_lag_seconds", time.time() - state.first_seen)
             state.good = state.applied
         # What is not applied yet may still declare it.
         if "trust" not in state.problems and "compile" not in state.problems:
@@ -600,6 +602,7 @@ class Run:
             "started": started,
             "duration_s": round(seconds, 3),
         }
+        state.gauge("last_run_timestamp_seconds", started, kind=self._job.kind)
         state.count("runs_total", kind=self._job.kind, outcome=result)
         state.observe("run_duration_seconds", seconds, kind=self._job.kind)
         if self._looked and not self._job.ids and result in ("ok", "changed") and not state.drifted:

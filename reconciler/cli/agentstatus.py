@@ -126,6 +126,8 @@ def _left(document: Mapping[str, Any]) -> Iterator[Line]:
     for name in ("failed", "blocked"):
         for id_, reason in document[name].items():
             yield line(f"  {name:<9}  {id_}: {reason}")
+    for id_ in document["owed"]:
+        yield line(f"  owed       {id_}")
     for text in document["prune"].get("failed", ()):
         yield line(f"  not pruned {text}")
     held = document["prune"].get("held")

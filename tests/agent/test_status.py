@@ -29,6 +29,10 @@ from reconciler.agent.status import (
 
 GOOD, NEW = "a" * 40, "b" * 40
 TYPES = ["Ready", "SourceFresh", "Trusted", "InSync", "Healthy", "Suspended", "RebootRequired", "Stalled"]  # fmt: skip
+SUBJECT = {
+    "tree": "c" * 40, "author": "Alice", "date": "2026-01-02T03:04:05+02:00", "subject": "first",
+    "signer": "alice@example.org", "verified": "head",
+}  # fmt: skip
 HELD = Suspension("TICKET-7", "alice", 90.0, 500.0)
 ANSWER = {"remote": "backup", "commit": GOOD, "tried": {"origin": "origin: no route to host"}}
 REMOTES = ({"url": "https://git.example.org/s"}, {"url": "/srv/s", "name": "backup"})
@@ -44,8 +48,9 @@ def no_reboot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def settled() -> State:
     state = State(
-        trusted=GOOD, applied=GOOD, good=GOOD, resources={"total": 5, "ignored": 1}, proven_at=99.0
-    )
+        trusted=GOOD, applied=GOOD, good=GOOD, resources={"total": 5, "ignored": 1}, proven_at=99.0,
+        subject=dict(SUBJECT),
+    )  # fmt: skip
     state.heard(REMOTES, ANSWER, 100.0)
     return state
 
@@ -60,14 +65,25 @@ def conditions(document: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def test_the_document_has_every_field_and_stays_json() -> None:
     state = settled()
     state.last_run = {"id": "1", "kind": "sync", "cause": {}, "outcome": "ok", "started": 1.0}
+    state.owed = ["handler:reload nginx"]
     document = compose(state, Live(pid=7), HELD, now=110.0)
     assert json.loads(json.dumps(document)) == document
+    assert set(document) == {
+        "schema", "host", "agent", "state", "state_since", "written", "valid_until", "next",
+        "source", "resources", "drifted", "failed", "blocked", "owed", "contended", "prune",
+        "conditions", "last_run", "suspensions", "reboot_required", "proof", "watch",
+    }  # fmt: skip
     assert document["schema"] == "status/1"
     assert set(document["agent"]) == {"version", "id", "boot_id", "pid", "started"}
     assert set(document["next"]) == {"fetch", "sweep", "gate_opens"}
-    assert {
-        "remotes", "trusted", "candidate", "applied", "good", "quarantine", "stale", "age_s",
-    } <= set(document["source"])  # fmt: skip
+    assert set(document["source"]) == {
+        "remotes", "remote", "head", "last_attempt", "last_success", "error", "trusted",
+        "candidate", "applied", "good", "quarantine", "stale", "age_s",
+    }  # fmt: skip
+    assert document["source"]["trusted"] == {"commit": GOOD, **SUBJECT}
+    assert document["last_run"] == state.last_run
+    assert document["owed"] == state.owed
+    assert document["watch"] == {"mode": "none", "paths": 0, "overflows": 0, "trouble": None}
     assert document["resources"] == {
         "total": 5, "in_sync": 4, "drifted": 0, "failed": 0, "blocked": 0, "ignored": 1,
         "contended": 0, "pending_prune": 0,
@@ -249,8 +265,12 @@ def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
     state.count("fetch_failures_total")  # of an older version
     state.observe("run_duration_seconds", 0.2, kind="sync")
     state.observe("run_duration_seconds", 7.0, kind="sync")
-    state.last_run = {"kind": "sync", "started": 1795732345.678}
-    state.totals["commit_lag_seconds"] = 1.5
+    state.observe("heal_latency_seconds", 0.2)
+    state.gauge("last_run_timestamp_seconds", 1795732345.6789, kind="sync")
+    state.gauge("last_run_timestamp_seconds", 1795732399, kind="heal")
+    state.gauge("commit_lag_seconds", 1.5)
+    state.count("drift_seconds_total", 2.5)
+    state.owed = ["handler:reload nginx"]
     document = compose(state, Live(state="idle", watched=3), HELD, now=1795732400.0)
     publish(Places(str(tmp_path)), document, state.totals)
     text = (tmp_path / "run/reconciler/metrics.prom").read_text()
@@ -269,7 +289,11 @@ def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
     assert value("fetch_total", remote="origin", result="error") == 1
     assert value("fetch_total", remote="backup", result="ok") == 1
     assert value("last_fetch_success_timestamp_seconds", remote="backup") == 100
-    assert value("last_run_timestamp_seconds", kind="sync") == 1795732345.678
+    assert value("last_run_timestamp_seconds", kind="sync") == 1795732345.679
+    assert value("last_run_timestamp_seconds", kind="heal") == 1795732399
+    assert value("heal_latency_seconds_count") == 1
+    assert value("pending_triggers") == 1
+    assert value("watch_mode", mode="none") == 1
     assert value("suspended") == 1
     assert value("suspended_until_timestamp_seconds") == 500
     assert value("watched_paths") == 3
@@ -279,9 +303,14 @@ def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
     assert list(buckets.values()) == sorted(buckets.values())
     assert value("run_duration_seconds_sum", kind="sync") == 7.2
     assert value("run_duration_seconds_count", kind="sync") == 2
-    assert {name.removeprefix("reconciler_") for name in found if "duration" not in name} <= set(
-        FAMILIES
-    )
+    shown = {re.sub("_(bucket|sum|count)$", "", name) for name in found}
+    assert {f"reconciler_{name}" for name in FAMILIES} == shown
+
+
+def test_every_metric_is_in_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guide/agent.md").read_text()
+    named = set(re.findall(r"`(?:reconciler)?_(\w+)`", guide))
+    assert set(FAMILIES) - named == set()
 
 
 def test_labels_cannot_break_out_of_their_line(tmp_path: Path) -> None:

@@ -220,6 +220,43 @@ def test_what_runs_programs_itself_or_by_a_handler_is_not_ended_with_the_agent()
     assert not is_delicate(catalog(file, replace(handler, type="service")))
 
 
+def test_a_handler_that_was_notified_and_could_not_run_is_owed(machine: Machine) -> None:
+    told = SITE.replace("{name: motd,", "{name: motd, notify: tell,")
+    handler = "  handlers:\n    - {name: tell, copy: {dest: /etc/motd/below, content: x}}\n"
+    machine.commit(told + handler)
+    outcome = machine.run()
+    assert len(outcome.state.owed) == 1
+    assert set(outcome.state.owed) == set(outcome.state.failed)
+    machine.commit(told + handler.replace("/etc/motd/below", "/etc/told"))
+    assert machine.run().state.owed == []
+
+
+def test_each_kind_of_run_has_its_own_time_in_the_metrics(machine: Machine) -> None:
+    machine.commit(SITE)
+    machine.run()
+    asked = time.time()
+    machine.run("sweep", fetch=False)
+    totals = machine.run("heal", ("file:/etc/motd",)).state.totals
+    times = [
+        totals[f'last_run_timestamp_seconds{{kind="{kind}"}}'] for kind in ("sync", "sweep", "heal")
+    ]
+    assert times == sorted(times)
+    assert times[0] < asked <= times[1]
+
+
+def test_who_made_the_trusted_commit_and_of_what_is_known(machine: Machine) -> None:
+    machine.commit(SITE)
+    subject = machine.run().state.subject
+    assert subject == {
+        "tree": machine.repo.git("rev-parse", "HEAD^{tree}"),
+        "author": "Ada",
+        "date": "2026-01-02T03:04:05+02:00",
+        "subject": "a change",
+        "signer": "",
+        "verified": "order-only",
+    }
+
+
 def test_a_heal_looks_only_at_what_it_is_about(machine: Machine) -> None:
     machine.commit(SITE)
     machine.run()

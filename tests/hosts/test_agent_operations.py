@@ -188,7 +188,7 @@ def test_the_journal_has_fields_to_search_by(one: BootedHost) -> None:
     assert entry["_SYSTEMD_UNIT"] == "reconciler-agent.service"
 
 
-def test_status_and_metrics_tell_the_same_to_everybody(one: BootedHost) -> None:
+def test_status_and_metrics_tell_the_same_to_everybody(repo: StateRepo, one: BootedHost) -> None:
     wait_for(lambda: conditions(one)["InSync"] == "True", "being in sync", one)
     document = status(one)
     assert document["schema"] == "status/1"
@@ -199,7 +199,9 @@ def test_status_and_metrics_tell_the_same_to_everybody(one: BootedHost) -> None:
     (remote,) = document["source"]["remotes"]
     assert remote["error"] is None
     assert remote["head"] == document["source"]["good"]["commit"]
-    assert document["source"]["trusted"]["author"] == "Alice"
+    trusted = document["source"]["trusted"]
+    assert trusted["author"] == "Alice"
+    assert trusted["tree"] == repo.git("rev-parse", f"{trusted['commit']}^{{tree}}")
     assert document["proof"]["deep_verified_at"] > 0
     assert document["valid_until"] > document["written"]
     one.run(["useradd", "nobodyspecial"])
@@ -211,6 +213,10 @@ def test_status_and_metrics_tell_the_same_to_everybody(one: BootedHost) -> None:
     assert found["reconciler_condition"][(("type", "InSync"), ("status", "True"))] == 1
     assert found["reconciler_fetch_total"][(("remote", "origin"), ("result", "ok"))] > 0
     assert found["reconciler_changes_total"][(("cause", "corrective"), ("type", "file"))] == 1
+    assert found["reconciler_heal_latency_seconds_count"][()] > 0
+    assert found["reconciler_heal_latency_seconds_sum"][()] > 0
+    sweeps = found["reconciler_last_run_timestamp_seconds"]
+    assert {("kind", "sync")} <= {label for labels in sweeps for label in labels}
     written = found["reconciler_status_valid_until_timestamp_seconds"][()]
     assert abs(written - document["valid_until"]) < 60
 
