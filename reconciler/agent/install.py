@@ -28,7 +28,7 @@ from reconciler.agent.units import (
     TIMER,
     units,
 )
-from reconciler.agent.wish import KNOWN_HOSTS, Wish
+from reconciler.agent.wish import KEYRING, KNOWN_HOSTS, Wish
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
 
 SYSTEMD = "/etc/systemd/system"
@@ -63,6 +63,7 @@ class Installer:
         self._directory(self.places.trust, 0o700)
         self._directory(self.places.mirrors, 0o700, USER)
         self._copy(wish.allowed_signers, "/etc/reconciler/allowed_signers", 0o644)
+        self._copy(wish.keyring, KEYRING, 0o644)
         self._copy(wish.deploy_key, self.places.deploy_key, 0o600)
         self._copy(wish.known_hosts, KNOWN_HOSTS, 0o644)
         self._copy(wish.credentials, self.places.credentials, 0o600)

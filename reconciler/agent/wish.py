@@ -7,7 +7,7 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,10 @@ from reconciler.agent.units import HIDDEN
 from reconciler.errors import ConfigError
 from reconciler.source.remote import Remote
 from reconciler.source.selftest import check_ssh_signatures
+from reconciler.source.signature import public_keys
 
 KNOWN_HOSTS = "/etc/reconciler/known_hosts"
+KEYRING = "/etc/reconciler/keyring"
 #: A line of a file of allowed signers: who, perhaps options, the kind of key, the key.
 SIGNER = re.compile(r"\S+\s+(?:\S+\s+)?(?:ssh-|ecdsa-|sk-)\S+\s+[A-Za-z0-9+/=]{16,}(?:\s.*)?")
 LARGEST = 1 << 20
@@ -28,12 +30,14 @@ LARGEST = 1 << 20
 class Wish:
     """settings: of agent.yml, only those that were given; `repo` is the address.
 
-    Files are copied: allowed_signers, deploy_key, known_hosts, credentials, ca_file; "" for none.
+    Files are copied: allowed_signers, keyring, deploy_key, known_hosts, credentials, ca_file; ""
+    for none.
     """
 
     settings: Mapping[str, Any]
     timer: bool = False
     allowed_signers: str = ""
+    keyring: str = ""
     deploy_key: str = ""
     known_hosts: str = ""
     credentials: str = ""
@@ -52,7 +56,9 @@ class Wish:
         for name in ("deploy_key", "credentials", "ca_file"):
             if getattr(self, name) and remotes:
                 remotes[0][name] = getattr(places, name)
-        if self.allowed_signers and "trust" not in settings:
+        if self.keyring:
+            settings["keyring"] = KEYRING
+        if (self.allowed_signers or self.keyring) and "trust" not in settings:
             settings["trust"] = "head"
         return {**({"remotes": remotes} if remotes else {}), **settings}
 
@@ -102,6 +108,8 @@ class Wish:
             )
         if os.path.exists(signers):
             check_ssh_signatures()
+        if config.keyring:
+            _check_openpgp(self.keyring or config.keyring, config.fingerprints)
 
 
 def programs(config: Config) -> dict[str, str]:
@@ -131,6 +139,22 @@ def _check_signers(path: str, text: str) -> None:
             raise ConfigError(
                 f"{path}:{number} does not say who may sign with which key",
                 hint="alice@example.org ssh-ed25519 AAAA...; see: man ssh-keygen, ALLOWED SIGNERS",
+            )
+
+
+def _check_openpgp(keyring: str, fingerprints: Sequence[str]) -> None:
+    """A key counts by its fingerprint, and only if it is there."""
+    known = public_keys(keyring)
+    if not fingerprints:
+        raise ConfigError(
+            f"a key of {keyring} counts only if its fingerprint is named",
+            hint=f"compare it with its owner, then: --fingerprint {known[0]}",
+        )
+    for text in fingerprints:
+        if text.replace(" ", "").upper() not in known:
+            raise ConfigError(
+                f"{keyring} has no key with the whole fingerprint {text!r}",
+                hint=f"it has {', '.join(known[:5])}",
             )
 
 

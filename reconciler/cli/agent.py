@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reconciler.agent.install import Installer
 
 #: Files that `install` copies.
-FILES = ("allowed_signers", "deploy_key", "known_hosts", "credentials", "ca_file")
+FILES = ("allowed_signers", "keyring", "deploy_key", "known_hosts", "credentials", "ca_file")
 SUSPENSION = ["reconciler/suspension", 1]
 #: Seconds that `sync` waits for the run that it asked for.
 PATIENCE = 300.0
@@ -68,9 +68,17 @@ def _install_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust",
         choices=("none", "head", "every"),
-        help="which commits must be signed (default: none, with --allowed-signers head)",
+        help="which commits must be signed (default: none; head once it is said who may sign)",
     )
     add("--allowed-signers", "FILE", "who may sign, as ssh-keygen reads it")
+    add("--keyring", "FILE", "public OpenPGP keys; those that --fingerprint names may sign")
+    parser.add_argument(
+        "--fingerprint",
+        dest="fingerprints",
+        metavar="HEX",
+        action="append",
+        help="whole fingerprint of a key in the keyring; may be given several times",
+    )
     add("--deploy-key", "FILE", "private key for an ssh address")
     add("--known-hosts", "FILE", "host key of the Git server")
     add("--ca-file", "FILE", "certificates to trust for an https address")
@@ -236,7 +244,7 @@ def who() -> str:
 def _install(args: argparse.Namespace, out: Output) -> int:
     from reconciler.agent.wish import Wish
 
-    names = ("repo", "branch", "host", "inventory", "trust", "interval")
+    names = ("repo", "branch", "host", "inventory", "trust", "fingerprints", "interval")
     wish = Wish(
         {name: value for name in names if (value := getattr(args, name)) is not None},
         timer=args.timer,

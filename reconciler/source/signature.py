@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from reconciler.errors import BadSignature, TrustError
+from reconciler.errors import BadSignature, ConfigError, TrustError
 from reconciler.source.process import Ended, memory_file, run
 from reconciler.source.signed import Signed
 
@@ -26,6 +26,12 @@ SSH_KEYGEN = "/usr/bin/ssh-keygen"
 GPG = "/usr/bin/gpg"
 #: Seconds that one call of a verifier may take.
 TIMEOUT = 20.0
+#: gpg with no home, no settings, no network and no opinion of its own.
+_ALONE = (
+    *("--batch", "--no-options", "--no-tty", "--homedir", "/nonexistent"),
+    *("--no-default-keyring", "--lock-never", "--trust-model", "always"),
+    *("--no-auto-key-retrieve", "--no-auto-key-locate", "--no-auto-check-trustdb"),
+)
 #: Hashes of OpenPGP that can be forged: MD5, SHA-1, RIPEMD-160.
 _WEAK_HASHES = {"1", "2", "3"}
 
@@ -162,14 +168,11 @@ def _verify_openpgp(what: str, signed: Signed, keys: Keys, at: datetime) -> Sign
         ring = stack.enter_context(memory_file(_keyring(keys.keyring)))
         signature = stack.enter_context(memory_file(signed.signature))
         options = [
-            *("--batch", "--no-options", "--no-tty", "--homedir", "/nonexistent"),
-            *("--no-default-keyring", "--lock-never", "--trust-model", "always"),
-            *("--no-auto-key-retrieve", "--no-auto-key-locate", "--no-auto-check-trustdb"),
             *("--faked-system-time", f"{at.astimezone(UTC):%Y%m%dT%H%M%S}!"),
             *("--keyring", f"/proc/self/fd/{ring}", "--status-fd", "1"),
         ]
         ended = _run(
-            [GPG, *options, "--verify", f"/proc/self/fd/{signature}", "-"],
+            [GPG, *_ALONE, *options, "--verify", f"/proc/self/fd/{signature}", "-"],
             signed.payload,
             [ring, signature],
         )
@@ -220,6 +223,28 @@ def _refused_openpgp(what: str, why: str, keys: Keys) -> BadSignature:
     return _refused(
         what, why, f"who is trusted: {keys.keyring} and the fingerprints in the configuration"
     )
+
+
+def public_keys(path: str) -> list[str]:
+    """The fingerprints of the OpenPGP keys in a file, armoured or not, and of their subkeys.
+
+    Raises ConfigError for a file that has none, TrustError.
+    """
+    try:
+        content = _keyring(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    with memory_file(content) as ring:
+        options = ["--keyring", f"/proc/self/fd/{ring}", "--with-colons"]
+        listed = _run([GPG, *_ALONE, *options, "--list-keys"], b"", [ring])
+    lines = listed.out.decode("utf-8", "replace").splitlines()
+    found = [line.split(":")[9] for line in lines if line.startswith("fpr:")]
+    if not found or not listed.ok:
+        raise ConfigError(
+            f"{path} is no file of public OpenPGP keys",
+            hint=f"gpg --armor --export alice@example.org > {path}",
+        )
+    return found
 
 
 def _fingerprint(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from reconciler.agent.places import Places
 from reconciler.agent.wish import Wish, _above
 from reconciler.errors import ConfigError
 from reconciler.source import selftest, signature
+from source.openpgp import Gpg
 
 URL = "ssh://git@git.example.org/state.git"
 KEPT: dict[str, Any] = {
@@ -201,3 +203,57 @@ def test_trust_is_refused_where_signatures_cannot_be_verified(
     assert "unknown option" in check({"repo": "https://h/x"}, allowed_signers=str(signers))
     unsigned = check({"repo": "https://h/x", "trust": "none"}, allowed_signers=str(signers))
     assert unsigned == ""
+
+
+# -- OpenPGP --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
+    if not shutil.which("gpg"):
+        pytest.skip("gpg is not installed")
+    gpg = Gpg(tmp_path_factory.mktemp("gpg") / "home")
+    gpg.make("ada")
+    yield gpg
+    gpg.close()
+
+
+@pytest.fixture
+def keyring(gpg: Gpg, tmp_path: Path) -> Path:
+    path = tmp_path / "keyring"
+    path.write_text(gpg.ring())
+    return path
+
+
+def check_openpgp(keyring: Path, *fingerprints: str) -> dict[str, Any]:
+    settings = {"repo": "https://git.example.org/x.git", "fingerprints": list(fingerprints)}
+    wish = Wish(settings, keyring=str(keyring))
+    found = merged(wish, {})
+    wish.check(parse(found, "x"), Places())
+    return found
+
+
+def test_keys_of_openpgp_count_by_their_whole_fingerprint(gpg: Gpg, keyring: Path) -> None:
+    ada = gpg.fingerprints["ada"]
+    found = check_openpgp(keyring, ada)
+    assert (found["trust"], found["keyring"]) == ("head", "/etc/reconciler/keyring")
+    spaced = " ".join(ada.lower()[n : n + 4] for n in range(0, 40, 4))
+    assert check_openpgp(keyring, spaced)["fingerprints"] == [spaced]
+    with pytest.raises(ConfigError, match="only if its fingerprint is named") as caught:
+        check_openpgp(keyring)
+    assert f"--fingerprint {ada}" in caught.value.hint
+    for wrong in (ada[-16:], "A" * 40):
+        with pytest.raises(ConfigError, match="no key with the whole fingerprint") as caught:
+            check_openpgp(keyring, ada, wrong)
+        assert ada in caught.value.hint
+
+
+def test_a_keyring_is_a_file_of_public_keys(gpg: Gpg, keyring: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        check_openpgp(keyring / "none", "A" * 40)
+    for content in (b"", b"nonsense\n", gpg.run("--armor", "--export-secret-keys")):
+        keyring.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"no file of public OpenPGP keys|is empty"):
+            check_openpgp(keyring, gpg.fingerprints["ada"])
+    keyring.write_bytes(gpg.run("--export"))
+    check_openpgp(keyring, gpg.fingerprints["ada"])
