@@ -271,6 +271,15 @@ def test_what_could_not_be_configured_is_not_put_on_hold(driver: Driver) -> None
     assert holds(driver) == set()
 
 
+@pytest.mark.parametrize("hold", [True, False, None])
+def test_what_was_put_on_hold_half_done_is_finished(driver: Driver, hold: bool | None) -> None:
+    driver.host.run(["dpkg", "--unpack", f"{REPOSITORY}/tool-b_1.0_all.deb"])
+    driver.host.run(["apt-mark", "hold", "tool-b"])
+    assert driver.apply(package("tool-b", hold=hold)).clean
+    assert holds(driver) == (set() if hold is False else {"tool-b"})
+    assert status(driver, "tool-b").endswith(" ok installed")
+
+
 def test_a_pattern_holds_all_that_match(driver: Driver) -> None:
     assert driver.apply(package("tool-*", hold=True)).clean
     assert holds(driver) == {"tool-a", "tool-b"}
