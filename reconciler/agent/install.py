@@ -35,6 +35,11 @@ SYSTEMD = "/etc/systemd/system"
 #: What is started, and so stopped; and every unit that there may be.
 STARTED = (DEADMAN_TIMER, TIMER, UNIT, PROVIDER_SOCKET)
 ALL = (*STARTED, DEADMAN, PROVIDER, RUN)
+#: Where no systemd is.
+BY_CRON = (
+    "run it now and then, as /etc/cron.d/reconciler would: "
+    f"* * * * * root {sys.prefix}/bin/reconciler agent once >/dev/null"
+)
 HEAD = "# What the agent of reconciler follows on this host; `reconciler agent install` wrote it.\n"
 
 
@@ -50,7 +55,9 @@ class Installer:
         """Whether anything was changed. Raises ReconcilerError; nothing was changed then, unless
         it is that no remote brings the state repo, which the agent goes on trying."""
         self._check()
-        for path in (sys.prefix, os.path.dirname(reconciler.__file__)):
+        if wish.timer and not has_systemd():
+            raise UsageError("a timer takes systemd, which does not run here", hint=BY_CRON)
+        for path in (sys.prefix, os.path.realpath(sys.executable), reconciler.__file__):
             _check_owner(path)
         kept = self._kept()
         settings = wish.merged(kept, self.places)
@@ -72,9 +79,14 @@ class Installer:
         if settings != kept:
             text = HEAD + yamldoc.dump(settings, sort_keys=False)
             self._put(self.places.config, text.encode(), 0o600)
-        self._put_units(wish, config)
+        self._close(self.places.config)
+        if has_systemd():
+            self._put_units(wish, config)
         trouble = self._ask(config) if self.changed else None
-        self._start(wish)
+        if has_systemd():
+            self._start(wish)
+        elif self.changed:
+            self.say(f"nothing starts it: this machine does not run systemd; {BY_CRON}")
         if trouble is not None:
             self.say("the agent is installed and goes on trying, but now:")
             raise trouble
@@ -83,31 +95,13 @@ class Installer:
     def uninstall(self, *, purge: bool) -> bool:
         """Stop and remove the agent; what it manages stays as it is. purge: its memory too."""
         self._check()
-        for unit in STARTED:
-            if os.path.exists(os.path.join(SYSTEMD, unit)):
-                _systemctl("disable", "--now", unit)
-        for name in ALL:
-            self._remove(os.path.join(SYSTEMD, name))
-        with contextlib.suppress(OSError):  # an operator may have put more in it
-            os.rmdir(os.path.join(SYSTEMD, os.path.dirname(RUN)))
-        _systemctl("daemon-reload")
+        self._remove_units()
         # Or it would go on saying that the host is in sync.
         places = self.places
         for path in (places.status, places.metrics, places.motd, places.socket):
             self._remove(path)
         if purge:
-            for path in (
-                self.places.mirrors,
-                self.places.trust,
-                "/etc/reconciler",
-                "/run/reconciler",
-            ):
-                if os.path.isdir(path):
-                    shutil.rmtree(path)
-                    self._said(f"removed {path}")
-            if _user() is not None:
-                _run(["userdel", USER])
-                self._said(f"removed the user {USER}")
+            self._purge()
         return self.changed
 
     # -- steps ---------------------------------------------------------------------------
@@ -115,10 +109,6 @@ class Installer:
     def _check(self) -> None:
         if os.geteuid() != 0:
             raise UsageError("this takes root", hint="sudo reconciler agent ...")
-        if not os.path.isdir("/run/systemd/system"):
-            raise UsageError(
-                "this machine does not run systemd", hint="run `reconciler agent once` from cron"
-            )
 
     def _kept(self) -> dict[str, Any]:
         """The settings of an earlier time. Raises ConfigError if they cannot be read."""
@@ -130,8 +120,13 @@ class Installer:
         except OSError as error:
             raise ConfigError(f"cannot read {self.places.config}: {error.strerror}") from error
         kept = yamldoc.load(content, self.places.config)
+        if kept is not None and not isinstance(kept, dict):
+            raise ConfigError(
+                f"{self.places.config} holds no settings, and what it holds would be lost",
+                hint="settings are lines of `name: value`; mend it, or move it away",
+            )
         # Without its marks, which nobody could write out again.
-        return json.loads(json.dumps(kept)) if isinstance(kept, dict) else {}
+        return json.loads(json.dumps(kept or {}))
 
     def _user(self) -> None:
         if _user() is None:
@@ -182,6 +177,28 @@ class Installer:
         _systemctl("daemon-reload")
         _systemctl("enable", "--now", PROVIDER_SOCKET)
 
+    def _remove_units(self) -> None:
+        there = [one for one in STARTED if os.path.exists(os.path.join(SYSTEMD, one))]
+        if there and has_systemd():
+            _systemctl("disable", "--now", *there)
+            _systemctl("stop", "reconciler-provider@*.service")
+        for name in ALL:
+            self._remove(os.path.join(SYSTEMD, name))
+        with contextlib.suppress(OSError):  # an operator may have put more in it
+            os.rmdir(os.path.join(SYSTEMD, os.path.dirname(RUN)))
+        if there and has_systemd():
+            _systemctl("daemon-reload")
+
+    def _purge(self) -> None:
+        places = self.places
+        for path in (places.mirrors, places.trust, "/etc/reconciler", "/run/reconciler"):
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+                self._said(f"removed {path}")
+        if _user() is not None:
+            _run(["userdel", USER])
+            self._said(f"removed the user {USER}")
+
     def _ask(self, config: Config) -> ReconcilerError | None:
         """Why no remote brings the state repo, asked the way the agent will ask."""
         try:
@@ -208,14 +225,22 @@ class Installer:
     def _put(self, path: str, content: bytes, mode: int) -> None:
         try:
             with open(path, "rb") as file:
-                same = (
-                    file.read() == content and stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
-                )
+                found = os.fstat(file.fileno())
+                same = (stat.S_IMODE(found.st_mode), found.st_uid) == (mode, 0)
+                same = same and file.read() == content
         except OSError:
             same = False
         if not same:
             write(path, content, mode)
             self._said(f"wrote {path}")
+
+    def _close(self, path: str) -> None:
+        """A file of secrets that somebody else wrote belongs to root alone from now on."""
+        found = os.stat(path)
+        if found.st_uid or found.st_mode & 0o077:
+            os.chown(path, 0, 0)
+            os.chmod(path, 0o600)
+            self._said(f"closed {path} to others")
 
     def _remove(self, path: str) -> None:
         if os.path.lexists(path):
@@ -249,14 +274,26 @@ def _user() -> pwd.struct_passwd | None:
         return None
 
 
+def has_systemd() -> bool:
+    """Whether this machine was booted with it."""
+    return os.path.isdir("/run/systemd/system")
+
+
 def _systemctl(*words: str) -> None:
     _run(["systemctl", "--quiet", *words])
 
 
 def _run(argv: Sequence[str], *, check: bool = True) -> int:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
-    if check and done.returncode:
+    """The exit code of a program. Raises ReconcilerError, without `check` only if it cannot run."""
+    command = " ".join(argv)
+    try:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
+    except FileNotFoundError as error:
         raise ReconcilerError(
-            f"{' '.join(argv)} failed: {done.stderr.strip() or done.stdout.strip()}"
-        )
+            f"{argv[0]} is not installed", hint=f"by hand, or as it is done here: {command}"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ReconcilerError(f"{command} did not end within 180 s") from error
+    if check and done.returncode:
+        raise ReconcilerError(f"{command} failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.returncode
