@@ -19,6 +19,7 @@ from hosts.agents import conditions, in_sync_at, status, wait_for
 from hosts.booted import BootedHost
 from hosts.forge import MIRROR, Follower, Forge, configure, put, shell, sync
 from hosts.lab import Lab
+from source.openpgp import Gpg
 from source.servers import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -264,6 +265,44 @@ def test_b12_a_person_can_accept_a_rewritten_history(subject: Guarded) -> None:
     subject.host.reconciler("trust", "reset", "--to", head, "--reason", "a secret was in it")
     wait_for(in_sync_at(subject.host, head), "taking it up without another word", subject.host)
     assert "a secret was in it" in subject.host.reconciler("trust", "show").stdout
+
+
+@pytest.fixture(scope="module")
+def gpg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
+    """Ada and Mallory, whose keys are both in the keyring."""
+    gpg = Gpg(tmp_path_factory.mktemp("gpg") / "home")
+    gpg.make("ada")
+    gpg.make("mallory")
+    yield gpg
+    gpg.close()
+
+
+def test_signatures_of_openpgp_count_by_their_fingerprint(subject: Guarded, gpg: Gpg) -> None:
+    """gpg runs where the part without privileges runs: what that sandbox forbids, it cannot use."""
+
+    def signed(by: str) -> str:
+        subject.commit(None)
+        subject.repo.git(*gpg.signing(by), "commit", "--quiet", "--amend", "--no-edit", "-S")
+        return subject.repo.head
+
+    host, before = subject.host, subject.settled()
+    host.run(["apt-get", "install", "-qy", "--no-install-recommends", "gpg"], timeout=300)
+    put(host, "/root/keyring", gpg.ring())
+    ada = gpg.fingerprints["ada"]
+    host.reconciler("agent", "install", "--keyring", "/root/keyring", "--fingerprint", ada)
+    try:
+        good = signed("ada")
+        subject.converges(good)
+        assert ada in host.reconciler("trust", "show").stdout
+        signed("mallory")
+        refused(subject, good, f"the key {gpg.fingerprints['mallory']} is not one of")
+        subject.back_to(good)
+        subject.converges(signed("ada"))
+    finally:
+        configure(host, keyring=None, fingerprints=None)
+        subject.back_to(before)
+        host.reconciler("trust", "reset", "--to", before, "--reason", "back to keys of ssh")
+    subject.settled()
 
 
 @pytest.mark.soak
