@@ -15,6 +15,7 @@ from reconciler.agent.child import Child, answer
 from reconciler.agent.config import Config
 from reconciler.agent.link import Provider
 from reconciler.agent.places import Places
+from reconciler.agent.running import NEVER
 from reconciler.engine.wire import error_to_json
 from reconciler.errors import ReconcilerError
 from reconciler.source.refs import full_ref
@@ -24,7 +25,6 @@ from reconciler.source.remote import Remote
 LIMIT = 1200.0
 #: Seconds after which the provider is asked, whether or not there is anything new.
 THOROUGH = 3600.0
-NEVER = float("inf")
 
 
 class Poller:

@@ -19,7 +19,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import reconciler
@@ -31,7 +30,8 @@ from reconciler.agent.hints import Watch, signature
 from reconciler.agent.link import python
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, machine_id
-from reconciler.agent.poll import NEVER, Poller
+from reconciler.agent.poll import Poller
+from reconciler.agent.running import NEVER, Running
 from reconciler.agent.schedule import Schedule
 from reconciler.agent.state import State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
@@ -43,8 +43,6 @@ from reconciler.errors import ReconcilerError
 QUIET, QUIET_MAX = 0.03, 2.0
 #: The status file is never older than this, in seconds.
 FRESH = 60.0
-#: Seconds that a run has to end after it was told to.
-GRACE = 60.0
 #: What holds a commit back without being a failure.
 GATES = ("Suspended", "Window")
 SIGNALS = (
@@ -55,21 +53,6 @@ SIGNALS = (
     signal.SIGUSR2,
     signal.SIGCHLD,
 )
-
-
-@dataclass
-class Running:
-    """A run at work. told: when it was told to stop. totals: the counters as it got them.
-
-    noticed: when what a heal is about was touched.
-    """
-
-    child: Child
-    kind: str
-    since: float
-    totals: Mapping[str, float] = field(default_factory=dict)
-    told: float = NEVER
-    noticed: float = NEVER
 
 
 class Supervisor:
@@ -86,6 +69,7 @@ class Supervisor:
         self._fights = Fights()
         self._notices = Notices.load(places.notices)
         self._running: Running | None = None
+        self._superseded = False
         self._poller = Poller(places, config)
         self._tellers: list[subprocess.Popen[bytes]] = []
         self._wake_r, self._wake_w = os.pipe()
@@ -152,18 +136,13 @@ class Supervisor:
         due = [self._publish_at, self._fed_at + (journal.watchdog() or FRESH)]
         if self._poller.busy:
             due.append(self._poller.deadline)
-        if self._running is None and not self._stopping:
-            due += [
-                NEVER if self._poller.busy else self._fetch_at,
-                self._sweep_at,
-                self._retry_at,
-                self._open_at,
-                self._heal_at,
-            ]
+        elif not self._stopping:
+            due.append(self._fetch_at)
+        if self._running is not None:
+            due.append(self._running.due(self._config.run_limit))
+        elif not self._stopping:
+            due += [self._sweep_at, self._retry_at, self._open_at, self._heal_at]
             due.append(now if self._want else NEVER)
-        elif self._running is not None:
-            due.append(self._running.since + self._config.run_limit)
-            due.append(self._running.told + GRACE)
         events = self._watcher.fileno()
         reading = [self._wake_r, *([events] if events >= 0 else ())]
         if self._poller.busy:
@@ -204,8 +183,10 @@ class Supervisor:
     def _stop(self) -> None:
         """The run ends after the resource at work; told so twice, nobody waits for that."""
         self._leaving = self._stopping
-        if self._running is not None:
-            self._tell_to_stop(self._running)
+        if self._running is not None and self._leaving:
+            self._running.hurry()
+        elif self._running is not None:
+            self._running.tell(time.monotonic())
         self._stopping = True
         self._enter("stopping")
 
@@ -230,6 +211,8 @@ class Supervisor:
             self._want.add("sweep")
         else:
             journal.log("notice", f"suspended by {held.by}: {held.reason}")
+            if self._running is not None:
+                self._running.ask()
         self._held = held
         self._publish_at = 0.0
 
@@ -290,12 +273,28 @@ class Supervisor:
         state.heard(self._config.remotes, offer, now)
         self._fetch_at = self._schedule.next_fetch(time.monotonic())
         gone = commit == state.trusted and bool(refused)
-        if commit not in (state.trusted, refused) or gone or offer["rebuilt"]:
+        if gone or offer["rebuilt"]:
             self._want.add("sync")
         elif commit == state.trusted:
             # The word of a remote is remembered where trust is, for the alarm of `max_age`.
             with contextlib.suppress(OSError):
                 os.utime(os.path.join(self._places.trust, "contact"), (now, now))
+        elif commit != refused and (self._running is None or commit != self._running.commit):
+            self._want.add("sync")
+            self._supersede()
+
+    def _supersede(self) -> None:
+        """What is newer is begun as soon as the resource at work is done.
+
+        What has taken over in this way comes to its end: a busy branch must not keep all runs from
+        that. And what was begun in a window may finish, which what is newer might not.
+        """
+        running = self._running
+        if running is None or running.heir or self._config.windows:
+            return
+        journal.log("info", "there is a newer commit: the run at work makes way for it")
+        self._superseded = True
+        running.ask()
 
     # -- runs ----------------------------------------------------------------------------
 
@@ -304,7 +303,6 @@ class Supervisor:
         if now >= self._fetch_at and not self._poller.busy:
             self._start_poll()
         if self._running is not None:
-            self._heed_limits(self._running, now)
             return
         self._note_what_is_due(now)
         for kind in ("sync", "boot", "retry", "sweep"):
@@ -359,7 +357,10 @@ class Supervisor:
         job = Job(kind_of_job, self._config, ids=tuple(ids), offer=offer)
         run = Run(job, self._state, self._places, self._watcher.paths)
         child = Child(lambda end: answer(end, _carry_out(run, kind)))
-        self._running = Running(child, kind, now, dict(self._state.totals))
+        commit = str(offer["commit"]) if offer else ""
+        totals = dict(self._state.totals)
+        self._running = Running(child, kind, now, commit, totals, heir=self._superseded)
+        self._superseded = False
         if kind == "heal":
             self._running.noticed = self._first_event_at
         else:
@@ -371,25 +372,11 @@ class Supervisor:
             {"heal": "healing", "sweep": "sweeping", "boot": "recovering"}.get(kind, "applying")
         )
 
-    def _heed_limits(self, running: Running, now: float) -> None:
-        if now >= running.since + self._config.run_limit and running.told == NEVER:
-            journal.log(
-                "err",
-                f"the run took longer than {self._config.run_limit:.0f} s and is told to stop",
-            )
-            self._tell_to_stop(running)
-        elif now >= running.told + GRACE:
-            running.child.kill()
-
-    def _tell_to_stop(self, running: Running) -> None:
-        running.told = min(running.told, time.monotonic())
-        running.child.process.terminate()
-
     def _take_run(self) -> None:
         running = self._running
         if running is None:
             return
-        self._heed_limits(running, time.monotonic())
+        running.heed(time.monotonic(), self._config.run_limit)
         if running.child.ended():
             self._running = None
             self._finish(running)
@@ -423,7 +410,7 @@ class Supervisor:
                 run=run,
             )
         behind = bool(state.candidate) and state.held_by not in GATES
-        unfinished = outcome["failed"] or behind
+        unfinished = outcome["failed"] or behind or running.told != NEVER
         opens = state.held_until - time.time() if state.held_until else NEVER
         self._open_at = now + max(0.0, opens)
         if unfinished:
@@ -513,11 +500,8 @@ class Supervisor:
         every = journal.watchdog()
         if every and now < self._fed_at + every:
             return
-        overdue = (
-            self._running is not None
-            and now - self._running.since > self._config.run_limit + 2 * GRACE
-        )
-        if not overdue:
+        running = self._running
+        if running is None or not running.has_outlived(now, self._config.run_limit):
             journal.notify("WATCHDOG=1")
         self._fed_at = now
 

@@ -136,7 +136,9 @@ class Run:
                     self._converge(engine, self._catalog)
                 self._state.problem("run", None, started)
             except ReconcilerError as error:
-                self._trouble("run", error)
+                # An engine that was told to stop says no more, which is no trouble.
+                if not self._stopped:
+                    self._trouble("run", error)
             except OSError as error:
                 self._trouble("run", _unwritten(error))
             self._hold()

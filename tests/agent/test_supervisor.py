@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from agent.clock import Clock
 from reconciler.agent import supervisor as module
 from reconciler.agent import watch
 from reconciler.agent.config import Config
 from reconciler.agent.hints import watch_list
 from reconciler.agent.places import Places, read_json, write
-from reconciler.agent.state import State
-from reconciler.agent.supervisor import NEVER, Running, Supervisor
+from reconciler.agent.running import NEVER, Running
+from reconciler.agent.state import State, resume, suspend
+from reconciler.agent.supervisor import Supervisor
 
 OLD, NEW, NEWER = "a" * 40, "b" * 40, "c" * 40
-
-
-class Clock:
-    """Stands still unless it is told to go on; both clocks show the same."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    time = monotonic
 
 
 class Child:
@@ -38,9 +29,10 @@ class Child:
 
     pipe = 0
 
-    def __init__(self, answer: Mapping[str, Any] | None) -> None:
+    def __init__(self, answer: Mapping[str, Any] | None = None) -> None:
         self._answer = answer
-        self.process = SimpleNamespace(returncode=-9)
+        self.said: list[str] = []
+        self.process = SimpleNamespace(returncode=-9, terminate=lambda: self.said.append("TERM"))
 
     def answer(self) -> Mapping[str, Any] | None:
         return self._answer
@@ -56,16 +48,16 @@ class Tried(Supervisor):
     ) -> None:
         self.started.append((kind, tuple(ids)))
         self._retry_at = NEVER
-        made = SimpleNamespace(kind=kind, told=NEVER, child=None, since=module.time.monotonic())
-        made.totals = dict(self._state.totals)
-        self._running = cast("Running", made)
+        child = cast("module.Child", Child())
+        commit, totals = str(offer["commit"]) if offer else "", dict(self._state.totals)
+        self._running = Running(
+            child, kind, module.time.monotonic(), commit, totals, heir=self._superseded
+        )
+        self._superseded = False
 
     def _start_poll(self) -> None:
         self.started.append(("poll", ()))
         self._fetch_at = NEVER
-
-    def _heed_limits(self, running: Running, now: float) -> None:
-        """There is nobody to kill."""
 
 
 @pytest.fixture
@@ -105,7 +97,7 @@ def end(agent: Tried, clock: Clock, *, state: State | None = None, **said: Any) 
         **said,
     }
     child = cast("module.Child", Child(None if said.get("broken") else answer))
-    agent._finish(Running(child, running.kind, running.since, running.totals))
+    agent._finish(replace(running, child=child))
 
 
 def due(agent: Tried) -> list[str]:
@@ -197,6 +189,92 @@ def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: C
     assert due(agent) == []
 
 
+def told(agent: Tried) -> list[str]:
+    """What the run at work was told."""
+    assert agent._running is not None
+    return cast("Child", agent._running.child).said
+
+
+def offer(agent: Tried, commit: str) -> None:
+    """A poll that the running agent has made brings this."""
+    brought = {"commit": commit, "remote": "origin", "rebuilt": "", "tried": {}}
+    agent._poller.offer = brought
+    agent._poll_brought(brought)
+
+
+def test_a_run_makes_way_for_a_newer_commit_but_one_that_took_over_so_does_not(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    offer(agent, NEW)
+    assert due(agent) == ["sync"]
+    offer(agent, NEW)
+    assert told(agent) == []
+    offer(agent, NEWER)
+    assert told(agent) == ["TERM"]
+    end(agent, clock, state=State(trusted=NEW, applied=OLD, good=OLD))
+    assert due(agent) == ["sync"]
+    offer(agent, "d" * 40)
+    # Or a branch with many commits would keep every run from its end.
+    assert told(agent) == []
+    end(agent, clock, state=State(trusted=NEWER, applied=NEWER, good=NEWER))
+    assert due(agent) == ["sync"]
+    offer(agent, "e" * 40)
+    assert told(agent) == ["TERM"]
+
+
+def test_what_was_begun_in_a_window_makes_way_for_nothing(agent: Tried, clock: Clock) -> None:
+    agent._config = replace(agent._config, windows=({"deny": {}},))
+    offer(agent, NEW)
+    assert due(agent) == ["sync"]
+    offer(agent, NEWER)
+    assert told(agent) == []
+    end(agent, clock, state=State(trusted=NEW, applied=NEW, good=NEW))
+    assert due(agent) == ["sync"]
+
+
+def test_a_commit_that_a_run_judges_is_no_news_while_it_does(agent: Tried, clock: Clock) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    for _ in range(3):
+        offer(agent, NEW)
+        due(agent)
+    end(agent, clock, state=State(trusted=NEW, applied=NEW, good=NEW))
+    assert due(agent) == []
+
+
+def test_a_suspension_ends_the_run_at_work_and_nothing_is_tried_again_before_it_is_over(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._want = {"sync"}
+    due(agent)
+    suspend(agent._places, "TICKET-7", 60, "alice")
+    for _ in range(3):
+        agent._heed_suspension()
+    assert told(agent) == ["TERM"]
+    # A package may take its time: nobody kills it for that.
+    assert agent._running is not None
+    assert agent._running.due(1800) == clock.now + 1800
+    broken_off = State(trusted=NEW, applied=OLD, good=OLD, held_by="Suspended")
+    end(agent, clock, state=broken_off)
+    clock.now += 3600
+    assert due(agent) == []
+    resume(agent._places)
+    agent._heed_suspension()
+    assert due(agent) == ["sweep"]
+
+
+def test_a_run_that_took_too_long_is_tried_again(agent: Tried, clock: Clock) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._want = {"sweep"}
+    due(agent)
+    assert agent._running is not None
+    agent._running.heed(clock.now + 1800, 1800)
+    end(agent, clock)
+    clock.now = agent._retry_at
+    assert due(agent) == ["retry"]
+
+
 def test_healing_goes_on_while_a_commit_is_refused(agent: Tried, clock: Clock) -> None:
     agent._fetch_at = agent._sweep_at = NEVER
     agent._state.problem("trust", {"message": "not signed"}, clock.now)
@@ -254,7 +332,7 @@ def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
         end(agent, clock, watches={})
         return agent._sweep_at - clock.now
 
-    monkeypatch.setattr(module, "Child", lambda _: None)
+    monkeypatch.setattr(module, "Child", lambda _: Child())
     with monkeypatch.context() as patch:
         patch.setattr(watch, "InotifyFD", refuse)
         agent._watcher.close()
@@ -301,14 +379,13 @@ def test_another_version_on_the_disk_ends_the_process_between_two_runs(
 def test_what_remotes_said_and_how_often_they_were_asked_survives_a_run_that_began_before(
     agent: Tried, clock: Clock
 ) -> None:
-    offer = {"commit": OLD, "remote": "origin", "rebuilt": "", "tried": {}}
-    agent._poll_brought(offer)
+    offer(agent, OLD)
     agent._want = {"sweep"}
     assert due(agent) == ["sweep"]
     told = State.from_json(agent._state.to_json())
     told.count("runs_total", kind="sweep")
     clock.now += 1
-    agent._poll_brought(offer)
+    offer(agent, OLD)
     agent._polled_at = clock.now
     end(agent, clock, state=told)
     assert agent._state.source["last_success"] == clock.now

@@ -8,10 +8,12 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconciler.agent.config import Config
+from reconciler.agent.contents import Contents
 from reconciler.agent.hints import Watch, signature
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend
@@ -353,3 +355,28 @@ def test_groups_are_constructed_from_the_facts_of_this_host(machine: Machine) ->
     outcome = machine.run()
     assert outcome.state.problems == {}
     assert machine.motd() == "hello\n"
+
+
+def test_a_run_that_is_told_to_stop_ends_after_the_resource_at_work_and_that_is_no_failure(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = machine.commit(SITE)
+    machine.run()
+    second = machine.commit(SITE.replace("hello", "good morning").replace("other\\n", "new\\n"))
+    run = Run(Job("sync", machine.config, fetch=True), State.load(machine.places), machine.places)
+    get = Contents.get
+
+    def tell_then_get(contents: Contents, *args: Any) -> Any:
+        run.stop()
+        return get(contents, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Contents, "get", tell_then_get)
+        outcome = run.carry_out()
+    assert machine.motd() == "good morning\n"
+    assert (machine.root / "etc/other").read_text() == "other\n"
+    assert not outcome.failed
+    assert outcome.state.problems == {}
+    assert pointers(outcome.state) == (second, second, first, first)
+    assert pointers(machine.run().state) == (second, "", second, second)
+    assert (machine.root / "etc/other").read_text() == "new\n"
