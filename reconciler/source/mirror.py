@@ -49,7 +49,8 @@ class Ref(NamedTuple):
 
 def mirror_path(directory: str, url: str, ref: str) -> str:
     """Where the mirror of one ref of one repository lies: no two share a place."""
-    digest = hashlib.sha256(f"{url}\n{ref}".encode()).hexdigest()
+    # Between them is what no argument of a program can hold, so neither runs into the other.
+    digest = hashlib.sha256(f"{url}\0{ref}".encode()).hexdigest()
     return os.path.join(directory, f"mirror-{digest[:32]}.git")
 
 

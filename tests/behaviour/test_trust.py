@@ -172,6 +172,40 @@ def test_a_clock_that_was_wrong_is_named_and_a_person_can_say_so(
     assert world.pull().commit == head
 
 
+def test_i1_a_clock_before_the_key_puts_a_commit_off_and_refuses_it_for_no_longer(
+    tmp_path: Path, people: People
+) -> None:
+    """A board without a clock of its own boots ten years ago, before it ever trusted anything."""
+    world = World(tmp_path / "world", people)
+    world.allow(people.line("ada", 'namespaces="git",valid-after="20260101"'))
+    head = world.repo.commit("ada")
+    begun = world.marks.load()
+    for _ in range(2):
+        with pytest.raises(BadSignature, match="not yet valid") as caught:
+            world.pull(later(days=-3650))
+        assert caught.value.hint
+        assert world.marks.load() == begun
+    assert world.pull().advanced
+    assert world.trusted == head
+
+
+@pytest.mark.parametrize("mode", ["none", "head", "every"])
+def test_i4_dates_of_commits_say_nothing_about_their_order(world: World, mode: str) -> None:
+    world.change(mode=mode)
+    dates = ["2099-12-31T23:59:59+00:00", "1970-01-01T00:00:00+00:00", "2001-01-01T00:00:00+14:00"]
+    commits = [world.repo.commit("ada", date=date) for date in dates]
+    verdict = world.pull()
+    assert (verdict.commit, verdict.advanced) == (commits[-1], True)
+    assert verdict.checked == {"none": 0, "head": 1, "every": 3}[mode]
+    assert world.marks.load().received_at == NOW.timestamp()
+    world.repo.git("reset", "--quiet", "--hard", commits[0])
+    with refused(world, NotFastForward, "older"):
+        world.pull()
+    world.repo.commit("ada", date=dates[0])
+    with refused(world, NotFastForward, "not on top of"):
+        world.pull()
+
+
 # revocation, case B6
 
 

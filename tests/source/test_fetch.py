@@ -187,10 +187,19 @@ def test_a11_nothing_is_accepted_that_git_would_refuse(ref: str) -> None:
 
 
 def test_a17_no_two_refs_or_repositories_share_a_mirror() -> None:
-    pairs = [("/a", "b\nc"), ("/a\nb", "c"), ("/a", "main"), ("/a", "Main"), ("/a/", "main")]
-    assert len({mirror_path("/m", url, ref) for url, ref in pairs}) >= len(pairs) - 1
-    assert mirror_path("/m", "/a", "main") != mirror_path("/m", "/a", "dev")
-    assert mirror_path("/m", "/a/b", "main") != mirror_path("/m", "/a_b", "main")
+    """Whatever is taken for the end of one and the beginning of the other."""
+    text = "https://h/a.git\nmain/\nx"
+    pairs = {(text[:n], text[n:]) for n in range(len(text) + 1)}
+    pairs |= {(f"https://h/{n}", f"b{n % 7}") for n in range(5000)}
+    pairs |= {(url, ref) for url in ("/a", "/A", "/a/", "/a.git", "//a") for ref in ("m", "M")}
+    assert len({mirror_path("/m", url, ref) for url, ref in pairs}) == len(pairs)
+
+
+@given(
+    st.lists(st.tuples(st.text("a/\n.:", max_size=4), st.text("a/\n.:", max_size=4)), unique=True)
+)
+def test_a17_however_they_are_spelled(pairs: list[tuple[str, str]]) -> None:
+    assert len({mirror_path("/m", url, ref) for url, ref in pairs}) == len(pairs)
 
 
 # git, and what others would like to tell it
