@@ -80,7 +80,8 @@ class Supervisor:
         self._stopping = False
         self._leaving = False
         now = time.monotonic()
-        known = bool(self._state.applied or self._state.trusted)
+        # The catalog tells what heals, should the state have been lost.
+        known = bool(self._state.trusted) or os.path.exists(places.catalog)
         self._want: set[str] = {"boot"} if known else set()
         # A run of all by what the next poll brings: for a person, or for what was refused before.
         self._asked = "trust" in self._state.problems

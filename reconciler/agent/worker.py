@@ -14,7 +14,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,8 @@ MOVED: Signature = (0, 0)
 @dataclass(frozen=True)
 class Job:
     """What is to be done. kind: `boot`, `sync`, `sweep`, `heal`. fetch: ask the remotes first.
-    ids: only these resources. offer: what a poll has fetched, to be judged.
+    ids: only these resources. offer: what a poll has fetched, to be judged. resting: resources
+    that are only looked at this time, since somebody keeps changing them back.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Job:
     fetch: bool = False
     ids: tuple[str, ...] = ()
     offer: Mapping[str, Any] | None = None
+    resting: Collection[str] = ()
 
 
 @dataclass
@@ -129,6 +131,7 @@ class Run:
                 # A heal goes by what was compiled: it need not wait for the engine's own look.
                 kept = read_json(self._places.facts) if self._job.ids else None
                 self._facts = kept or engine.facts()
+                self._recall()
                 if not self._job.ids:
                     self._judge(self._fetch() if self._job.fetch else self._job.offer)
                 self._choose_catalog()
@@ -152,6 +155,13 @@ class Run:
         return self._outcome
 
     # -- the way to a catalog ------------------------------------------------------------
+
+    def _recall(self) -> None:
+        """What heals, if our own memory of that was lost: the catalog tells its commit itself."""
+        state = self._state
+        known = None if state.applied else read_json(self._places.catalog)
+        if known is not None:
+            state.applied, state.applied_since = str(known.get("commit", "")), time.time()
 
     def _fetch(self) -> Mapping[str, Any] | None:
         """What the remotes offer; None if they cannot be asked."""
@@ -177,6 +187,7 @@ class Run:
         state, marks = self._state, Marks(self._places.trust)
         try:
             before = marks.mend()
+            state.trusted = state.trusted or before.commit
             if offer is None:
                 return
             answer = self._ask().judge(self._config.to_json(), before.to_json(), offer)
@@ -398,7 +409,7 @@ class Run:
         """What is converged, and what is only looked at: drift that policy leaves alone."""
         ids = set(self._job.ids)
         policies = [
-            (one, "heal" if one.handler else drift_policy(one, self._config.drift))
+            (one, self._policy(one))
             for one in catalog.resources
             if not ids or one.handler or one.id in ids
         ]
@@ -411,6 +422,11 @@ class Run:
             ignored = sum(policy == "ignore" and one.id in unchanged for one, policy in policies)
             self._state.resources = {"total": total, "ignored": ignored}
         return _with(catalog, healed), _untold(catalog, left)
+
+    def _policy(self, one: Declaration) -> str:
+        """What is to be done about drift of it: `heal`, `warn`, `ignore`."""
+        policy = "heal" if one.handler else drift_policy(one, self._config.drift)
+        return "warn" if policy == "heal" and one.id in self._job.resting else policy
 
     def _is_unchanged(self, one: Declaration, catalog: Catalog) -> bool:
         """Whether it was converged as it is declared now: what Git has changed is applied, whatever

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,48 @@ def test_what_a_killed_process_was_writing_is_swept(machine: Machine) -> None:
         path.write_text("half")
     sweep(machine.places)
     assert (gone.exists(), alive.exists()) == (False, True)
+
+
+TORN: dict[str, Callable[[bytes], bytes | None]] = {
+    "gone": lambda _: None,
+    "empty": lambda _: b"",
+    "garbage": lambda _: bytes(range(256)) * 40,
+    "half": lambda whole: whole[: len(whole) // 2],
+    "a whole one with half of another": lambda whole: whole + whole[: len(whole) // 2],
+}
+
+
+@pytest.mark.parametrize("how", TORN)
+@pytest.mark.parametrize("name", ["state", "catalog", "facts"])
+def test_whatever_is_left_of_a_file_the_next_start_goes_on_from_the_mirror(
+    machine: Machine, name: str, how: str
+) -> None:
+    before = State.load(machine.places)
+    path = Path(getattr(machine.places, name))
+    left = TORN[how](path.read_bytes())
+    path.unlink() if left is None else path.write_bytes(left)
+    (machine.root / "etc/motd").write_text("by hand\n")
+    (machine.root / "etc/by-hand").write_text("mine\n")
+    machine.repo.path.rename(machine.repo.path.with_name("unreachable"))
+    outcome = machine.run("boot", fetch=False)
+    assert machine.motd() == "hello\n"
+    assert (machine.root / "etc/by-hand").read_text() == "mine\n"
+    assert outcome.state.problems == {}
+    kept = State.load(machine.places)
+    assert (kept.trusted, kept.applied) == (before.trusted, before.applied)
+    (machine.root / "etc/motd").write_text("by hand\n")
+    assert machine.run("heal", ("file:/etc/motd",)).corrected == ["file:/etc/motd"]
+
+
+def test_a_lost_memory_heals_by_the_last_catalog_though_a_newer_commit_cannot_be_used(
+    machine: Machine,
+) -> None:
+    first = State.load(machine.places).applied
+    second = machine.commit(SITE + "    - nonsense: {}\n")
+    machine.run()
+    os.unlink(machine.places.state)
+    (machine.root / "etc/motd").write_text("by hand\n")
+    outcome = machine.run("boot", fetch=False)
+    assert machine.motd() == "hello\n"
+    assert (outcome.state.applied, outcome.state.trusted) == (first, second)
+    assert outcome.state.held_by == "CompileFailed"
