@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from reconciler.errors import CommandFailed, NotYet, ResourceError, SchemaError
 from reconciler.host import Host
 from reconciler.modules._owned import kept
+from reconciler.resource import plain_path
 from reconciler.safepath import Attributes
 
 
@@ -86,7 +87,7 @@ def make_parents(host: Host, path: str) -> None:
 
 def parents(path: str) -> set[str]:
     """The claims of the directories that lead to `path`."""
-    parts = path.strip("/").split("/")
+    parts = plain_path(path).strip("/").split("/")
     return {"path:/" + "/".join(parts[:depth]) for depth in range(1, len(parts))}
 
 

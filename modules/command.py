@@ -24,7 +24,7 @@ from typing import ClassVar
 from reconciler.errors import CommandFailed, NotConverged, SchemaError
 from reconciler.host import Host
 from reconciler.modules._put import parents
-from reconciler.resource import Diff, Refresh, Resource, State
+from reconciler.resource import Diff, Path, Refresh, Resource, State
 
 #: Words that only a shell understands.
 SHELL_WORDS = frozenset(("|", "||", "&&", ";", "&", ">", ">>", "<", "<<", "2>", "2>&1"))
@@ -36,11 +36,11 @@ class Command(Resource):
     cmd: str | None = None
     argv: list[str] | None = None  #: The command as a list, instead of `cmd`.
     #: Runs only if this path is not there; `*`, `?` and `[]` stand for names.
-    creates: str | None = None
-    removes: str | None = None  #: Runs only if this path is there.
+    creates: Path | None = None
+    removes: Path | None = None  #: Runs only if this path is there.
     unless: list[str] | None = None  #: Runs only if all of these commands fail.
     onlyif: list[str] | None = None  #: Runs only if all of these commands succeed.
-    chdir: str | None = None  #: Directory to run in.
+    chdir: Path | None = None  #: Directory to run in.
     stdin: str | None = None  #: Text on its standard input.
     environment: dict[str, str] | None = None  #: Variables beside PATH, HOME and LANG.
     user: str | None = None  #: Run as this user, with its groups.

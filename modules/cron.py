@@ -29,7 +29,7 @@ from reconciler.modules._crontab import (
     with_variable,
 )
 from reconciler.modules._put import parents
-from reconciler.resource import Diff, Resource, State, Value
+from reconciler.resource import Diff, Path, Resource, State, Value
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Cron(Resource):
     #: Whose crontab, or in a `cron_file` who runs the job; root if left out.
     user: str | None = None
     #: File in /etc/cron.d, or an absolute path, instead of a user's crontab.
-    cron_file: str | None = None
+    cron_file: Path | None = None
     env: bool = False  #: Manage a variable of the crontab and no job.
     insertafter: str | None = None  #: With `env`: put a new variable after this one.
     insertbefore: str | None = None  #: With `env`: put a new variable before this one.

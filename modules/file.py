@@ -26,7 +26,7 @@ from reconciler.host import Host
 from reconciler.modules._mode import check_mode
 from reconciler.modules._owned import Owned
 from reconciler.modules._put import check_parent, check_path, make_parents, parents, put
-from reconciler.resource import Content, Diff, Resource, State
+from reconciler.resource import Content, Diff, Path, Resource, State, plain_path
 
 #: Text above this many bytes is not compared line by line: difflib is quadratic at worst.
 PREVIEW_CAP = 256 << 10
@@ -38,7 +38,7 @@ TIME = "%Y%m%d%H%M.%S"
 
 @dataclass(frozen=True)
 class File(Resource):
-    path: str  #: Absolute path.
+    path: Path  #: Absolute path.
     #: What it should be. `file` without content manages a file that is there; `touch` makes an
     #: empty one.
     state: Literal["file", "directory", "link", "hard", "touch", "absent"] = "file"
@@ -71,16 +71,12 @@ class File(Resource):
             _nanoseconds(text, 0)
 
     def claims(self) -> set[str]:
-        claims = {f"path:{self._path}"}
-        return claims | {f"content:{self._path}"} if self.content is not None else claims
+        claims = {f"path:{self.path}"}
+        return claims | {f"content:{self.path}"} if self.content is not None else claims
 
     def needs(self) -> set[str]:
-        needs = parents(self._path) | self._owned.needs()
-        return needs | {f"path:{self.src}"} if self.state == "hard" else needs
-
-    @property
-    def _path(self) -> str:
-        return "/" + os.path.normpath(self.path).lstrip("/")
+        needs = parents(self.path) | self._owned.needs()
+        return needs | {f"path:{plain_path(self.src or '')}"} if self.state == "hard" else needs
 
     @property
     def _owned(self) -> Owned:
@@ -216,7 +212,7 @@ class File(Resource):
 
     def _target(self, host: Host) -> str:
         """The path, or with `follow` where its links end."""
-        return host.resolve(self._path) if self.follow else self._path
+        return host.resolve(self.path) if self.follow else self.path
 
     def _refuse_other_kind(self, host: Host, path: str, kind: str) -> None:
         """A plan must fail where apply would: nothing of another kind is replaced unasked."""

@@ -27,7 +27,7 @@ from reconciler.modules import _lines
 from reconciler.modules._mode import check_mode
 from reconciler.modules._owned import Owned
 from reconciler.modules._put import check_path, make_parents, parents, put
-from reconciler.resource import Diff, Resource, State, Value
+from reconciler.resource import Diff, Path, Resource, State, Value
 from reconciler.safepath import Attributes
 
 #: How often an edit is made anew because somebody else wrote the file meanwhile.
@@ -36,7 +36,7 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Lineinfile(Resource):
-    path: str  #: Absolute path. A link of root's is followed.
+    path: Path  #: Absolute path. A link of root's is followed.
     line: str | None = None  #: The line, without its end; several lines stay together.
     #: Regular expression that finds the line to replace or remove; it should match `line`, too.
     regexp: str | None = None

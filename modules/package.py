@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 from reconciler.errors import ResourceError, Unsupported
 from reconciler.host import Host
 from reconciler.modules import _apt
-from reconciler.resource import Diff, Resource, State, Value
+from reconciler.resource import Diff, Path, Resource, State, Value
 
 PROVIDERS = {"apt": _apt}
 #: How a package manager is recognised where no fact names it.
@@ -43,7 +43,7 @@ class Package(Resource):
     state: Literal["present", "absent", "latest", "fixed", "build-dep"] = (
         "present"  #: `latest` follows the repositories; `fixed` also finishes what was left half done; `build-dep` installs what is needed to build it.
     )
-    deb: str | None = (
+    deb: Path | None = (
         None  #: Install from this package file on the host, which only root may be able to write.
     )
     purge: bool = False  #: When absent: its configuration files and data go as well.

@@ -25,7 +25,7 @@ from reconciler.errors import NotYet, SchemaError
 from reconciler.host import Host
 from reconciler.modules import _accounts, _home
 from reconciler.modules._put import parents
-from reconciler.resource import Diff, Resource, Secret, State, Value
+from reconciler.resource import Diff, Path, Resource, Secret, State, Value
 
 KILL = "stop them first (loginctl terminate-user NAME), or declare force: true"
 
@@ -60,7 +60,7 @@ class User(Resource):
     remove: bool = False  #: With `state: absent`: also remove its home directory and mail.
     force: bool = False  #: With `state: absent`: even if it is logged in.
     non_unique: bool = False  #: Another user may have the same `uid`.
-    skeleton: str | None = None  #: Directory that a new home is copied from instead of /etc/skel.
+    skeleton: Path | None = None  #: Directory that a new home is copied from instead of /etc/skel.
     umask: str | None = None  #: Takes rights away from a new home directory, in octal: `"077"`.
     local: bool = False  #: Only /etc/passwd counts, even if a name service knows the name.
     #: `absent` removes the user, and keeps its files.

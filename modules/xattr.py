@@ -24,7 +24,7 @@ from reconciler.errors import NotYet, SchemaError, Unsupported
 from reconciler.host import Host
 from reconciler.modules._lines import encoded
 from reconciler.modules._put import check_path, parents
-from reconciler.resource import Diff, Resource, State, Value
+from reconciler.resource import Diff, Path, Resource, State, Value
 
 #: The most that Linux takes, in bytes; a file system may keep less.
 LONGEST_NAME = 255
@@ -43,7 +43,7 @@ ENCODED = {"0x": "hexadecimal", "0s": "base64"}
 
 @dataclass(frozen=True)
 class Xattr(Resource):
-    path: str  #: Absolute path of a file or directory. A link of root's is followed.
+    path: Path  #: Absolute path of a file or directory. A link of root's is followed.
     #: Name of the attribute: `user.note` or `trusted.note`; `note` is `user.note`.
     name: str
     #: Its value: text, `0x` and hexadecimal digits, or `0s` and base64.

@@ -8,8 +8,8 @@ A file under `modules/` holds one frozen dataclass. Its fields are the schema, r
 syntax tree and never by running the file: the first field is the key, the `#:` comment behind
 a field is its documentation, the module's docstring is title and example.
 Field types are a closed vocabulary: `str`, `int`, `float`, `bool`, `list[T]`, `dict[str, T]`,
-`Literal[...]`, `Content`, `Secret`, unions of them, `T | None`, and `object` for the items of
-lists and mappings that hold anything.
+`Literal[...]`, `Path`, `Content`, `Secret`, unions of them, `T | None`, and `object` for the items
+of lists and mappings that hold anything.
 """
 
 from __future__ import annotations
@@ -24,6 +24,21 @@ from reconciler.host import Host
 Value = Union[None, bool, int, float, str, list["Value"], dict[str, "Value"]]
 State = Optional[dict[str, Value]]
 """What a resource looks like: attribute -> value; None = it does not exist."""
+
+
+Path = str
+"""Where something is on the host. Compile writes it as `plain_path` does, so that one place is one
+key and one claim, however it was written. Text that is only compared, as a link's, is `str`."""
+
+
+def plain_path(path: str) -> str:
+    """An absolute path without doubled slashes, `.` and a slash at its end; others as they are.
+
+    `..` stays: where it leads depends on links, so it is for others to refuse.
+    """
+    if not path.startswith("/"):
+        return path
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 class Content(NamedTuple):

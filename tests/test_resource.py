@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import ResourceError, Unsupported
 from reconciler.host import Host
-from reconciler.resource import Change, Diff, Resource, Secret, State
+from reconciler.resource import Change, Diff, Resource, Secret, State, plain_path
 
 values = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
 pictures = st.none() | st.dictionaries(st.sampled_from("abcd"), values)
@@ -97,3 +98,26 @@ def test_several_at_once_are_one_by_one_unless_a_module_knows_better(tmp_path: o
         "1 is odd",
         "None",
     ]
+
+
+# -- paths -------------------------------------------------------------------------------
+
+
+@given(st.text("/.a\0 ", max_size=12))
+def test_a_path_is_written_plainly_once_and_leads_where_it_led(path: str) -> None:
+    plain = plain_path(path)
+    assert plain_path(plain) == plain
+    if not path.startswith("/"):
+        assert plain == path
+        return
+    assert plain == "/" or not plain.endswith("/")
+    assert "//" not in plain
+    assert not {"."} & set(plain.split("/"))
+    assert plain.split("/").count("..") == path.split("/").count("..")
+    if ".." not in path.split("/"):
+        assert plain == "/" + posixpath.normpath(path).lstrip("/")
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/etc/x.d/y", "/..a/.b", "/a b", "/a\nb", "/*?[a]"])
+def test_a_plain_path_stays_as_it_is(path: str) -> None:
+    assert plain_path(path) == path

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.catalog import encode_param
 from reconciler.compile.schema import Field, Kind
 from reconciler.errors import Mark
-from reconciler.resource import Content
+from reconciler.resource import Content, plain_path
 from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq, raw_number
 
@@ -85,6 +85,10 @@ def _text(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> obj
             raise Misfit(f"{name}: {raw} is the number {value!r}", f'write {name}: "{raw}"', path)
         return repr(value)
     raise Misfit(f"{name} is {_what(value)}, expected text", _single(value, name), path)
+
+
+def _path(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> object:
+    return plain_path(str(_text(kind, value, name, path)))
 
 
 def _single(value: object, name: str) -> str:
@@ -202,11 +206,11 @@ def _anything(kind: Kind, value: object, name: str, path: tuple[object, ...]) ->
 
 
 _FITTERS = {
-    "str": _text, "Secret": _text, "int": _whole, "float": _number, "bool": _truth, "choice": _choice,
+    "str": _text, "Path": _path, "Secret": _text, "int": _whole, "float": _number, "bool": _truth, "choice": _choice,
     "list": _list, "dict": _dict, "Content": _content, "object": _anything,
 }  # fmt: skip
 _NATURAL: Mapping[str, type | tuple[type, ...]] = {
-    "str": str, "Secret": str, "int": int, "float": float, "bool": bool, "list": list, "dict": Mapping,
+    "str": str, "Path": str, "Secret": str, "int": int, "float": float, "bool": bool, "list": list, "dict": Mapping,
     "Content": Content,
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from reconciler.compile.evaluate import Draft
 from reconciler.compile.lost import Lost
 from reconciler.compile.provenance import Provenance
 from reconciler.errors import ConfigError, Mark, SchemaError
+from reconciler.resource import plain_path
 from reconciler.words import did_you_mean
 
 
@@ -105,8 +106,9 @@ class Linker:
         self, names: Sequence[tuple[str, Mark]], known: Mapping[str, list[str]], what: str
     ) -> Iterator[str]:
         for name, mark in names:
-            if name in known:
-                yield from known[name]
+            found = known.get(name) or (known.get(_plain(name)) if what == "resource" else None)
+            if found:
+                yield from found
             elif name not in self._skipped and not self._may_be(name, what):
                 hint = did_you_mean(name, known)
                 if not hint and what == "resource":
@@ -168,6 +170,13 @@ def _united(one: Declaration, other: Declaration) -> Declaration:
 
 def _id(draft: Draft) -> str:
     return f"handler:{draft.title}" if draft.item.handler else f"{draft.type}:{draft.key}"
+
+
+def _plain(id_: str) -> str:
+    """The id of a resource whose path may be written in another way than its type keeps it."""
+    type_, colon, key = id_.partition(":")
+    path, sharp, rest = key.partition("#")
+    return f"{type_}{colon}{plain_path(path)}{sharp}{rest}"
 
 
 def _distinct(values: Iterator[str] | tuple[str, ...]) -> tuple[str, ...]:

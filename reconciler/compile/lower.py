@@ -15,6 +15,7 @@ from reconciler.compile.scope import Scope
 from reconciler.compile.sources import Contents, Sources
 from reconciler.compile.types import Types
 from reconciler.errors import ConfigError
+from reconciler.resource import plain_path
 from reconciler.tree import Entry
 
 PRESERVE = "preserve"
@@ -157,7 +158,7 @@ class Lowering:
         mode = params.get("directory_mode", "0755")
         return Lowered(
             self._type("file"),
-            {"path": path, "state": "directory", **_defaults(), **own, "mode": mode},
+            {"path": plain_path(path), "state": "directory", **_defaults(), **own, "mode": mode},
             implied=True,
         )
 
@@ -170,7 +171,7 @@ class Lowering:
             mode = "0755" if entry is not None and entry.executable else "0644"
         return Lowered(
             self._type("file"),
-            {"path": path, "content": content, **_defaults(), **own, "mode": mode},
+            {"path": plain_path(path), "content": content, **_defaults(), **own, "mode": mode},
             origin,
         )
 

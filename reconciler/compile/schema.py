@@ -15,7 +15,7 @@ from typing import Any
 from reconciler.errors import Mark, SchemaError
 
 #: The scalar types of the vocabulary; `object` accepts everything that YAML can say.
-SCALARS = {"str", "int", "float", "bool", "Content", "Secret", "object"}
+SCALARS = {"str", "int", "float", "bool", "Path", "Content", "Secret", "object"}
 LISTS = {"list", "List", "Sequence", "tuple", "Tuple"}
 DICTS = {"dict", "Dict", "Mapping"}
 #: Class attributes that are part of the schema.
@@ -38,7 +38,7 @@ class Kind:
         """In words, for an error."""
         words = {
             "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
-            "Secret": "text", "Content": "content", "object": "anything",
+            "Path": "a path", "Secret": "text", "Content": "content", "object": "anything",
         }  # fmt: skip
         if self.name == "choice":
             return "one of " + ", ".join(map(_word, self.choices))
@@ -260,7 +260,7 @@ def _kind(node: ast.expr, file: str) -> Kind:
     raise SchemaError(
         f"{ast.unparse(node)} is not a type that a field can have",
         mark=Mark(file, node.lineno, node.col_offset + 1),
-        hint="str, int, float, bool, list[T], dict[str, T], Literal[...], Content, Secret, and T | None",
+        hint="str, int, float, bool, list[T], dict[str, T], Literal[...], Path, Content, Secret, and T | None",
     )
 
 

@@ -325,11 +325,11 @@ def test_no_secret_is_kept_for_undoing(world: World) -> None:
 def test_a_path_that_another_resource_declares_is_not_pruned(
     world: World, params: dict[str, object]
 ) -> None:
-    """The content is declared no more, the path still is, in another spelling."""
+    """The content is declared no more, the path still is, under another key."""
     world.file("/etc/a", "ours")
     world.apply()
     world.resources = []
-    world.declare("file", "/etc/./a", {"path": "/etc/./a", **params})
+    world.declare("file", "/etc/./a", {"path": "/etc/a", **params})
     world.apply()
     found = [prune(world, {"default": "delete"}) for _ in range(3)][-1]
     assert found["pruned"] == found["kept"] == found["ready"] == []

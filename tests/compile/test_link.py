@@ -164,9 +164,95 @@ def test_one_thing_wanted_twice_in_different_ways_names_both_lines() -> None:
 
 
 def test_two_resources_that_claim_one_path_name_both_lines() -> None:
-    error = only_error(site("- file: {path: /x/, state: touch}\n- copy: {dest: /x, content: a}\n"))
+    error = only_error(site("- copy: {dest: /x, content: a}\n- lineinfile: {path: /x, line: b}\n"))
     assert isinstance(error, ClaimConflict)
     assert "site.yml:3:7 and site.yml:4:7" in error.message
+
+
+# -- paths -----------------------------------------------------------------------------------
+
+#: What one place may be written as.
+SPELLINGS = ("/etc//x", "//etc/x", "/etc/./x", "/./etc/x", "/etc/x/", "/etc/x/.", "/etc/x//")
+#: Types that are about a place, and what their keys are.
+PLACED = {
+    "file: {path: %s, state: touch}": "file:/etc/x",
+    "file: {dest: %s, state: directory}": "file:/etc/x",
+    "file: %s": "file:/etc/x",
+    "xattr: {path: %s, name: user.a, value: b}": "xattr:/etc/x#user.a",
+    "lineinfile: {path: %s, line: a//b/}": "lineinfile:/etc/x#a//b/",
+    "cron: {name: a, job: b, cron_file: %s}": "cron:a#/etc/x",
+    "command: {cmd: a //b/, chdir: %s, creates: /c}": "command:a //b/#/etc/x",
+}
+
+
+@pytest.mark.parametrize("written", PLACED)
+def test_one_place_is_one_key_however_it_is_written(written: str) -> None:
+    plain = resources(site(f"- {written % '/etc/x'}\n"))
+    assert list(plain) == [PLACED[written]]
+    for spelling in SPELLINGS:
+        for text in (spelling, f"\"{{{{ '{spelling}' }}}}\""):
+            found = resources(site(f"- {written % text}\n"))
+            assert [one.to_json() for one in found.values()] == [
+                one.to_json() for one in plain.values()
+            ], text
+
+
+@pytest.mark.parametrize("spelling", ["/etc//x", "//etc/x", "/etc/./x"])
+def test_one_place_is_one_key_for_content_too(spelling: str) -> None:
+    for kind, source in (("copy", "content: a"), ("template", "src: a.j2")):
+        files: dict[str, str | bytes] = {
+            **site(f"- {kind}: {{dest: {spelling}, {source}}}\n"),
+            "templates/a.j2": "a",
+        }
+        assert list(resources(files)) == ["file:/etc/x"]
+        (found,) = resources(files).values()
+        assert found.params["path"] == "/etc/x"
+
+
+def test_a_directory_for_the_file_and_all_that_is_copied_are_written_plainly() -> None:
+    files: dict[str, str | bytes] = {
+        **site("- copy: {src: a.txt, dest: /etc//x/}\n- copy: {src: tree/, dest: /srv/./y/}\n"),
+        "files/a.txt": "a",
+        "files/tree/b/c": "c",
+    }
+    assert set(resources(files)) == {
+        "file:/etc/x/a.txt", "file:/srv/y", "file:/srv/y/b", "file:/srv/y/b/c",
+    }  # fmt: skip
+
+
+def test_the_root_is_a_place_too() -> None:
+    for spelling in ("/", "//", "/."):
+        (found,) = resources(site(f"- file: {{path: {spelling}, state: directory}}\n"))
+        assert found == "file:/"
+
+
+@pytest.mark.parametrize("path", ["etc//x", "/etc/../x", "/etc//../x", "."])
+def test_a_path_that_is_relative_or_leads_upwards_is_refused_as_before(path: str) -> None:
+    assert "is not an absolute path" in only_error(site(f"- file: {{path: {path}}}\n")).message
+
+
+def test_two_wishes_for_one_place_in_two_spellings_are_an_error() -> None:
+    error = only_error(
+        site("- copy: {dest: /x, content: a}\n- lineinfile: {path: //x/, line: b}\n")
+    )
+    assert isinstance(error, ClaimConflict)
+    assert error.message.startswith("copy:/x and lineinfile:/x#b both manage /x: ")
+    error = only_error(site("- file: {path: /x/, state: touch}\n- copy: {dest: /x, content: a}\n"))
+    assert error.message.startswith("file:/x is declared at site.yml:3:7 already with another ")
+    twice = "- file: {path: /x/, state: directory}\n- file: {path: /x, state: directory}\n"
+    assert list(resources(site(twice))) == ["file:/x"]
+
+
+def test_a_resource_is_required_by_its_path_however_it_is_written() -> None:
+    found = resources(
+        site("""
+            - file: {path: /srv/app/, state: directory}
+            - lineinfile: {path: /srv//conf, line: a//b, create: true}
+            - group: ops
+              requires: ["file:/srv/app/", "file:/srv//app", "lineinfile:/srv/conf#a//b", "lineinfile:/srv/./conf#a//b"]
+        """)
+    )
+    assert found["group:ops"].requires == ("file:/srv/app", "lineinfile:/srv/conf#a//b")
 
 
 def test_a_type_that_refuses_its_parameters_is_placed_at_the_resource() -> None:

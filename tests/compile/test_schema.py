@@ -88,7 +88,7 @@ def test_fields_defaults_and_documentation_come_from_the_syntax_tree() -> None:
     [
         ("class X(:\n", 1, "is not Python"),
         ("x = 1\n", 1, "holds no resource type"),
-        ("class X(Resource):\n    a: Path\n", 2, "Path is not a type"),
+        ("class X(Resource):\n    a: Where\n", 2, "Where is not a type"),
         ("class X(Resource):\n    a: str = os.environ['x']\n", 2, "is no literal"),
         ("class X(Resource):\n    a: dict[str]\n", 2, "is not a type"),
         ("(" * 5000, 0, "is not Python"),
@@ -149,6 +149,16 @@ def test_a_type_of_the_state_repo_is_checked_like_a_built_in_one_and_never_run(
     assert "COMPILED_A_MODULE" not in os.environ
     assert "did you mean 'size'" in only_error(own("- widget: {name: w, sise: 3}\n")).hint
     assert only_error(own("- widget: {name: w, colour: red}\n")).hint == "paint is no state"
+
+
+def test_a_type_of_the_state_repo_may_be_about_a_place_on_the_host() -> None:
+    text = "from reconciler.resource import Path, Resource\nclass Site(Resource):\n"
+    text += "    name: str\n    top: Path\n    more: list[Path] | None = None\n"
+    text += "    key_fields: ClassVar[tuple[str, ...]] = ('top', 'name')\n"
+    item = "- site: {name: a//b, top: /srv//a/, more: [/etc/./x, y//z]}\n"
+    (found,) = compiled({**site(item), "modules/site.py": text}).catalog.resources
+    assert found.id == "site:/srv/a#a//b"
+    assert found.params == {"name": "a//b", "top": "/srv/a", "more": ["/etc/x", "y//z"]}
 
 
 def test_modules_travel_only_with_catalogs_that_need_them() -> None:
@@ -219,6 +229,8 @@ def test_what_is_clear_is_converted(kind: Kind, text: str, expected: object) -> 
         (STR, "0x1F", "key: 0x1F is the number 31", 'write key: "0x1F"'),
         (STR, "no", "key is the truth value false", "in quotes"),
         (STR, "[a]", "key is a list, expected text", "write key: a"),
+        (Kind("Path"), "[/a]", "key is a list, expected text", "write key: /a"),
+        (Kind("Path"), "null", "key is empty, expected a path", "give it a value"),
         (STR, "{a: b}", "key is a mapping, expected text", ""),
         (STR, "null", "key is empty, expected text", "give it a value"),
         (INT, "x", "key is the text 'x', expected a whole number", ""),
@@ -258,7 +270,9 @@ def test_a_value_that_is_a_secret_is_not_in_the_error() -> None:
 
 
 kinds = st.recursive(
-    st.sampled_from([STR, INT, FLOAT, BOOL, Kind("object"), Kind("choice", choices=("a", "no"))]),
+    st.sampled_from(
+        [STR, Kind("Path"), INT, FLOAT, BOOL, Kind("object"), Kind("choice", choices=("a", "no"))]
+    ),
     lambda inner: st.one_of(
         inner.map(lambda kind: Kind("list", (kind,))),
         inner.map(lambda kind: Kind("dict", (kind,))),

@@ -119,7 +119,7 @@ def test_a_handler_stands_before_those_that_it_notifies() -> None:
 
 def test_a_claim_of_two_is_a_conflict_that_names_both_places() -> None:
     one = Node(Declaration("file", "/a", {}, Mark("a.yml", 3)), File("/a"))
-    other = Node(Declaration("file", "/a/", {}, Mark("b.yml", 5)), File("/a/"))
+    other = Node(Declaration("file", "/a/", {}, Mark("b.yml", 5)), File("/a"))
     with pytest.raises(ConfigErrors) as refused:
         arrange([one, other])
     (error,) = refused.value.errors

@@ -189,7 +189,7 @@ class TestValidate:
 
 class TestKinds:
     def test_a_directory_is_made_with_its_parents(self, machine: Any, converge: Any) -> None:
-        converge(File("/srv/a/b/", state="directory", mode="0700"))
+        converge(File("/srv/a/b", state="directory", mode="0700"))
         assert mode_of(machine, "/srv/a/b") == 0o700
         assert mode_of(machine, "/srv/a") == 0o755
 
@@ -389,7 +389,7 @@ class TestAttributes:
 
 class TestRelations:
     def test_it_claims_its_path_and_needs_what_leads_there(self) -> None:
-        wish = File("/srv/app/x/", state="hard", src="/srv/y", owner="app", group="web")
+        wish = File("/srv/app/x", state="hard", src="/srv//y", owner="app", group="web")
         assert wish.claims() == {"path:/srv/app/x"}
         assert wish.needs() == {
             "path:/srv",
