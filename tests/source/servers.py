@@ -25,8 +25,9 @@ class Server(ThreadingHTTPServer):
     """`git http-backend` behind https, with a fault in the answer that carries the pack.
 
     fault: a kind and a number: `cut`, `hang` or `flip` at that share of the bytes, `endless`,
-    `redirect`; password: what it asks for. seen: the headers of all requests. hanging: how many
-    requests hang now; they are reset when the fault is another one.
+    `redirect`; password: what it asks for. bundles: an address of a bundle that it tells clients to
+    fetch first. seen: the headers of all requests, and what was asked. hanging: how many requests
+    hang now; they are reset when the fault is another one.
     """
 
     daemon_threads = True
@@ -39,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.fault: tuple[str, float] = ("", 0.0)
         self.redirect = ""
         self.password = ""
+        self.bundles = ""
         self.seen: list[dict[str, str]] = []
         self.hanging = 0
         self.stopped = threading.Event()
@@ -81,7 +83,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
 
     def answer(self, asked: bytes) -> None:
-        self.git.seen.append({"path": self.path, **dict(self.headers.items())})
+        said = {"path": self.path, "asked": asked[:100].decode("ascii", "replace")}
+        self.git.seen.append({**said, **dict(self.headers.items())})
         if self.git.redirect:
             self.send_response(302)
             self.send_header("Location", self.git.redirect + self.path)
@@ -96,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         headers, body = self.backend(asked)
+        if self.git.bundles:
+            body = self.with_bundles(asked, body)
         # Compressed or not, the request that fetches is the one that names its wants.
         kind, share = self.git.fault if self.path.endswith("upload-pack") else ("", 0.0)
         if kind and len(body) < 2000:
@@ -106,6 +111,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(1 << 40 if kind == "endless" else len(body)))
         self.end_headers()
         self.send_body(body, kind, int(len(body) * share))
+
+    def with_bundles(self, asked: bytes, body: bytes) -> bytes:
+        """The answer of a server that has a bundle to offer, in the second protocol of git."""
+        if b"command=bundle-uri" in asked:
+            lines = ("version=1", "mode=all", f"all.uri={self.git.bundles}")
+            return b"".join(packet(f"bundle.{line}") for line in lines) + b"0000"
+        advertises = b"version 2\n" in body and body.endswith(b"0000")
+        return body[:-4] + packet("bundle-uri\n") + b"0000" if advertises else body
 
     def send_body(self, body: bytes, kind: str, at: int) -> None:
         if kind == "flip":
@@ -156,6 +169,11 @@ class Handler(BaseHTTPRequestHandler):
         return dict(line.split(": ", 1) for line in lines if line), body
 
 
+def packet(text: str) -> bytes:
+    """A line as git sends it."""
+    return f"{len(text) + 4:04x}{text}".encode()
+
+
 def make_certificate(
     directory: Path,
     name: str = "server",
@@ -186,6 +204,41 @@ def https_server(
         yield server
     finally:
         server.stop()
+
+
+class Stalling:
+    """A way to a port of this machine that lets so many bytes of each connection back, no more."""
+
+    def __init__(self, port: int, most: int) -> None:
+        self._to, self._most = port, most
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        for one in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to))
+                self._sockets += [client, server]
+                for pair in ((client, server, 1 << 40), (server, client, self._most)):
+                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _pass(source: socket.socket, sink: socket.socket, left: int) -> None:
+        with contextlib.suppress(OSError):
+            while left > 0 and (piece := source.recv(min(left, 1 << 14))):
+                sink.sendall(piece)
+                left -= len(piece)
+            if left > 0:
+                sink.shutdown(socket.SHUT_WR)
 
 
 class Sshd:

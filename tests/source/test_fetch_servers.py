@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from reconciler.source.remote import Remote
 from source.servers import (
     Server,
     Sshd,
+    Stalling,
     https_server,
     make_certificate,
     processes_with,
     sshd_binary,
 )
-from source.signers import People, StateRepo
+from source.signers import People, StateRepo, git_environment
 
 SECRET = "ci:hunter2-token"
 
@@ -131,6 +133,33 @@ def test_a2_a_server_that_hangs_in_the_middle_of_a_pack(
 def test_a2_a_server_that_is_too_slow(filled: Mirror, remote: Remote, server: Server) -> None:
     server.fault = ("hang", 0.5)
     assert "too slow" in fails(filled, remote, Limits(total=25, stall=1)).message
+
+
+def test_a16_a_bundle_that_a_server_advertises_is_not_fetched(
+    mirror: Mirror,
+    remote: Remote,
+    server: Server,
+    published: StateRepo,
+    certificate: tuple[str, str],
+    tmp_path: Path,
+) -> None:
+    """Its address is the server's to choose, and what is in it nobody has asked for."""
+    server.bundles = f"{server.url}/all.bundle"
+    assert fetch(mirror, [remote], "main").commit == published.head
+    told = [one for one in server.seen if "info/refs" in one["path"]]
+    assert all("version=2" in one["Git-Protocol"] for one in told)
+    assert not any("bundle" in one["path"] + one["asked"] for one in server.seen)
+    # Only a git that knows of bundles shows that this test could fail.
+    clone = ["git", "-c", "transfer.bundleURI=true", "-c", f"http.sslCAInfo={certificate[0]}"]
+    subprocess.run(
+        [*clone, "clone", "--quiet", "--bare", remote.url, str(tmp_path / "clone")],
+        env={**git_environment(), "GIT_CONFIG_GLOBAL": os.devnull},
+        capture_output=True,
+        check=False,
+    )
+    version = subprocess.run(["git", "version"], capture_output=True, check=True, text=True).stdout
+    knows = tuple(map(int, version.split()[2].split(".")[:2])) >= (2, 40)
+    assert any("bundle" in one["asked"] for one in server.seen) == knows
 
 
 def test_a8_data_without_end(filled: Mirror, remote: Remote, server: Server) -> None:
@@ -303,6 +332,21 @@ def by_ssh(sshd: Sshd, published: StateRepo) -> Remote:
 def test_ssh(mirror: Mirror, by_ssh: Remote, published: StateRepo) -> None:
     assert fetch(mirror, [by_ssh], "main").commit == published.head
     assert not fetch(mirror, [by_ssh], "main").changed
+
+
+def test_a2_a_server_that_hangs_leaves_no_ssh_behind(
+    filled: Mirror, by_ssh: Remote, sshd: Sshd, published: StateRepo
+) -> None:
+    with closing(Stalling(sshd.port, 30_000)) as way:
+        ways = (f"[127.0.0.1]:{sshd.port}", f"[127.0.0.1]:{way.port}")
+        sshd.known_hosts.write_text(sshd.known_hosts.read_text().replace(*ways))
+        hanging = replace(by_ssh, url=by_ssh.url.replace(f":{sshd.port}/", f":{way.port}/"))
+        error = fails(filled, hanging, Limits(total=3))
+        assert "longer than 3 s" in error.message
+        end = time.monotonic() + 5
+        while (left := processes_with(str(way.port))) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert left == []
 
 
 def test_a18_an_unknown_host_key(filled: Mirror, by_ssh: Remote, sshd: Sshd) -> None:
