@@ -135,6 +135,10 @@ def test_a2_a_server_that_is_too_slow(filled: Mirror, remote: Remote, server: Se
     assert "too slow" in fails(filled, remote, Limits(total=25, stall=1)).message
 
 
+def asked_for_bundles(server: Server) -> bool:
+    return any("bundle" in one["path"] + one["asked"] for one in server.seen)
+
+
 def test_a16_a_bundle_that_a_server_advertises_is_not_fetched(
     mirror: Mirror,
     remote: Remote,
@@ -148,7 +152,7 @@ def test_a16_a_bundle_that_a_server_advertises_is_not_fetched(
     assert fetch(mirror, [remote], "main").commit == published.head
     told = [one for one in server.seen if "info/refs" in one["path"]]
     assert all("version=2" in one["Git-Protocol"] for one in told)
-    assert not any("bundle" in one["path"] + one["asked"] for one in server.seen)
+    assert not asked_for_bundles(server)
     # Only a git that knows of bundles shows that this test could fail.
     clone = ["git", "-c", "transfer.bundleURI=true", "-c", f"http.sslCAInfo={certificate[0]}"]
     subprocess.run(
@@ -159,7 +163,7 @@ def test_a16_a_bundle_that_a_server_advertises_is_not_fetched(
     )
     version = subprocess.run(["git", "version"], capture_output=True, check=True, text=True).stdout
     knows = tuple(map(int, version.split()[2].split(".")[:2])) >= (2, 40)
-    assert any("bundle" in one["asked"] for one in server.seen) == knows
+    assert asked_for_bundles(server) == knows
 
 
 def test_a8_data_without_end(filled: Mirror, remote: Remote, server: Server) -> None:
