@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from agent.test_worker import Machine
 from reconciler.agent.places import sweep
 from reconciler.agent.state import State
 from reconciler.agent.status import Live, compose, exit_code
+from reconciler.agent.worker import Job, Run
 from reconciler.engine.ledger import Ledger
 from reconciler.engine.ledgerfile import place
+from reconciler.errors import TrustError
+from reconciler.source.mark import Marks
 
 SITE = """\
 - hosts: all
@@ -173,3 +177,24 @@ def test_a_lost_memory_heals_by_the_last_catalog_though_a_newer_commit_cannot_be
     assert machine.motd() == "hello\n"
     assert (outcome.state.applied, outcome.state.trusted) == (first, second)
     assert outcome.state.held_by == "CompileFailed"
+
+
+def test_a_machine_whose_whole_memory_is_gone_trusts_nothing_until_a_person_says_what(
+    machine: Machine,
+) -> None:
+    remembered = State.load(machine.places)  # by the supervisor, which lives on
+    shutil.rmtree(machine.places.trust)
+    second = machine.commit(SITE.replace("hello", "good morning"))
+    (machine.root / "etc/motd").write_text("by hand\n")
+    job = Job("sync", machine.config, fetch=True)
+    outcome = Run(job, remembered, machine.places).carry_out()
+    assert machine.motd() == "hello\n"
+    assert outcome.state.applied == outcome.state.trusted != second
+    assert outcome.state.problems["trust"]["type"] == "StateLost"
+    assert ready(outcome.state)[2] == TrustError.exit_code
+    assert any("trust reset --to COMMIT --reason" in one["message"] for one in outcome.messages)
+    for _ in range(2):
+        assert machine.run().state.applied != second
+    Marks(machine.places.trust).reset(second, "the disk was replaced", "alice")
+    assert ready(machine.run().state) == ("True", "Ready", 0)
+    assert machine.motd() == "good morning\n"

@@ -304,6 +304,29 @@ def test_rewritten_history_waits_for_a_persons_word(repo: StateRepo, one: Booted
     assert one.reconciler("agent", "sync").stdout.startswith(f"in sync at {again[:12]}")
 
 
+def test_an_agent_whose_memory_is_gone_heals_and_trusts_nothing_new_until_told(
+    repo: StateRepo, one: BootedHost
+) -> None:
+    since = one.run(["date", "+%s"]).stdout.strip()
+    one.run(["rm", "-rf", "/var/lib/reconciler"])
+    one.run(["sh", "-c", "echo x > /etc/motd"])
+    wait_for(lambda: text(one, "/etc/motd") == "hello\n", "healing", one)
+    new = repo.commit({"site.yml": SITE.replace("hello", "anew")})
+    lost = one.reconciler("agent", "sync", check=False)
+    assert (lost.returncode, "Trusted=False (StateLost)" in lost.stdout) == (10, True)
+    assert text(one, "/etc/motd") == "hello\n"
+    told = one.reconciler("agent", "status", check=False).stdout
+    assert "reconciler trust reset --to COMMIT --reason" in told
+    one.reconciler("trust", "reset", "--to", new, "--reason", "the disk was replaced")
+    assert one.reconciler("agent", "sync").stdout.startswith(f"in sync at {new[:12]}")
+    assert text(one, "/etc/motd") == "anew\n"
+    assert one.run(["stat", "-c", "%a", "/var/lib/reconciler"]).stdout == "700\n"
+    said = one.run(["journalctl", "--no-pager", "-o", "cat", f"--since=@{since}"]).stdout
+    assert "Traceback" not in said
+    back = repo.commit({"site.yml": SITE})
+    assert one.reconciler("agent", "sync").stdout.startswith(f"in sync at {back[:12]}")
+
+
 # -- prune -------------------------------------------------------------------------------
 
 
