@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from reconciler.agent import journal
-from reconciler.agent.config import load
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, read_json
+from reconciler.agent.settings import usable
 from reconciler.agent.state import State
 from reconciler.agent.status import Live, believe, compose
 from reconciler.errors import ReconcilerError
@@ -41,14 +41,14 @@ def main() -> int:
     places = Places()
     condition, status = look(places, time.time())
     try:
-        sinks = load(places.config).notify
+        config, _ = usable(places)
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code
-    if sinks:
+    if config.notify:
         due = Notices.load(places.deadman).due([condition], time.time())
         if due:
-            deliver(sinks, due, status).wait()
+            deliver(config.notify, due, status).wait()
     if condition["status"] == "True":
         return 0
     journal.log("err", f"the agent is silent: {condition['message']}")

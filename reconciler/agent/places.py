@@ -68,6 +68,11 @@ class Places:
         return self.at("var/lib/reconciler/suspension.json")
 
     @property
+    def settings(self) -> str:
+        """The last settings that could be used."""
+        return self.at("var/lib/reconciler/settings.json")
+
+    @property
     def notices(self) -> str:
         """What people were told."""
         return self.at("var/lib/reconciler/notices.json")

@@ -51,7 +51,7 @@ class Live:
     """What only the process that writes it knows. Times are seconds since the epoch.
 
     valid: for how many seconds the status counts. watched: paths; watch_mode: as `Watcher` has it;
-    unwatched: why not everything is watched.
+    unwatched: why not everything is watched. unread: why the settings are not what the file says.
     """
 
     state: str = "starting"
@@ -66,6 +66,7 @@ class Live:
     watched: int = 0
     watch_mode: str = "none"
     unwatched: str = ""
+    unread: str = ""
 
 
 def compose(
@@ -222,7 +223,7 @@ def _conditions(
             "commit": state.applied,
         }
 
-    yield _ready(condition, state)
+    yield _ready(condition, state, live)
     yield _fresh(condition, state, stale)
     yield _trusted(condition, state)
     yield _in_sync(condition, state, live, held)
@@ -243,8 +244,11 @@ def _conditions(
         yield condition("Stalled", False, "NoFight")
 
 
-def _ready(condition: Make, state: State) -> Condition:
+def _ready(condition: Make, state: State, live: Live) -> Condition:
     """Whether there is a catalog to go by, and runs go through."""
+    if live.unread:
+        said = f"{live.unread}\nuntil it is mended, the last settings that could be used hold"
+        return condition("Ready", False, "BadSettings", said)
     wrong = (("compile", "CompileFailed"), ("run", "RunFailed"), ("ledger", "LedgerLost"))
     for kind, reason in wrong:
         if kind in state.problems:

@@ -9,9 +9,7 @@ There are no threads, so that a run can be a fork: what it needs is in memory al
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
-import json
 import os
 import select
 import signal
@@ -27,12 +25,13 @@ from reconciler.agent.child import Child, answer
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights
 from reconciler.agent.hints import Watch, signature
-from reconciler.agent.link import python
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, machine_id
 from reconciler.agent.poll import Poller
 from reconciler.agent.running import NEVER, Running
 from reconciler.agent.schedule import Schedule
+from reconciler.agent.settings import keys, load, usable
+from reconciler.agent.signals import Signals
 from reconciler.agent.state import State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
 from reconciler.agent.watch import Watcher
@@ -45,24 +44,19 @@ QUIET, QUIET_MAX = 0.03, 2.0
 FRESH = 60.0
 #: What holds a commit back without being a failure.
 GATES = ("Suspended", "Window")
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCHLD,
-)
 
 
 class Supervisor:
     """One agent. Times are of `time.monotonic`, unless they are shown to people."""
 
-    def __init__(self, places: Places, config: Config) -> None:
+    def __init__(self, places: Places, config: Config, unread: str = "") -> None:
+        """unread: why the settings are not what the file says."""
         self._places = places
         self._config = config
+        self._file = signature(places.config)
+        self._keys = keys(config)
         self._state = State.load(places)
-        self._live = Live(pid=os.getpid())
+        self._live = Live(pid=os.getpid(), unread=unread)
         self._schedule = Schedule(
             machine_id() or socket.gethostname(), config.interval, config.sweep
         )
@@ -72,11 +66,8 @@ class Supervisor:
         self._superseded = False
         self._poller = Poller(places, config)
         self._tellers: list[subprocess.Popen[bytes]] = []
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_w, False)
-        os.set_blocking(self._wake_r, False)
         self._watcher = Watcher()
-        self._signals: list[int] = []
+        self._signals = Signals()
         self._stopping = False
         self._leaving = False
         now = time.monotonic()
@@ -104,14 +95,13 @@ class Supervisor:
 
     def run(self) -> int:
         """Until it is told to stop. Raises nothing that is expected."""
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
-        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
-        faulthandler.register(signal.SIGQUIT, all_threads=True)
+        self._signals.listen()
         journal.notify("READY=1")
         journal.log(
             "info", f"following {self._config.remotes[0]['url']}, branch {self._config.branch}"
         )
+        if self._live.unread:
+            journal.log("err", f"the settings are the last that could be used: {self._live.unread}")
         # What is here now is in every fork, and no collector has to touch it there.
         gc.freeze()
         self._heed_watcher()
@@ -120,6 +110,7 @@ class Supervisor:
             self._heed_signals()
             self._take_poll()
             self._take_run()
+            self._heed_settings()
             self._heed_suspension()
             self._heed_renewal()
             if not self._stopping:
@@ -145,15 +136,12 @@ class Supervisor:
             due += [self._sweep_at, self._retry_at, self._open_at, self._heal_at]
             due.append(now if self._want else NEVER)
         events = self._watcher.fileno()
-        reading = [self._wake_r, *([events] if events >= 0 else ())]
+        reading = [self._signals.fileno(), *([events] if events >= 0 else ())]
         if self._poller.busy:
             reading.append(self._poller.pipe)
         if self._running is not None:
             reading.append(self._running.child.pipe)
         ready, _, _ = select.select(reading, [], [], max(0.0, min(min(due) - now, FRESH)))
-        if self._wake_r in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_r, 4096)
         if events in ready:
             self._watcher.read()
             if self._watcher.news:
@@ -166,12 +154,8 @@ class Supervisor:
             self._first_event_at = now
         self._heal_at = min(now + QUIET, self._first_event_at + QUIET_MAX)
 
-    def _on_signal(self, number: int, _: object) -> None:
-        self._signals.append(number)
-
     def _heed_signals(self) -> None:
-        while self._signals:
-            number = self._signals.pop(0)
+        for number in self._signals.take():
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._stop()
             elif number == signal.SIGHUP:
@@ -192,16 +176,27 @@ class Supervisor:
         self._enter("stopping")
 
     def _reload(self) -> None:
+        """Other settings take effect at once, and so do other keys, on what was refused."""
+        before = (self._config, self._keys)
+        self._file = signature(self._places.config)
         try:
-            self._config = load(self._places)
+            self._config, self._live.unread = load(self._places), ""
+            journal.log("info", "settings read again")
         except ReconcilerError as error:
+            self._live.unread = str(error)
             journal.log("err", f"the settings stay as they were: {error}")
-            return
-        self._poller.follow(self._config)
-        self._schedule.interval, self._schedule.sweep = self._config.interval, self._config.sweep
-        self._fetch_at = min(self._fetch_at, time.monotonic() + self._config.interval)
+        if (self._config, keys(self._config)) != before:
+            self._poller.follow(self._config)
+            self._schedule.interval = self._config.interval
+            self._schedule.sweep = self._config.sweep
+            self._want.add("sweep")
+            self._ask()
         self._publish_at = 0.0
-        journal.log("info", "settings read again")
+
+    def _heed_settings(self) -> None:
+        """A file that could not be used is read again once it is another."""
+        if self._live.unread and signature(self._places.config) != self._file:
+            self._reload()
 
     def _heed_suspension(self) -> None:
         held = suspension(self._places)
@@ -274,7 +269,8 @@ class Supervisor:
         state.heard(self._config.remotes, offer, now)
         self._fetch_at = self._schedule.next_fetch(time.monotonic())
         gone = commit == state.trusted and bool(refused)
-        if gone or offer["rebuilt"]:
+        repaired = commit == refused and keys(self._config) != self._keys
+        if gone or repaired or offer["rebuilt"]:
             self._want.add("sync")
         elif commit == state.trusted:
             # The word of a remote is remembered where trust is, for the alarm of `max_age`.
@@ -356,6 +352,8 @@ class Supervisor:
         now = time.monotonic()
         kind_of_job = "sync" if kind == "retry" else kind
         job = Job(kind_of_job, self._config, ids=tuple(ids), offer=offer)
+        if offer is not None:
+            self._keys = keys(self._config)
         run = Run(job, self._state, self._places, self._watcher.paths)
         child = Child(lambda end: answer(end, _carry_out(run, kind)))
         commit = str(offer["commit"]) if offer else ""
@@ -523,27 +521,12 @@ def _watch(entry: Any) -> Watch:
     return Watch(tuple(signed) if signed else None, tuple(ids))
 
 
-def load(places: Places) -> Config:
-    """The settings, read by a child that has YAML. Raises ReconcilerError."""
-    done = subprocess.run(
-        python("reconciler.agent.config", places.config),
-        check=False,
-        capture_output=True,
-        timeout=60,
-    )
-    if done.returncode:
-        from reconciler.errors import ConfigError
-
-        raise ConfigError(done.stderr.decode("utf-8", "replace").strip()[:2000])
-    return Config.from_json(json.loads(done.stdout))
-
-
 def main(root: str = "/") -> int:
     """Run the agent; 3 if its settings cannot be used."""
     places = Places(root)
     try:
-        config = load(places)
+        config, unread = usable(places)
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code
-    return Supervisor(places, config).run()
+    return Supervisor(places, config, unread).run()

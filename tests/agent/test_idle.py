@@ -15,8 +15,9 @@ import pytest
 from reconciler.agent import supervisor
 from reconciler.agent.config import Config
 from reconciler.agent.places import Places, read_json
+from reconciler.agent.signals import HEARD
 from reconciler.agent.state import State
-from reconciler.agent.supervisor import SIGNALS, Supervisor
+from reconciler.agent.supervisor import Supervisor
 from reconciler.agent.worker import Run
 
 DAY = 86400.0
@@ -100,7 +101,7 @@ class Polls:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     """A day that has passed."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in HEARD}
     made = Day(Places(str(tmp_path_factory.mktemp("host"))))
     clock = SimpleNamespace(monotonic=lambda: made.now, time=lambda: START + made.now)
     made.agent._sweep_at = made.agent._schedule.next_sweep(0.0)

@@ -49,6 +49,7 @@ class Tried(Supervisor):
         self.started.append((kind, tuple(ids)))
         self._retry_at = NEVER
         child = cast("module.Child", Child())
+        self._keys = module.keys(self._config) if offer else self._keys
         commit, totals = str(offer["commit"]) if offer else "", dict(self._state.totals)
         self._running = Running(
             child, kind, module.time.monotonic(), commit, totals, heir=self._superseded
@@ -273,6 +274,86 @@ def test_a_run_that_took_too_long_is_tried_again(agent: Tried, clock: Clock) -> 
     end(agent, clock)
     clock.now = agent._retry_at
     assert due(agent) == ["retry"]
+
+
+class TestWhatAnOperatorRepairs:
+    """Settings and keys: nobody waits half an hour until they are looked at."""
+
+    @pytest.fixture(autouse=True)
+    def settings(self, agent: Tried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        file = Path(agent._places.config)
+        file.parent.mkdir(parents=True)
+        file.write_text(f"repo: /nowhere\nallowed_signers: {tmp_path}/signers\n")
+        agent._reload()
+        agent._fetch_at = agent._sweep_at = NEVER
+        agent._want.clear()
+        agent._asked = False
+        return file
+
+    def refuse(self, agent: Tried, clock: Clock) -> None:
+        """The newest commit is judged, and refused."""
+        agent._keys = module.keys(agent._config)
+        offer(agent, NEW)
+        assert due(agent) == ["sync"]
+        refused = State(trusted=OLD, applied=OLD, good=OLD, source={"refused": NEW})
+        refused.problem("trust", {"message": "nobody we know"}, clock.now)
+        end(agent, clock, state=refused)
+
+    def test_other_settings_take_effect_at_once_and_the_same_do_nothing(
+        self, agent: Tried, settings: Path
+    ) -> None:
+        agent._reload()
+        assert due(agent) == []
+        settings.write_text(settings.read_text() + "drift: warn\n")
+        agent._reload()
+        # What is known is gone by at once, whatever becomes of the poll.
+        assert due(agent) == ["poll", "sweep"]
+        assert agent._answering or agent._asked
+
+    def test_a_commit_that_was_refused_is_judged_again_by_other_keys(
+        self, agent: Tried, clock: Clock, tmp_path: Path
+    ) -> None:
+        self.refuse(agent, clock)
+        offer(agent, NEW)
+        assert due(agent) == []
+        (tmp_path / "signers").write_text("alice\n")
+        offer(agent, NEW)
+        assert due(agent) == ["sync"]
+
+    def test_keys_that_are_others_are_asked_for_by_a_reload(
+        self, agent: Tried, clock: Clock, tmp_path: Path
+    ) -> None:
+        self.refuse(agent, clock)
+        agent._reload()
+        agent._fetch_at = NEVER
+        assert due(agent) == []
+        (tmp_path / "signers").write_text("alice\n")
+        agent._reload()
+        assert due(agent)[0] == "poll"
+
+    def test_settings_that_cannot_be_used_are_said_until_they_are_mended(
+        self, agent: Tried, settings: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def ready() -> dict[str, Any]:
+            agent._publish()
+            document = read_json(agent._places.status) or {}
+            return next(one for one in document["conditions"] if one["type"] == "Ready")
+
+        good, before = settings.read_text(), agent._config
+        settings.write_text(good + "intervall: 5s\n")
+        agent._reload()
+        for _ in range(3):
+            agent._heed_settings()
+        assert agent._config == before
+        assert (ready()["status"], ready()["reason"]) == ("False", "BadSettings")
+        assert "intervall" in ready()["message"]
+        settings.write_text(good + "interval: 5m\n")
+        agent._heed_settings()
+        assert agent._config.interval == 300
+        assert ready()["reason"] == "Ready"
+        said = capsys.readouterr().err
+        assert said.count("the settings stay as they were") == 1
 
 
 def test_healing_goes_on_while_a_commit_is_refused(agent: Tried, clock: Clock) -> None:
