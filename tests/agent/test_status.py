@@ -230,6 +230,20 @@ def test_old_word_of_the_remotes_is_stale_though_they_answer_with_errors() -> No
     assert document["source"]["stale"] is True
 
 
+@pytest.mark.parametrize("limit", ["max_age", "max_quiet"])
+def test_b14_a_source_that_is_stale_is_a_metric_to_alert_on(tmp_path: Path, limit: str) -> None:
+    state = replace(settled(), first_seen=100.0)
+    seen: list[float] = []
+    for now in (110.0, 500.0):
+        document = compose(state, Live(), None, **{limit: 60.0}, now=now)
+        publish(Places(str(tmp_path)), document, state.totals)
+        found = parse((tmp_path / "run/reconciler/metrics.prom").read_text())
+        labels = frozenset({"type": "SourceFresh", "status": "False"}.items())
+        condition = {frozenset(k): v for k, v in found["reconciler_condition"].items()}
+        seen += [condition[labels], *found["reconciler_source_age_seconds"].values()]
+    assert seen == [0, 10, 1, 400]
+
+
 def test_a_reboot_that_packages_ask_for_is_said_and_is_no_error(no_reboot: Path) -> None:
     (no_reboot / "reboot-required").touch()
     (no_reboot / "reboot-required.pkgs").write_text("linux-image\nlibc6\nlibc6\n")
