@@ -103,12 +103,14 @@ class Provider:
         return Mirror(mirror_path(self._directory, config.remotes[0]["url"], config.branch))
 
     def _fetch(self, config: Config) -> None:
-        """What a remote offers, in the mirror; nothing is judged."""
+        """What a remote offers, in the mirror, which is the only one then; nothing is judged."""
         from reconciler.source.fetch import fetch
+        from reconciler.source.mirror import remove_others
 
-        remotes = [_remote(one) for one in config.remotes]
+        mirror, remotes = self._mirror(config), [_remote(one) for one in config.remotes]
         limits = config.fetch_limits()
-        got = fetch(self._mirror(config), remotes, config.branch, limits, patience=PATIENCE)
+        got = fetch(mirror, remotes, config.branch, limits, patience=PATIENCE)
+        remove_others(mirror)
         self._wire.send({
             "fetched": {
                 "commit": got.commit,

@@ -34,6 +34,7 @@ _CONFIG = {
     "sha256": "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n"
     "[extensions]\n\tobjectformat = sha256\n",
 }
+_MIRROR = re.compile(r"mirror-[0-9a-f]{32}\.git(?=$|\.)")
 _HEAD = "ref: refs/heads/none\n"
 _LOOSE_REF = re.compile(rb"(?!0+\n)(?:[0-9a-f]{40}|[0-9a-f]{64})\n")
 #: Files that would change what history looks like, or bring objects from elsewhere.
@@ -54,12 +55,25 @@ def mirror_path(directory: str, url: str, ref: str) -> str:
     return os.path.join(directory, f"mirror-{digest[:32]}.git")
 
 
+def remove_others(kept: Mirror) -> None:
+    """Take away the mirrors beside this one: of branches and repositories that nobody follows now.
+
+    One that somebody writes to, or that is not ours, stays.
+    """
+    directory, name = os.path.split(kept.path)
+    found = filter(None, map(_MIRROR.match, os.listdir(directory)))
+    for other in {one[0] for one in found} - {name}:
+        with contextlib.suppress(ReconcilerError, OSError):
+            Mirror(os.path.join(directory, other)).remove()
+
+
 class Mirror:
     """The mirror at `path`, which need not exist before the first fetch."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self._suspicion = f"{self.path}.suspect"
+        self._lock = f"{self.path}.lock"
 
     @property
     def exists(self) -> bool:
@@ -187,17 +201,28 @@ class Mirror:
         Raises LockBusy, ConfigError, SourceError.
         """
         self._check_owner()
-        try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(f"{self.path}.lock", flags, 0o600)
-        except OSError as error:
-            raise SourceError(f"cannot lock {self.path}: {error.strerror}") from error
-        try:
-            self._take(fd, time.monotonic() + patience)
-            yield
-        finally:
-            os.close(fd)
+        end = time.monotonic() + patience
+        while True:
+            fd = self._open_lock()
+            try:
+                self._take(fd, end)
+                # Who removes a mirror removes its lock: the file that we waited for may be gone.
+                if _is_at(self._lock, fd):
+                    yield
+                    return
+            finally:
+                os.close(fd)
+
+    def remove(self) -> None:
+        """Take it away with all that is beside it.
+
+        Raises LockBusy while somebody writes to it, ConfigError, SourceError, OSError.
+        """
+        with self.lock():
+            for path in (self.path, f"{self.path}.new", f"{self.path}.old"):
+                shutil.rmtree(path, ignore_errors=True)
+            self.clear()
+            os.unlink(self._lock)
 
     def tidy(self) -> None:
         """Take away what a killed fetch left behind. To be called under the lock only."""
@@ -239,6 +264,14 @@ class Mirror:
             self.ask(*memory, "repack", "-a", "-d", "-q", seconds=300)
 
     # -- details -------------------------------------------------------------------------
+
+    def _open_lock(self) -> int:
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            return os.open(self._lock, flags, 0o600)
+        except OSError as error:
+            raise SourceError(f"cannot lock {self.path}: {error.strerror}") from error
 
     def _take(self, fd: int, end: float) -> None:
         while True:
@@ -348,6 +381,14 @@ def sync(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    """Whether this is the file that has the name now."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _own(name: str) -> str:

@@ -209,6 +209,24 @@ def test_what_is_applied_stays_in_the_mirror_whatever_becomes_of_the_branch(
     }
 
 
+def test_the_mirror_of_a_branch_that_is_followed_no_more_goes_once_the_new_one_is_here(
+    machine: Machine,
+) -> None:
+    def mirrors() -> set[str]:
+        return {path.name for path in Path(machine.places.mirrors).iterdir()}
+
+    machine.commit(SITE)
+    machine.run()
+    before = mirrors()
+    machine.config = replace(machine.config, branch="production")
+    assert "fetch" in machine.run().state.problems
+    assert before <= mirrors()
+    machine.repo.git("branch", "production")
+    assert machine.run().state.problems == {}
+    assert len(mirrors()) == len(before) == 2
+    assert before.isdisjoint(mirrors())
+
+
 def test_what_runs_programs_itself_or_by_a_handler_is_not_ended_with_the_agent() -> None:
     def catalog(*resources: Declaration) -> Catalog:
         return Catalog("web1", resources)
