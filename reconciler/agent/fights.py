@@ -13,6 +13,11 @@ MANY = 5
 WINDOW = 600.0
 
 
+def contended(id_: str) -> str:
+    """What people are told of a resource."""
+    return f"{id_} was corrected again and again: somebody else keeps changing it"
+
+
 @dataclass
 class Streak:
     """The last corrections of one resource, each within the window of the one before."""

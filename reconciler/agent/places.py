@@ -64,6 +64,11 @@ class Places:
         return self.at("var/lib/reconciler/contents")
 
     @property
+    def once(self) -> str:
+        """What a run by the timer leaves for the next one."""
+        return self.at("var/lib/reconciler/once.json")
+
+    @property
     def suspension(self) -> str:
         return self.at("var/lib/reconciler/suspension.json")
 
@@ -104,6 +109,11 @@ class Places:
     def motd(self) -> str:
         """What those who log in are told."""
         return self.at("run/motd.d/reconciler")
+
+    @property
+    def lock(self) -> str:
+        """Held by the one agent that there may be."""
+        return self.at("run/reconciler/agent.lock")
 
     @property
     def socket(self) -> str:

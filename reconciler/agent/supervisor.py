@@ -21,9 +21,10 @@ from typing import Any
 
 import reconciler
 from reconciler.agent import journal
+from reconciler.agent.alone import alone
 from reconciler.agent.child import Child, answer
 from reconciler.agent.config import Config
-from reconciler.agent.fights import Fights
+from reconciler.agent.fights import Fights, contended
 from reconciler.agent.hints import Watch, signature
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, machine_id
@@ -402,7 +403,7 @@ class Supervisor:
         for id_ in self._fights.corrected(outcome["corrected"], now):
             journal.log(
                 "err",
-                f"{id_} was corrected again and again: somebody else keeps changing it",
+                contended(id_),
                 resource=id_,
                 cause="contended",
                 commit=state.applied,
@@ -522,11 +523,12 @@ def _watch(entry: Any) -> Watch:
 
 
 def main(root: str = "/") -> int:
-    """Run the agent; 3 if its settings cannot be used."""
+    """Run the agent; 3 if its settings cannot be used, 9 if there is one already."""
     places = Places(root)
     try:
-        config, unread = usable(places)
+        with alone(places):
+            config, unread = usable(places)
+            return Supervisor(places, config, unread).run()
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code
-    return Supervisor(places, config, unread).run()

@@ -57,7 +57,8 @@ Type=oneshot
 ExecStart={python} -I -B -m reconciler.agent.once
 # What one run could not do, the next one tries; the exit code says what it was.
 SuccessExitStatus=4 5 7
-TimeoutStartSec=60min"""
+# It has a limit of its own: run_limit.
+TimeoutStartSec=infinity"""
 #: For all that changes the machine. No namespace of mounts: what a run mounts must reach the
 #: host. No NoNewPrivileges and no RestrictSUIDSGID: package scripts need both. What is asked for
 #: all the same is told no, and not killed: it may be half-way through something.

@@ -1,0 +1,198 @@
+"""A run without a resident process: it heals before it asks, remembers fights, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from agent.test_worker import SITE, Machine
+from reconciler.agent import once as module
+from reconciler.agent import supervisor
+from reconciler.agent.alone import alone
+from reconciler.agent.once import once
+from reconciler.agent.state import suspend
+from reconciler.agent.worker import Run
+from reconciler.errors import LockBusy
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    return Machine(tmp_path)
+
+
+def verdict(document: dict[str, Any], name: str) -> tuple[str, str]:
+    found = next(one for one in document["conditions"] if one["type"] == name)
+    return found["status"], found["reason"]
+
+
+def spoil(machine: Machine) -> None:
+    (machine.root / "etc/motd").write_text("by hand\n")
+
+
+@pytest.fixture
+def asked(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How the machine was whenever the remotes were asked."""
+    seen: list[str] = []
+    fetch = Run._fetch
+
+    def look(self: Run) -> object:
+        path = machine.root / "etc/motd"
+        seen.append(path.read_text() if path.exists() else "")
+        return fetch(self)
+
+    monkeypatch.setattr(Run, "_fetch", look)
+    return seen
+
+
+def test_after_a_boot_it_heals_before_it_asks(
+    machine: Machine, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config)
+    spoil(machine)
+    once(machine.places, machine.config)
+    monkeypatch.setattr(module, "boot_id", lambda: "another")
+    spoil(machine)
+    outcome, _ = once(machine.places, machine.config)
+    assert asked == ["", "by hand\n", "hello\n"]
+    assert any("drift corrected" in str(one["message"]) for one in outcome.messages)
+
+
+def test_with_the_server_gone_it_heals_before_it_asks(machine: Machine, asked: list[str]) -> None:
+    commit = machine.commit(SITE)
+    once(machine.places, machine.config)
+    hidden = Path(f"{machine.repo}.hidden")
+    Path(str(machine.repo)).rename(hidden)
+    for _ in range(2):
+        spoil(machine)
+        _, document = once(machine.places, machine.config)
+        assert verdict(document, "SourceFresh") == ("False", "FetchFailed")
+        assert machine.motd() == "hello\n"
+    assert asked == ["", "by hand\n", "hello\n"]
+    hidden.rename(str(machine.repo))
+    _, document = once(machine.places, machine.config)
+    assert verdict(document, "SourceFresh")[0] == "True"
+    assert document["source"]["good"]["commit"] == commit
+
+
+def test_while_suspended_nothing_is_changed_and_the_status_says_so(machine: Machine) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config)
+    suspend(machine.places, "TICKET-7", 60, "alice")
+    spoil(machine)
+    _, document = once(machine.places, machine.config)
+    assert machine.motd() == "by hand\n"
+    assert verdict(document, "Suspended")[0] == "True"
+    assert document["drifted"] == ["file:/etc/motd"]
+
+
+def test_what_is_fought_about_is_corrected_more_slowly_and_told(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config)
+    document: dict[str, Any] = {}
+    said: list[dict[str, Any]] = []
+    for _ in range(5):
+        spoil(machine)
+        outcome, document = once(machine.places, machine.config)
+        assert machine.motd() == "hello\n"
+        said += [one for one in outcome.messages if one.get("cause") == "contended"]
+    assert document["contended"] == ["file:/etc/motd"]
+    assert verdict(document, "Stalled") == ("True", "Contended")
+    assert [one["resource"] for one in said] == ["file:/etc/motd"]
+
+    spoil(machine)
+    (machine.root / "etc/other").write_text("by hand, too\n")
+    once(machine.places, machine.config)
+    assert machine.motd() == "by hand\n"
+    assert (machine.root / "etc/other").read_text() == "other\n"
+
+    now = time.monotonic
+    monkeypatch.setattr(module.time, "monotonic", lambda: now() + 301)
+    once(machine.places, machine.config)
+    assert machine.motd() == "hello\n"
+
+    spoil(machine)
+    machine.commit(SITE.replace("hello", "good morning"))
+    _, document = once(machine.places, machine.config)
+    assert machine.motd() == "good morning\n"
+    assert verdict(document, "Stalled")[0] == "False"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"fights": 7}', b'{"boot": 1}'])
+def test_what_it_remembers_may_be_damaged(machine: Machine, damage: bytes) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config)
+    boot = f'{{"boot": "{module.boot_id()}", "fights": {{"x": {{"times": "y"}}}}}}'.encode()
+    for content in (damage, boot):
+        Path(machine.places.once).write_bytes(content)
+        spoil(machine)
+        once(machine.places, machine.config)
+        assert machine.motd() == "hello\n"
+
+
+def test_a_run_that_takes_too_long_is_told_to_stop(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+
+    def hang(self: Run) -> None:
+        while not self._stopped:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Run, "_fetch", hang)
+    outcome, _ = once(machine.places, replace(machine.config, run_limit=0.5))
+    assert [one["message"] for one in outcome.messages] == [
+        "the run took longer than 0 s and is told to stop"
+    ]
+
+
+def test_a_run_that_does_not_heed_that_is_ended_by_the_kernel(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deaf(_: Run) -> NoReturn:
+        while True:
+            time.sleep(1)
+
+    monkeypatch.setattr(Run, "carry_out", deaf)
+    monkeypatch.setattr(module, "GRACE", 0.2)
+    config = replace(machine.config, run_limit=0.2)
+    assert in_a_child(lambda: once(machine.places, config)) == -signal.SIGALRM
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """How a child ends that does this."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_there_is_one_agent_at_a_time(machine: Machine) -> None:
+    machine.commit(SITE)
+    with alone(machine.places), pytest.raises(LockBusy, match="at work on this host already"):
+        once(machine.places, machine.config)
+    once(machine.places, machine.config)
+    assert machine.motd() == "hello\n"
+
+
+def test_a_second_resident_agent_is_refused(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with alone(machine.places):
+        assert supervisor.main(str(machine.root)) == LockBusy.exit_code
+    assert "an agent is at work on this host already" in capsys.readouterr().err
