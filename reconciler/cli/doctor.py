@@ -293,4 +293,5 @@ def _cache(_: Patient) -> Iterator[Finding]:
             )
 
 
-CHECKS = (_python, _root, _systemd, _git, _lock, _ledger, _disk_space, _clock, _state_repo, _cache)
+#: The state repo comes last: who looks into a mirror of the agent is root no longer.
+CHECKS = (_python, _root, _systemd, _git, _lock, _ledger, _disk_space, _clock, _cache, _state_repo)
