@@ -247,7 +247,9 @@ def _conditions(
 def _ready(condition: Make, state: State, live: Live) -> Condition:
     """Whether there is a catalog to go by, and runs go through."""
     if live.unread:
-        said = f"{live.unread}\nuntil it is mended, the last settings that could be used hold"
+        said = (
+            f"{redact(live.unread)}\nuntil it is mended, the last settings that could be used hold"
+        )
         return condition("Ready", False, "BadSettings", said)
     wrong = (("compile", "CompileFailed"), ("run", "RunFailed"), ("ledger", "LedgerLost"))
     for kind, reason in wrong:

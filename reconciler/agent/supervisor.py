@@ -43,6 +43,8 @@ from reconciler.errors import ReconcilerError
 QUIET, QUIET_MAX = 0.03, 2.0
 #: The status file is never older than this, in seconds.
 FRESH = 60.0
+#: Seconds by which the two clocks part only if the machine slept, or somebody set one of them.
+JUMP = 5.0
 #: What holds a commit back without being a failure.
 GATES = ("Suspended", "Window")
 
@@ -89,6 +91,7 @@ class Supervisor:
         self._touched: set[str] = set()
         self._publish_at = now
         self._fed_at = 0.0
+        self._ahead = time.time() - now
         self._held: Suspension | None = suspension(places)
         self._code = signature(reconciler.__file__)
 
@@ -108,6 +111,7 @@ class Supervisor:
         self._heed_watcher()
         while not (self._stopping and self._running is None) and not self._leaving:
             self._wait()
+            self._heed_clock()
             self._heed_signals()
             self._take_poll()
             self._take_run()
@@ -154,6 +158,20 @@ class Supervisor:
         if self._heal_at == NEVER:
             self._first_event_at = now
         self._heal_at = min(now + QUIET, self._first_event_at + QUIET_MAX)
+
+    def _heed_clock(self) -> None:
+        """After a sleep, or a wrong time, what is known is older than it seems: all is done anew.
+
+        The clock by which we wait stands still while the machine sleeps; the other one does not.
+        """
+        before, self._ahead = self._ahead, time.time() - time.monotonic()
+        if abs(self._ahead - before) < JUMP:
+            return
+        seconds = self._ahead - before
+        journal.log("notice", f"the machine slept or its clock was set: {seconds:+.0f} s")
+        self._want.add("sweep")
+        if not self._poller.busy:
+            self._fetch_at = time.monotonic()
 
     def _heed_signals(self) -> None:
         for number in self._signals.take():
@@ -523,7 +541,11 @@ def _watch(entry: Any) -> Watch:
 
 
 def main(root: str = "/") -> int:
+<<<<<<< Updated upstream
     """Run the agent; 3 if its settings cannot be used, 9 if there is one already."""
+=======
+    """Run the agent; 9 if there is one already, 3 if its settings cannot be used."""
+>>>>>>> Stashed changes
     places = Places(root)
     try:
         with alone(places):

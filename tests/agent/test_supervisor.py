@@ -439,6 +439,25 @@ def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
     ]
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_after_a_sleep_or_with_another_time_all_is_asked_and_compared_at_once(
+    agent: Tried, clock: Clock, jump: float
+) -> None:
+    agent._fetch_at = agent._sweep_at = clock.now + 1000
+    # Clocks are corrected by little all the time.
+    for slew in (0.5, -0.5, 4.9):
+        clock.ahead += slew
+        agent._heed_clock()
+    assert due(agent) == []
+    clock.ahead += jump
+    agent._heed_clock()
+    assert due(agent) == ["poll", "sweep"]
+    end(agent, clock)
+    agent._sweep_at = clock.now + 1000
+    agent._heed_clock()
+    assert due(agent) == []
+
+
 def test_another_version_on_the_disk_ends_the_process_between_two_runs(
     agent: Tried, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
