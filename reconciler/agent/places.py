@@ -112,11 +112,7 @@ class Places:
 
     @property
     def lock(self) -> str:
-<<<<<<< Updated upstream
         """Held by the one agent that there may be."""
-=======
-        """Held by the resident agent for as long as it lives."""
->>>>>>> Stashed changes
         return self.at("run/reconciler/agent.lock")
 
     @property

@@ -541,11 +541,7 @@ def _watch(entry: Any) -> Watch:
 
 
 def main(root: str = "/") -> int:
-<<<<<<< Updated upstream
     """Run the agent; 3 if its settings cannot be used, 9 if there is one already."""
-=======
-    """Run the agent; 9 if there is one already, 3 if its settings cannot be used."""
->>>>>>> Stashed changes
     places = Places(root)
     try:
         with alone(places):
