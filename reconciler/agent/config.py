@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from reconciler.errors import ConfigError, Mark, ReconcilerError
 from reconciler.words import did_you_mean
@@ -28,13 +28,33 @@ PRUNE = ("keep", "restore", "delete")
 REMOTE = ("url", "name", "deploy_key", "known_hosts", "credentials", "ca_file", "proxy")
 #: Of a remote, what nobody but root may read.
 SECRETS = ("deploy_key", "credentials")
-#: What `limits` may say, and what `source.network.Limits` calls it.
-LIMITS = {"fetch": "total", "mirror": "mirror", "objects": "objects"}
-#: The provider is not waited for longer than a few minutes more, in seconds.
-LONGEST_FETCH = 600.0
 HELP = "docs/guide/agent.md has all of them"
 
 Policy = dict[str, str]
+
+
+class Limit(NamedTuple):
+    """What `limits` may say of one. field: of `source.network.Limits`; kind: how it is written.
+
+    least, most: as people write them. Less would keep good repos away; more would not be a limit,
+    and the provider is not waited for much longer than the longest fetch.
+    """
+
+    field: str
+    kind: Literal["time", "size", "number"]
+    least: str | int
+    most: str | int
+
+
+LIMITS = {
+    "fetch": Limit("total", "time", "10s", "10m"),
+    "poll": Limit("poll", "time", "5s", "5m"),
+    "connect": Limit("connect", "time", "1s", "1m"),
+    "stall": Limit("stall", "time", "5s", "5m"),
+    "mirror": Limit("mirror", "size", "16M", "1024G"),
+    "memory": Limit("memory", "size", "128M", "64G"),
+    "objects": Limit("objects", "number", 1000, 1_000_000_000),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class Config:
     drift, prune: a word for `default`, for tags (`drift`) or types (`prune`).
     prune_max, prune_percent: more than the larger of both is held back.
     notify: where changes of a condition are sent. windows: when new commits may be applied.
-    limits: what a fetch may cost at most, `fetch` in seconds, `mirror` in bytes, `objects`.
+    limits: what a fetch may cost at most, by the names of `LIMITS`, in seconds, bytes or numbers.
     """
 
     remotes: tuple[dict[str, str], ...]
@@ -108,8 +128,9 @@ class Config:
         """What a fetch may cost."""
         from reconciler.source.network import Limits
 
-        known = {LIMITS[name]: value for name, value in self.limits.items()}
-        return Limits(**known)  # type: ignore[arg-type]  # checked by parse
+        usual = asdict(Limits())
+        wanted = {LIMITS[name].field: value for name, value in self.limits.items()}
+        return Limits(**{name: type(usual[name])(value) for name, value in wanted.items()})
 
     @property
     def ages(self) -> dict[str, float]:
@@ -253,15 +274,21 @@ def duration(value: object, least: float = 0) -> float:
 def _limits(value: Any) -> dict[str, float]:
     if not isinstance(value, Mapping) or not value.keys() <= LIMITS.keys():
         raise ValueError(f"limits are a mapping with {', '.join(LIMITS)}")
-    fits = {"fetch": _fetch_time, "mirror": size, "objects": _number}
-    return {name: fits[name](one) for name, one in value.items()}
+    return {name: _limit(name, one) for name, one in value.items()}
 
 
-def _fetch_time(value: object) -> float:
-    seconds = duration(value, 10)
-    if seconds > LONGEST_FETCH:
-        raise ValueError(f"a fetch may take {LONGEST_FETCH / 60:g}m at most")
-    return seconds
+def _limit(name: str, value: object) -> float:
+    kinds: Mapping[str, Callable[[Any], float]] = {
+        "time": duration,
+        "size": size,
+        "number": _number,
+    }
+    _, kind, least, most = LIMITS[name]
+    read = kinds[kind]
+    found = read(value)
+    if not read(least) <= found <= read(most):
+        raise ValueError(f"{name} is from {least} to {most}, and {value!r} is not")
+    return found
 
 
 def size(value: object) -> int:

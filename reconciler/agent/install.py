@@ -167,7 +167,8 @@ class Installer:
 
     def _put_units(self, wish: Wish, config: Config) -> None:
         secrets = [path for path in config.secret_files() if os.path.exists(path)]
-        wanted = units(timer=wish.timer, interval=config.interval, secrets=secrets)
+        memory = config.fetch_limits().memory
+        wanted = units(timer=wish.timer, interval=config.interval, memory=memory, secrets=secrets)
         for name, text in wanted.items():
             self._put(os.path.join(SYSTEMD, name), text.encode(), 0o644)
         if not wish.timer:

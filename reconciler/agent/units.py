@@ -158,7 +158,7 @@ SystemCallFilter=~@privileged @resources
 RemoveIPC=yes
 KeyringMode=private
 DevicePolicy=closed
-MemoryMax=1G
+MemoryMax={memory}
 TasksMax=64
 {binds}"""
 TIMER_UNIT = """\
@@ -197,10 +197,12 @@ WantedBy=timers.target
 """
 
 
-def units(*, timer: bool, interval: float, secrets: Sequence[str] = ()) -> Mapping[str, str]:
+def units(
+    *, timer: bool, interval: float, memory: int, secrets: Sequence[str] = ()
+) -> Mapping[str, str]:
     """File name -> text, for a resident agent or for one that a timer starts.
 
-    secrets: files of root's that the provider needs.
+    memory: bytes that the provider may use. secrets: files of root's that it needs.
     """
     python = sys.executable
     binds = hidden(sys.prefix, os.path.dirname(os.path.dirname(__file__)))
@@ -213,6 +215,7 @@ def units(*, timer: bool, interval: float, secrets: Sequence[str] = ()) -> Mappi
         PROVIDER_SOCKET: SOCKET,
         PROVIDER: PROVIDER_UNIT.format(
             user=USER,
+            memory=memory,
             python=python,
             credentials="".join(f"LoadCredential={credential(one)}:{one}\n" for one in secrets),
             home="tmpfs" if binds else "yes",

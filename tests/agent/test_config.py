@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
-from reconciler.agent.config import Config, duration, parse
+from reconciler.agent.config import LIMITS, Config, duration, parse
 from reconciler.errors import ConfigError
+from reconciler.source.network import Limits, command
+from reconciler.source.remote import Remote
 
 
 def test_an_address_is_all_that_is_needed() -> None:
@@ -68,9 +72,15 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
         ({"remotes": [{"url": "x", "key": "y"}]}, "no 'key'"),
         ({"repo": "x", "notify": [{"mail": "y"}]}, "one of apprise"),
         ({"repo": "x", "prune_max": -1}, "a number from 0"),
-        ({"repo": "x", "limits": {"memory": "1G"}}, "with fetch, mirror, objects"),
+        ({"repo": "x", "limits": {"disk": "1G"}}, "with fetch, poll, connect, stall, mirror"),
+        ({"repo": "x", "limits": {"connect": "0s"}}, "connect is from 1s to 1m, and '0s' is not"),
+        ({"repo": "x", "limits": {"poll": "6m"}}, "poll is from 5s to 5m"),
+        ({"repo": "x", "limits": {"stall": "1s"}}, "stall is from 5s to 5m"),
+        ({"repo": "x", "limits": {"memory": "64M"}}, "memory is from 128M to 64G"),
+        ({"repo": "x", "limits": {"objects": 5}}, "objects is from 1000 to"),
+        ({"repo": "x", "limits": {"objects": True}}, "expected a number"),
         ({"repo": "x", "limits": {"mirror": "much"}}, "is no size"),
-        ({"repo": "x", "limits": {"fetch": "1h"}}, "10m at most"),
+        ({"repo": "x", "limits": {"fetch": "1h"}}, "fetch is from 10s to 10m"),
     ],
 )
 def test_what_is_wrong_is_said(document: object, said: str) -> None:
@@ -85,6 +95,23 @@ def test_what_a_fetch_may_cost_is_what_the_settings_say() -> None:
     limits = Config.from_json(parse(said, "agent.yml").to_json()).fetch_limits()
     assert (limits.total, limits.mirror, limits.objects) == (480, 4 << 30, 5_000_000)
     assert limits.poll == parse({"repo": address}, "agent.yml").fetch_limits().poll
+    more = {"connect": "5s", "poll": "20s", "stall": "1m", "memory": "512M"}
+    limits = parse({"repo": address, "limits": more}, "agent.yml").fetch_limits()
+    assert (limits.connect, limits.poll, limits.stall, limits.memory) == (5, 20, 60, 512 << 20)
+    argv, _ = command(Remote(address), ["fetch"], limits, 1 << 20, 0)
+    assert "http.lowSpeedTime=60" in argv
+    assert f"--data={512 << 20}" in argv
+
+
+def test_what_a_fetch_may_cost_unless_something_is_said_may_be_said() -> None:
+    usual = asdict(Limits())
+    assert {limit.field for limit in LIMITS.values()} == usual.keys()
+    for name, limit in LIMITS.items():
+        said = f"{usual[limit.field]:g}" if limit.kind == "time" else usual[limit.field]
+        assert (
+            parse({"repo": "x", "limits": {name: said}}, "agent.yml").limits[name]
+            == usual[limit.field]
+        )
 
 
 def test_durations() -> None:
