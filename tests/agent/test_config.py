@@ -109,7 +109,7 @@ def test_what_a_fetch_may_cost_unless_something_is_said_may_be_said() -> None:
     for name, limit in LIMITS.items():
         said = f"{usual[limit.field]:g}" if limit.kind == "time" else usual[limit.field]
         assert (
-            parse({"repo": "x", "limits": {name: said}}, "agent.yml").limits[name]
+            parse({"repo": "/x", "limits": {name: said}}, "agent.yml").limits[name]
             == usual[limit.field]
         )
 
