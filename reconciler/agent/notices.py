@@ -121,8 +121,11 @@ def deliver(
     sinks: Sequence[Mapping[str, Any]],
     notices: Sequence[Mapping[str, Any]],
     status: Mapping[str, Any],
+    *,
+    stderr: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start what sends these notices to these places; it ends by itself. Raises OSError."""
+    """Start what sends these notices to these places; it ends by itself. stderr: where it says what
+    did not arrive, as `subprocess` takes it. Raises OSError."""
     job = {
         "sinks": list(sinks),
         "notices": list(notices),
@@ -138,5 +141,26 @@ def deliver(
             ["timeout", str(PATIENCE), *python("reconciler.agent.tell")],
             stdin=file,
             stdout=subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
         )
+
+
+def rehearse(
+    sinks: Sequence[Mapping[str, Any]], who: str, status: Mapping[str, Any]
+) -> tuple[bool, list[str]]:
+    """Send a test to these places, the way that notices take; whether all arrived, and what was
+    said about it. Raises OSError."""
+    notice = {
+        "type": "Test",
+        "event": "test",
+        "status": "True",
+        "reason": "Asked",
+        "message": f"{who} wants to know whether this arrives",
+        "since": status["written"],
+        "commit": status["source"]["applied"]["commit"],
+        "missed": 0,
+    }
+    with deliver(sinks, [notice], status, stderr=subprocess.PIPE) as sender:
+        _, said = sender.communicate()
+    return sender.returncode == 0, said.decode("utf-8", "replace").splitlines()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from reconciler.agent import journal
 from reconciler.agent.places import UNIT, Places, read_json
 from reconciler.agent.restate import restate
-from reconciler.agent.state import SUSPEND, resume, suspend
+from reconciler.agent.state import SUSPEND, State, resume, suspend, suspension
 from reconciler.cli.agentstatus import read_status, show, watch
 from reconciler.cli.console import Output
 from reconciler.cli.options import Parser, add_action
-from reconciler.errors import ReconcilerError, UsageError
+from reconciler.errors import ConfigError, ReconcilerError, TransportError, UsageError
+from reconciler.words import counted
 
 if TYPE_CHECKING:
     from reconciler.agent.install import Installer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 #: Files that `install` copies.
 FILES = ("allowed_signers", "keyring", "deploy_key", "known_hosts", "credentials", "ca_file")
 SUSPENSION = ["reconciler/suspension", 1]
+NOTIFY = ["reconciler/agent-notify", 1]
 #: Seconds that `sync` waits for the run that it asked for.
 PATIENCE = 300.0
 #: Seconds that the agent has to say that it is suspended, or is not any more.
@@ -50,6 +52,10 @@ def configure(parser: Parser) -> None:
     )
     held.add_argument("--reason", metavar="WHY", required=True, help="why, for those who wonder")
     add_action(actions, "resume", "end a suspension")
+    notify = add_action(actions, "notify", "find out whether notifications arrive")
+    notify.add_argument(
+        "--test", action="store_true", required=True, help="send one to each place of agent.yml"
+    )
     _install_options(add_action(actions, "install", "set the agent up on this host and start it"))
     gone = add_action(actions, "uninstall", "remove the agent; what it manages stays")
     gone.add_argument("--purge", action="store_true", help="its settings, memory and mirror too")
@@ -98,6 +104,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "sync": _sync,
         "suspend": _suspend,
         "resume": _resume,
+        "notify": _notify,
         "install": _install,
         "uninstall": _uninstall,
     }
@@ -204,6 +211,26 @@ def _resume(args: argparse.Namespace, out: Output) -> int:
         out.document({"schema": SUSPENSION, "suspended": False, "was_suspended": was})
     out.line("resumed" if was else "it was not suspended")
     return 0
+
+
+def _notify(args: argparse.Namespace, out: Output) -> int:
+    from reconciler.agent.config import load
+    from reconciler.agent.notices import rehearse
+    from reconciler.agent.status import Live, compose
+
+    places = _own_places()
+    sinks = load(places.config).notify
+    if not sinks:
+        raise ConfigError(f"{places.config} names nobody to notify", hint="add notify: to it")
+    status = compose(State.load(places), Live(), suspension(places), now=time.time())
+    arrived, said = rehearse(sinks, who(), status)
+    if out.as_json:
+        out.document({"schema": NOTIFY, "sent": len(sinks), "arrived": arrived, "messages": said})
+    for text in said:
+        out.line(text)
+    sent = counted(len(sinks), "notification")
+    out.line(f"{sent} arrived" if arrived else f"of {sent} not all arrived")
+    return 0 if arrived else TransportError.exit_code
 
 
 def _tell(places: Places, until: list[float]) -> bool:

@@ -298,6 +298,44 @@ def test_the_agent_that_runs_is_the_one_who_says_it(
     assert [text.split()[0] for text in recorded()] == ["resumed"]
 
 
+# -- notify ------------------------------------------------------------------------------
+
+
+def test_a_test_of_notifications_says_what_arrives_and_what_does_not(
+    call: Call, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "alice")
+    SETTLED.save(places)
+    config = Path(places.config)
+    config.parent.mkdir(parents=True)
+    config.write_text("repo: /srv/state.git\n")
+    nobody = call("agent", "notify", "--test")
+    assert (nobody.code, "names nobody to notify" in nobody.err) == (3, True)
+    assert call("agent", "notify").code == 3
+    told = tmp_path / "told"
+    sinks = f"repo: /srv/state.git\nnotify:\n- command: [tee, {told}]\n"
+    config.write_text(sinks)
+    done = call("agent", "notify", "--test")
+    assert (done.code, done.out) == (0, "1 notification arrived\n")
+    message = json.loads(told.read_text())
+    assert message["title"].endswith(": a test, and nothing is wrong")
+    assert "alice wants to know whether this arrives" in message["text"]
+    assert "suspend" not in message["text"]
+    (notice,) = message["notices"]
+    assert (notice["event"], notice["commit"]) == ("test", GOOD)
+    config.write_text(f"{sinks}- webhook: http://127.0.0.1:1/t0ken\n")
+    failed = call("agent", "notify", "--test")
+    assert failed.code == 5
+    assert failed.out.splitlines() == [
+        "notification 2 (webhook) did not arrive: Connection refused",
+        "of 2 notifications not all arrived",
+    ]
+    assert "t0ken" not in failed.out + failed.err
+    document = call("agent", "notify", "--test", "--json").json()
+    assert set(fields(document)) <= documented("agent-notify") | {"schema"}
+    assert (document["sent"], document["arrived"], len(document["messages"])) == (2, False, 1)
+
+
 def test_there_is_no_sync_without_an_agent(call: Call, put: Put) -> None:
     put()
     done = call("agent", "sync")
@@ -306,7 +344,17 @@ def test_there_is_no_sync_without_an_agent(call: Call, put: Put) -> None:
 
 
 @pytest.mark.parametrize(
-    "action", ["run", "once", "sync", "resume", "suspend --reason x", "install", "uninstall"]
+    "action",
+    [
+        "run",
+        "once",
+        "sync",
+        "resume",
+        "suspend --reason x",
+        "notify --test",
+        "install",
+        "uninstall",
+    ],
 )
 def test_what_changes_the_host_takes_root(
     call: Call, places: Places, monkeypatch: pytest.MonkeyPatch, action: str
