@@ -47,27 +47,33 @@ def main() -> int:
     os.dup2(2, 1)
     wire = Wire(incoming, outgoing)
     provider = Provider(wire, sys.argv[1])
-    while True:
-        try:
-            request = wire.receive()
-            provider.answer(request)
-        except (EOFError, BrokenPipeError):
-            wire.abandon()
-            return 0
-        except ReconcilerError as error:
-            wire.send({"error": error_to_json(error)})
-        except Exception as error:  # noqa: BLE001  # said as what it is, and the next request may do
-            said = f"{type(error).__name__}: {error}"
-            wire.send(
-                {
-                    "error": error_to_json(
-                        ReconcilerError(
-                            f"fetching or compiling failed: {said}",
-                            hint="this is a bug in reconciler",
-                        )
+    try:
+        while True:
+            _serve(wire, provider)
+    except (EOFError, ConnectionError):  # whoever asked is gone
+        wire.abandon()
+    return 0
+
+
+def _serve(wire: Wire, provider: Provider) -> None:
+    """One request. Raises EOFError or ConnectionError when the other side is gone."""
+    try:
+        provider.answer(wire.receive())
+    except (EOFError, ConnectionError):
+        raise
+    except ReconcilerError as error:
+        wire.send({"error": error_to_json(error)})
+    except Exception as error:  # noqa: BLE001  # said as what it is, and the next request may do
+        said = f"{type(error).__name__}: {error}"
+        wire.send(
+            {
+                "error": error_to_json(
+                    ReconcilerError(
+                        f"fetching or compiling failed: {said}", hint="this is a bug in reconciler"
                     )
-                }
-            )
+                )
+            }
+        )
 
 
 class Provider:

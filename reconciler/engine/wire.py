@@ -66,7 +66,7 @@ class Wire:
 
     def abandon(self) -> None:
         """Nothing more will be sent; what the other side did not take is dropped."""
-        with contextlib.suppress(BrokenPipeError):  # it is closed all the same
+        with contextlib.suppress(ConnectionError):  # it is closed all the same
             self._out.close()
 
     def waiting(self) -> bool:
