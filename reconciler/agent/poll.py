@@ -15,7 +15,7 @@ from reconciler.agent.child import Child, answer
 from reconciler.agent.config import Config
 from reconciler.agent.link import Provider
 from reconciler.agent.places import Places
-from reconciler.agent.running import NEVER
+from reconciler.agent.schedule import NEVER
 from reconciler.engine.wire import error_to_json
 from reconciler.errors import ReconcilerError
 from reconciler.source.refs import full_ref

@@ -1,14 +1,19 @@
-"""A run at work, and how it is brought to an end that it does not come to by itself."""
+"""A run at work in a fork, and how it is brought to an end that it does not come to by itself."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from reconciler.agent import journal
-from reconciler.agent.child import Child
+from reconciler.agent.child import Child, answer
+from reconciler.agent.schedule import NEVER
+from reconciler.agent.worker import Run
 
-NEVER = float("inf")
 #: Seconds that a run has to end after it was told to.
 GRACE = 60.0
 
@@ -32,6 +37,11 @@ class Running:
     told: float = NEVER
     killed: bool = False
     noticed: float = NEVER
+
+    @classmethod
+    def begin(cls, run: Run, kind: str, since: float, **known: Any) -> Self:
+        """Carry it out in a fork. known: other fields of ours. Raises OSError."""
+        return cls(Child(lambda end: answer(end, _carry_out(run, kind))), kind, since, **known)
 
     def ask(self) -> None:
         """End after the resource at work, however long that takes."""
@@ -69,3 +79,13 @@ class Running:
     def has_outlived(self, now: float, limit: float) -> bool:
         """Whether it is still here although all that could end it is over."""
         return now > self.since + limit + 2 * GRACE
+
+
+def _carry_out(run: Run, kind: str) -> dict[str, Any]:
+    """In a fork: the whole run."""
+    if kind == "heal":
+        # We wait behind all others; what undoes a change, and is over at once, does not.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: run.stop())
+    return run.carry_out().to_json()

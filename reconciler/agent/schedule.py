@@ -9,6 +9,8 @@ import hashlib
 import random
 from dataclasses import dataclass, field
 
+#: A time that does not come.
+NEVER = float("inf")
 #: Seconds: after boot until the first fetch, at most.
 SPLAY = 30.0
 #: Seconds: the first wait after a fetch that failed, and the longest.

@@ -22,25 +22,23 @@ from typing import Any
 import reconciler
 from reconciler.agent import journal
 from reconciler.agent.alone import alone
-from reconciler.agent.child import Child, answer
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, contended
 from reconciler.agent.hints import Watch, signature
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, machine_id
 from reconciler.agent.poll import Poller
-from reconciler.agent.running import NEVER, Running
-from reconciler.agent.schedule import Schedule
+from reconciler.agent.running import Running
+from reconciler.agent.schedule import NEVER, Schedule
 from reconciler.agent.settings import keys, load, usable
 from reconciler.agent.signals import Signals
 from reconciler.agent.state import State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
+from reconciler.agent.touched import Touched
 from reconciler.agent.watch import Watcher
 from reconciler.agent.worker import Job, Run
 from reconciler.errors import ReconcilerError
 
-#: Seconds of quiet after an event, and the longest wait for quiet.
-QUIET, QUIET_MAX = 0.03, 2.0
 #: The status file is never older than this, in seconds.
 FRESH = 60.0
 #: Seconds by which the two clocks part only if the machine slept, or somebody set one of them.
@@ -86,9 +84,7 @@ class Supervisor:
         self._retry_at = NEVER
         # A window is looked at by runs; the first is there at once.
         self._open_at = NEVER
-        self._heal_at = NEVER
-        self._first_event_at = 0.0
-        self._touched: set[str] = set()
+        self._touched = Touched()
         self._publish_at = now
         self._fed_at = 0.0
         self._ahead = time.time() - now
@@ -138,7 +134,7 @@ class Supervisor:
         if self._running is not None:
             due.append(self._running.due(self._config.run_limit))
         elif not self._stopping:
-            due += [self._sweep_at, self._retry_at, self._open_at, self._heal_at]
+            due += [self._sweep_at, self._retry_at, self._open_at, self._touched.at]
             due.append(now if self._want else NEVER)
         events = self._watcher.fileno()
         reading = [self._signals.fileno(), *([events] if events >= 0 else ())]
@@ -149,15 +145,7 @@ class Supervisor:
         ready, _, _ = select.select(reading, [], [], max(0.0, min(min(due) - now, FRESH)))
         if events in ready:
             self._watcher.read()
-            if self._watcher.news:
-                self._settle()
-
-    def _settle(self) -> None:
-        """Something was touched: it is looked at when it has been quiet for a moment."""
-        now = time.monotonic()
-        if self._heal_at == NEVER:
-            self._first_event_at = now
-        self._heal_at = min(now + QUIET, self._first_event_at + QUIET_MAX)
+            self._heed_events()
 
     def _heed_clock(self) -> None:
         """After a sleep, or a wrong time, what is known is older than it seems: all is done anew.
@@ -343,24 +331,20 @@ class Supervisor:
             self._want.add("retry")
         if now >= self._open_at:
             self._want.add("sweep")
-        if now >= self._heal_at:
-            self._take_events(now)
+        if now >= self._touched.at:
+            self._take_events()
 
     def _start_healing(self, now: float) -> None:
         if "run" in self._state.problems:
             return  # it would break off like the last one; the retry, a whole run, is waited for
-        due = sorted(one for one in self._touched if self._fights.due(one, now) <= now)
+        due = self._touched.take(self._fights, now)
         if due:
-            self._touched -= set(due)
             self._start("heal", ids=due)
-        elif self._touched:
-            later = (self._fights.due(one, now) for one in self._touched)
-            self._heal_at = min(self._heal_at, *later)
 
-    def _take_events(self, now: float) -> None:
-        self._heal_at = NEVER
+    def _take_events(self) -> None:
+        self._touched.at = NEVER
         ids, lost = self._watcher.take()
-        self._touched |= ids
+        self._touched.ids |= ids
         if lost:
             self._live.overflows = self._watcher.overflows
             self._want.add("sweep")
@@ -374,18 +358,20 @@ class Supervisor:
         if offer is not None:
             self._keys = keys(self._config)
         run = Run(job, self._state, self._places, self._watcher.paths)
-        child = Child(lambda end: answer(end, _carry_out(run, kind)))
-        commit = str(offer["commit"]) if offer else ""
-        totals = dict(self._state.totals)
-        self._running = Running(child, kind, now, commit, totals, heir=self._superseded)
+        self._running = Running.begin(
+            run,
+            kind,
+            now,
+            commit=str(offer["commit"]) if offer else "",
+            totals=dict(self._state.totals),
+            heir=self._superseded,
+            noticed=self._touched.since,
+        )
         self._superseded = False
-        if kind == "heal":
-            self._running.noticed = self._first_event_at
-        else:
+        if kind != "heal":
             self._sweep_at = self._schedule.next_sweep(now, blind=bool(self._live.unwatched))
             self._retry_at = self._open_at = NEVER
             self._touched.clear()
-            self._heal_at = NEVER
         self._enter(
             {"heal": "healing", "sweep": "sweeping", "boot": "recovering"}.get(kind, "applying")
         )
@@ -456,9 +442,12 @@ class Supervisor:
                 self._watcher.update(found)
             else:
                 self._watcher.set(found)
-        if self._watcher.news:
-            self._settle()
+        self._heed_events()
         self._heed_watcher()
+
+    def _heed_events(self) -> None:
+        if self._watcher.news:
+            self._touched.settle(time.monotonic())
 
     def _heed_watcher(self) -> None:
         """Of what is not watched nobody tells but the sweep, which comes more often then."""
@@ -522,16 +511,6 @@ class Supervisor:
         if running is None or not running.has_outlived(now, self._config.run_limit):
             journal.notify("WATCHDOG=1")
         self._fed_at = now
-
-
-def _carry_out(run: Run, kind: str) -> dict[str, Any]:
-    """In a fork: the whole run."""
-    if kind == "heal":
-        # We wait behind all others; what undoes a change, and is over at once, does not.
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
-    signal.signal(signal.SIGTERM, lambda *_: run.stop())
-    return run.carry_out().to_json()
 
 
 def _watch(entry: Any) -> Watch:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.agent import supervisor
+from reconciler.agent import running, supervisor
 from reconciler.agent.config import Config
 from reconciler.agent.places import Places, read_json
 from reconciler.agent.signals import HEARD
@@ -110,9 +110,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervisor, "time", clock)
         patch.setattr(supervisor, "select", SimpleNamespace(select=made.select))
-        patch.setattr(supervisor, "Child", Instant)
-        patch.setattr(supervisor, "_carry_out", made.run)
-        patch.setattr(supervisor, "answer", lambda _, document: document)
+        patch.setattr(running, "Child", Instant)
+        patch.setattr(running, "_carry_out", made.run)
+        patch.setattr(running, "answer", lambda _, document: document)
         patch.setattr(made.agent, "_poller", Polls(made))
         patch.setattr(supervisor, "deliver", lambda *_: made.done.update(["notices"]))
         made.agent.run()

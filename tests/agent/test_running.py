@@ -14,7 +14,8 @@ from reconciler.agent import supervisor as module
 from reconciler.agent.child import Child
 from reconciler.agent.config import Config
 from reconciler.agent.places import Places
-from reconciler.agent.running import GRACE, NEVER, Running
+from reconciler.agent.running import GRACE, Running
+from reconciler.agent.schedule import NEVER
 from reconciler.agent.supervisor import Supervisor
 
 LIMIT = 100.0

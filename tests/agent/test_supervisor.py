@@ -12,14 +12,16 @@ from typing import Any, cast
 import pytest
 
 from agent.clock import Clock
+from reconciler.agent import running, watch
 from reconciler.agent import supervisor as module
-from reconciler.agent import watch
 from reconciler.agent.config import Config
 from reconciler.agent.hints import watch_list
 from reconciler.agent.places import Places, read_json, write
-from reconciler.agent.running import NEVER, Running
+from reconciler.agent.running import Running
+from reconciler.agent.schedule import NEVER
 from reconciler.agent.state import State, resume, suspend
 from reconciler.agent.supervisor import Supervisor
+from reconciler.agent.touched import QUIET_MAX
 
 OLD, NEW, NEWER = "a" * 40, "b" * 40, "c" * 40
 
@@ -48,7 +50,7 @@ class Tried(Supervisor):
     ) -> None:
         self.started.append((kind, tuple(ids)))
         self._retry_at = NEVER
-        child = cast("module.Child", Child())
+        child = cast("running.Child", Child())
         self._keys = module.keys(self._config) if offer else self._keys
         commit, totals = str(offer["commit"]) if offer else "", dict(self._state.totals)
         self._running = Running(
@@ -86,8 +88,8 @@ def agent(tmp_path: Path, clock: Clock) -> Iterator[Tried]:
 
 def end(agent: Tried, clock: Clock, *, state: State | None = None, **said: Any) -> None:
     """The run at work ends, having said this."""
-    running = agent._running
-    assert running is not None
+    ended = agent._running
+    assert ended is not None
     agent._running = None
     answer = {
         "state": (state or agent._state).to_json(),
@@ -97,8 +99,8 @@ def end(agent: Tried, clock: Clock, *, state: State | None = None, **said: Any) 
         "watches": None,
         **said,
     }
-    child = cast("module.Child", Child(None if said.get("broken") else answer))
-    agent._finish(replace(running, child=child))
+    child = cast("running.Child", Child(None if said.get("broken") else answer))
+    agent._finish(replace(ended, child=child))
 
 
 def due(agent: Tried) -> list[str]:
@@ -153,7 +155,7 @@ def test_a_run_that_dies_without_a_word_is_tried_again_and_nothing_is_healed_bef
     due(agent)
     end(agent, clock, broken=True)
     assert "run" in agent._state.problems
-    agent._touched = {"file:/etc/motd"}
+    agent._touched.ids = {"file:/etc/motd"}
     assert due(agent) == []
     clock.now = agent._retry_at
     assert due(agent) == ["retry"]
@@ -359,7 +361,7 @@ class TestWhatAnOperatorRepairs:
 def test_healing_goes_on_while_a_commit_is_refused(agent: Tried, clock: Clock) -> None:
     agent._fetch_at = agent._sweep_at = NEVER
     agent._state.problem("trust", {"message": "not signed"}, clock.now)
-    agent._touched = {"file:/etc/motd"}
+    agent._touched.ids = {"file:/etc/motd"}
     assert due(agent) == ["heal"]
 
 
@@ -370,15 +372,15 @@ def test_what_is_fought_about_is_healed_ever_later_and_the_rest_at_once(
     waits: list[float] = []
     for _ in range(8):
         touched = clock.now
-        agent._touched = {"file:/fought"}
+        agent._touched.ids = {"file:/fought"}
         while due(agent) == []:
-            clock.now = agent._heal_at
+            clock.now = agent._touched.at
         waits.append(clock.now - touched)
         end(agent, clock, corrected=["file:/fought"])
     assert waits == [0, 2, 6, 18, 54, 162, 300, 300]
     agent._publish()
     assert agent._live.contended == ["file:/fought"]
-    agent._touched = {"file:/fought", "file:/other"}
+    agent._touched.ids = {"file:/fought", "file:/other"}
     due(agent)
     assert agent.started == [("heal", ("file:/other",))]
 
@@ -394,11 +396,11 @@ def test_events_are_waited_for_until_it_is_quiet_but_not_for_ever(
     agent._watcher.read()
     began = clock.now
     while due(agent) == []:
-        agent._settle()  # somebody writes and writes
+        agent._touched.settle(clock.now)  # somebody writes and writes
         clock.now += 0.02
         assert clock.now - began < 3
     assert agent.started == [("heal", ("file:motd",))]
-    assert clock.now - began == pytest.approx(module.QUIET_MAX, abs=0.05)
+    assert clock.now - began == pytest.approx(QUIET_MAX, abs=0.05)
 
 
 def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
@@ -413,7 +415,7 @@ def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
         end(agent, clock, watches={})
         return agent._sweep_at - clock.now
 
-    monkeypatch.setattr(module, "Child", lambda _: Child())
+    monkeypatch.setattr(running, "Child", lambda _: Child())
     with monkeypatch.context() as patch:
         patch.setattr(watch, "InotifyFD", refuse)
         agent._watcher.close()

@@ -1,0 +1,41 @@
+"""What was touched and not looked at yet: soon, but not while somebody is still at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reconciler.agent.fights import Fights
+from reconciler.agent.schedule import NEVER
+
+#: Seconds of quiet after an event, and the longest wait for quiet.
+QUIET, QUIET_MAX = 0.03, 2.0
+
+
+@dataclass
+class Touched:
+    """Resources. Times are of `time.monotonic`.
+
+    at: when to look, `NEVER` for nothing to look at. since: when that was touched first.
+    """
+
+    ids: set[str] = field(default_factory=set)
+    at: float = NEVER
+    since: float = 0.0
+
+    def settle(self, now: float) -> None:
+        """There was an event: look when it has been quiet for a moment."""
+        if self.at == NEVER:
+            self.since = now
+        self.at = min(now + QUIET, self.since + QUIET_MAX)
+
+    def take(self, fights: Fights, now: float) -> list[str]:
+        """Those that may be corrected now; if it is too early for all, `at` says when."""
+        due = {one for one in self.ids if fights.due(one, now) <= now}
+        if self.ids and not due:
+            self.at = min(self.at, *(fights.due(one, now) for one in self.ids))
+        self.ids -= due
+        return sorted(due)
+
+    def clear(self) -> None:
+        """All of it was looked at."""
+        self.ids, self.at = set(), NEVER
