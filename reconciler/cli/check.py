@@ -17,7 +17,7 @@ from typing import NamedTuple
 from reconciler.cli.console import Output, Span
 from reconciler.cli.desired import Desired
 from reconciler.cli.options import facts_option, inventory_options, repo_options
-from reconciler.cli.places import Facts, facts_of, open_cache, read_facts
+from reconciler.cli.places import Known, facts_of, open_cache, read_facts
 from reconciler.cli.render import commit_text
 from reconciler.compile.cache import CatalogCache
 from reconciler.errors import ConfigError, ConfigErrors, UsageError
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _compile_all(
-    desired: Desired, hosts: Sequence[str], given: Facts | None, cache: CatalogCache, out: Output
+    desired: Desired, hosts: Sequence[str], given: Known | None, cache: CatalogCache, out: Output
 ) -> list[Checked]:
     checked: list[Checked] = []
     errors: list[ConfigError] = []

@@ -20,7 +20,7 @@ from reconciler.cli.console import Line, Output, Span, line, plain
 from reconciler.cli.desired import Desired
 from reconciler.cli.followed import Followed
 from reconciler.cli.options import facts_option, inventory_options
-from reconciler.cli.places import Facts, facts_of, open_cache, read_facts
+from reconciler.cli.places import Facts, Known, facts_of, open_cache, read_facts
 from reconciler.cli.render import SYMBOLS, change_line
 from reconciler.cli.visible import visible
 from reconciler.compile.cache import CatalogCache
@@ -130,7 +130,7 @@ def _hosts(sides: Sequence[Desired], args: argparse.Namespace) -> list[str]:
 def _compare_all(
     sides: Sequence[Desired],
     hosts: Sequence[str],
-    given: Facts | None,
+    given: Known | None,
     cache: CatalogCache,
     out: Output,
 ) -> list[HostDiff]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.agent.places import Places, read_json
-from reconciler.cli.places import Facts
+from reconciler.cli.places import Known
 from reconciler.errors import TrustError, UsageError
 
 if TYPE_CHECKING:
@@ -91,9 +91,10 @@ class Followed:
         applied = read_json(self.places.catalog) or {}
         return self.config.host or str(applied.get("host") or socket.gethostname())
 
-    def facts(self) -> Facts | None:
+    def facts(self) -> Known | None:
         """Those that the agent has compiled with last; None before that."""
-        return read_json(self.places.facts)
+        found = read_json(self.places.facts)
+        return None if found is None else Known(found, "last contact")
 
     def commit(self, ref: str) -> str:
         """The full id of a pointer of the agent, a branch of a remote, or a commit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import NamedTuple
 
 from reconciler.cli.console import Output
 from reconciler.cli.sample import sample_facts
@@ -11,6 +12,13 @@ from reconciler.compile.cache import CatalogCache, cache_home
 from reconciler.errors import UsageError
 
 Facts = dict[str, object]
+
+
+class Known(NamedTuple):
+    """What a host says about itself, and where that is from: `file`, `last contact`, `sample`."""
+
+    facts: Facts
+    origin: str
 
 
 def open_cache(out: Output) -> CatalogCache:
@@ -39,15 +47,15 @@ def is_state_repo(repo: str) -> bool:
     return any(os.path.lexists(os.path.join(repo, name)) for name in ("site.yml", "HEAD"))
 
 
-def facts_of(host: str, given: Facts | None, cache: CatalogCache) -> tuple[Facts, str]:
-    """Facts of a host that is not asked, and where they are from: `file`, `last contact`, `sample`."""
+def facts_of(host: str, given: Known | None, cache: CatalogCache) -> Known:
+    """Facts of a host that is not asked: those that were given, else what is at hand."""
     if given is not None:
-        return given, "file"
-    known = cache.facts(host)
-    return (known, "last contact") if known is not None else (sample_facts(host), "sample")
+        return given
+    kept = cache.facts(host)
+    return Known(sample_facts(host), "sample") if kept is None else Known(kept, "last contact")
 
 
-def read_facts(path: str) -> Facts:
+def read_facts(path: str) -> Known:
     """The facts in a file: those alone, or the document of `facts --json`. Raises UsageError."""
     try:
         with open(path, "rb") as file:
@@ -65,4 +73,4 @@ def read_facts(path: str) -> Facts:
         raise UsageError(
             f"the facts {path} are not an object", hint="make them with: reconciler facts --json"
         )
-    return document
+    return Known(document, "file")

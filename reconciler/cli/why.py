@@ -1,7 +1,7 @@
 """`reconciler why RESOURCE`: where it is declared, where its values come from, and who wrote that.
 
-Nothing on the machine is looked at: facts are those of a file, of the agent, of the last contact,
-or a sample. Where an agent is, and no state repo at hand, it is about what the agent has applied.
+Nothing on the machine is looked at: facts are those of a file, of the last contact, or a sample.
+Where an agent is, and no state repo at hand, it is about what the agent has applied.
 """
 
 from __future__ import annotations

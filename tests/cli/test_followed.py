@@ -185,6 +185,7 @@ def test_why_tells_of_what_is_applied(host: Host) -> None:
     assert done.code == 0, done
     assert f"file:/etc/motd  on node1, commit {host.trusted[:12]}" in done.out
     assert f"{host.trusted[:12]}  2026-01-02  Ada <ada@example.org>  a change" in done.out
+    assert "facts: last contact" in done.out
 
 
 def test_diff_tells_what_a_refused_commit_would_change_and_runs_none_of_it(host: Host) -> None:
