@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Literal, NamedTuple
 
 import reconciler
+from reconciler.cli.agentcheck import agent
 from reconciler.cli.console import Output, Span
+from reconciler.cli.finding import Finding, Patient
 from reconciler.cli.options import repo_options, root_option
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
 from reconciler.host import Host
@@ -27,23 +28,6 @@ LOW_SPACE, NO_SPACE = 200 << 20, 20 << 20
 OLDEST_GIT = (2, 30)
 DAY = 86400.0
 STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red"}
-
-
-class Finding(NamedTuple):
-    """What one check found. todo: what to do about it, empty if nothing."""
-
-    check: str
-    status: Literal["ok", "warn", "fail"]
-    message: str
-    todo: str = ""
-
-
-class Patient(NamedTuple):
-    """What is examined: a root file system, and a state repo at one place."""
-
-    root: str
-    repo: str
-    ref: str | None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -294,4 +278,7 @@ def _cache(_: Patient) -> Iterator[Finding]:
 
 
 #: The state repo comes last: who looks into a mirror of the agent is root no longer.
-CHECKS = (_python, _root, _systemd, _git, _lock, _ledger, _disk_space, _clock, _cache, _state_repo)
+CHECKS = (
+    *(_python, _root, _systemd, _git, _lock, _ledger, _disk_space, _clock, _cache, agent),
+    _state_repo,
+)
