@@ -9,7 +9,8 @@ import re
 
 from reconciler.errors import InventoryError, Mark
 from reconciler.inventory.graph import Graph
-from reconciler.inventory.names import check_host, check_port
+from reconciler.inventory.names import check_host
+from reconciler.ports import check_port
 from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map
 

@@ -13,19 +13,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from reconciler.errors import InventoryError, Mark
+from reconciler.ports import check_port
 
 #: Longest name of a host or group, in bytes: one name of a file, and of the DNS.
 MAX_NAME = 255
 #: Hosts that one inventory may have; a range such as `[1:999999999]` is a mistake or an attack.
 MAX_HOSTS = 100_000
-MAX_PORT = 65535
 
 LETTERS = string.ascii_letters
 _HOST = re.compile(r"[\w:][\w.:@%-]*", re.UNICODE)
 _GROUP = re.compile(r"\w[\w.@+-]*", re.UNICODE)
 _BRACKETED_PORT = re.compile(r"\[([^\[\]]+)\]:([0-9]+)")
 _PORT = re.compile(r"((?:[^:\[\]]|\[[^\[\]]*\])+):([0-9]+)")
-_WHOLE = re.compile(r"[0-9]{1,9}")
 _RANGE = re.compile(r"(-?[0-9]{1,18}|[A-Za-z])?:(-?[0-9]{1,18}|[A-Za-z])(?::([0-9]{1,9}))?")
 
 
@@ -58,22 +57,6 @@ def check_group(name: str, mark: Mark | None = None) -> str:
     """`name` itself. Raises InventoryError for what can be no group name."""
     _check(name, "group", _GROUP, mark)
     return name
-
-
-def check_port(text: str, what: str, mark: Mark | None = None) -> int:
-    """The port that a text is. what: names it in the InventoryError that is raised for any other."""
-    port = whole_number(text, MAX_PORT)
-    if not port:
-        raise InventoryError(
-            f"{what}: {shown(text)} is not a port between 1 and {MAX_PORT}", mark=mark
-        )
-    return port
-
-
-def whole_number(text: str, most: int) -> int:
-    """The number from 1 to `most` that a text is, in nine digits at most; 0 for any other text."""
-    number = int(text) if _WHOLE.fullmatch(text) else 0
-    return number if number <= most else 0
 
 
 def short_name(host: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.errors import ConfigError, InventoryError
-from reconciler.inventory.names import check_port, shown, whole_number
+from reconciler.ports import check_port, whole_number
 from reconciler.transport.become import Become
 
 CONNECTIONS = ("ssh", "openssh", "local", "chroot", "nspawn")
@@ -265,6 +265,6 @@ def _seconds(text: str, what: str) -> int:
     seconds = whole_number(text, MOST_SECONDS)
     if not seconds:
         raise InventoryError(
-            f"{what}: {shown(text)} is not a number of seconds from 1 to {MOST_SECONDS}"
+            f"{what}: {text[:20]!r} is not a number of seconds from 1 to {MOST_SECONDS}"
         )
     return seconds
