@@ -95,7 +95,7 @@ class Wish:
                 remote = replace(remote, **given)
             remote.check_files()
             remote.password()
-            _check_place(remote, self.known_hosts or remote.known_hosts)
+            check_place(remote, self.known_hosts or remote.known_hosts)
 
     def _check_trust(self, config: Config) -> None:
         signers = self.allowed_signers or config.allowed_signers
@@ -186,7 +186,8 @@ def _check_certificates(path: str, text: str) -> None:
         raise ConfigError(f"{path} holds no certificate", hint="a file in PEM form is wanted")
 
 
-def _check_place(remote: Remote, known_hosts: str) -> None:
+def check_place(remote: Remote, known_hosts: str) -> None:
+    """Refuse a server that is not known, and a path that is of no use. Raises ConfigError."""
     place = remote.place
     if place.protocol == "file":
         _check_directory(place.path)
