@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from hosts.agents import status, wait_for
+from hosts.agents import spoken, status, text, verdicts, wait_for
 from hosts.booted import BootedHost
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -48,3 +50,48 @@ def test_a_timer_converges_the_host_and_heals_it(fresh_host: BootedHost) -> None
         ).returncode
         != 0
     )
+
+
+def test_with_the_server_gone_it_heals_and_at_boot_before_it_asks(fresh_host: BootedHost) -> None:
+    host = fresh_host
+    host.run(["sh", "-c", MAKE], input=SITE)
+    host.reconciler("agent", "install", "--repo", "/srv/state.git", "--timer", "--interval", "5s")
+
+    def there() -> bool:
+        return text(host, "/etc/timed") == "by a timer\n"
+
+    def asked() -> float:
+        return spoken(host).get("source", {}).get("last_attempt") or 0.0
+
+    wait_for(there, "converging", host, 60)
+    wait_for(lambda: verdicts(spoken(host)).get("InSync") == "True", "saying so", host)
+    found = host.reconciler("doctor", "--json", check=False).stdout
+    agent = [one for one in json.loads(found)["checks"] if one["check"].startswith("agent")]
+    assert len(agent) == 9
+    assert {one["status"] for one in agent} == {"ok"}, agent
+
+    host.run(["mv", "/srv/state.git", "/srv/gone.git"])
+    wait_for(lambda: verdicts(spoken(host))["SourceFresh"] == "False", "missing the server", host)
+    host.run(["rm", "/etc/timed"])
+    wait_for(there, "healing without the server", host)
+
+    host.reconciler("agent", "suspend", "--reason", "TICKET-7")
+    host.run(["rm", "/etc/timed"])
+    before = asked()
+    wait_for(lambda: asked() > before + 6, "asking, though suspended", host)
+    assert not there()
+    assert host.reconciler("agent", "status", "--oneline", check=False).returncode == 7
+    host.reboot()
+    wait_for(lambda: spoken(host) != {}, "a run after the reboot", host, 60)
+    assert not there()
+    host.reconciler("agent", "resume")
+    wait_for(there, "healing when it may", host)
+
+    host.run(["rm", "/etc/timed"])
+    host.reboot()
+    wait_for(there, "healing at boot", host, 60)
+    said = ["journalctl", "-b", "-o", "cat", "-u", "reconciler-agent"]
+    wait_for(lambda: "fetch: " in host.run(said).stdout, "asking", host)
+    lines = host.run(said).stdout.splitlines()
+    corrected = next(n for n, one in enumerate(lines) if "drift corrected" in one)
+    assert corrected < next(n for n, one in enumerate(lines) if one.startswith("fetch: "))
