@@ -74,9 +74,9 @@ class Provider:
         with contextlib.suppress(OSError):
             self._close.close()
 
-    def fetch(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What the remotes offer, fetched and not judged."""
-        return self._ask({"op": "fetch", "config": config}, "fetched")
+    def fetch(self, config: Mapping[str, Any], resting: Sequence[str] = ()) -> dict[str, Any]:
+        """What the remotes offer, fetched and not judged. resting: names of those to try last."""
+        return self._ask({"op": "fetch", "config": config, "resting": list(resting)}, "fetched")
 
     def judge(
         self, config: Mapping[str, Any], mark: Mapping[str, Any], offer: Mapping[str, Any]

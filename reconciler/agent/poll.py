@@ -8,6 +8,7 @@ whether the mirror is sound.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from reconciler.agent import glance
@@ -15,11 +16,11 @@ from reconciler.agent.child import Child, answer
 from reconciler.agent.config import Config
 from reconciler.agent.link import Provider
 from reconciler.agent.places import Places
-from reconciler.agent.schedule import NEVER
+from reconciler.agent.schedule import NEVER, Rests
 from reconciler.engine.wire import error_to_json
 from reconciler.errors import ReconcilerError
 from reconciler.source.refs import full_ref
-from reconciler.source.remote import Remote
+from reconciler.source.remote import Remote, in_order
 
 #: Seconds after which a poll is killed; its parts have their own, shorter limits.
 LIMIT = 1200.0
@@ -39,6 +40,7 @@ class Poller:
     def follow(self, config: Config) -> None:
         """Go by other settings from the next poll on."""
         self._config = config
+        self._rests = Rests()
         self._asked_at = -NEVER
         self.offer: dict[str, Any] | None = None
 
@@ -61,7 +63,7 @@ class Poller:
     def start(self, *, thorough: bool) -> None:
         """Begin one. thorough: a glance does not do. Raises OSError."""
         now, config = time.monotonic(), self._config
-        first = Remote(**config.remotes[0])
+        first = in_order([Remote(**one) for one in config.remotes], self._rests.resting(now))[0]
         # Of a list of remotes, the first is the one that must be asked.
         known = self.offer is not None and self.offer["remote"] == first.name
         self._glancing = known and not thorough and now < self._asked_at + THOROUGH
@@ -101,19 +103,24 @@ class Poller:
     def _ask(self, now: float) -> None:
         self._glancing = False
         self._deadline = now + LIMIT
-        self._child = Child(lambda end: answer(end, ask(self._places, self._config)))
+        resting = self._rests.resting(now)
+        self._child = Child(lambda end: answer(end, ask(self._places, self._config, resting)))
 
     def _bring(self, child: Child) -> dict[str, Any]:
         found = child.answer() or {"error": {"message": "the poll ended without a word"}}
         if "error" not in found:
-            self.offer, self._asked_at = found, time.monotonic()
+            now = time.monotonic()
+            self.offer, self._asked_at = found, now
+            for name in found["tried"]:
+                self._rests.failed(name, now)
+            self._rests.worked(found["remote"])
         return found
 
 
-def ask(places: Places, config: Config) -> dict[str, Any]:
+def ask(places: Places, config: Config, resting: Sequence[str]) -> dict[str, Any]:
     """In a fork: what the provider says that the remotes offer, or why they do not."""
     try:
         with Provider.start(places, config.secret_files()) as provider:
-            return provider.fetch(config.to_json())
+            return provider.fetch(config.to_json(), resting)
     except ReconcilerError as error:
         return {"error": {**error_to_json(error), "text": str(error)}}

@@ -3,7 +3,7 @@
 Started for one conversation, on stdin and stdout, which systemd may have made of a socket:
 frames of `engine.wire`, one answer for each request, in their order.
 
-    {"op": "fetch", "config"}                            -> {"fetched": {...}}
+    {"op": "fetch", "config", "resting"}                 -> {"fetched": {...}}
     {"op": "judge", "config", "mark", "offer"}           -> {"judged": {...}}, of what was fetched
     {"op": "compile", "config", "commit", "facts"}       -> {"compiled": {...}}, the catalog
     {"op": "point", "config", "pointers"}                -> {"pointed": {...}}, what has moved
@@ -20,7 +20,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class Provider:
         """Answer one. Raises ReconcilerError."""
         operation = request.get("op")
         if operation == "fetch":
-            self._fetch(Config.from_json(request["config"]))
+            self._fetch(Config.from_json(request["config"]), request.get("resting", ()))
         elif operation == "judge":
             self._judge(Config.from_json(request["config"]), request["mark"], request["offer"])
         elif operation == "compile":
@@ -108,13 +108,14 @@ class Provider:
 
         return Mirror(mirror_path(self._directory, config.remotes[0]["url"], config.branch))
 
-    def _fetch(self, config: Config) -> None:
+    def _fetch(self, config: Config, resting: Collection[str]) -> None:
         """What a remote offers, in the mirror, which is the only one then; nothing is judged."""
         from reconciler.source.fetch import fetch
         from reconciler.source.mirror import remove_others
+        from reconciler.source.remote import in_order
 
-        mirror, remotes = self._mirror(config), [_remote(one) for one in config.remotes]
-        limits = config.fetch_limits()
+        mirror, limits = self._mirror(config), config.fetch_limits()
+        remotes = in_order((_remote(one) for one in config.remotes), resting)
         got = fetch(mirror, remotes, config.branch, limits, patience=PATIENCE)
         remove_others(mirror)
         self._wire.send({

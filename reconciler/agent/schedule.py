@@ -16,6 +16,8 @@ SPLAY = 30.0
 #: Seconds: the first wait after a fetch that failed, and the longest.
 FETCH_FIRST, FETCH_CAP = 1.0, 900.0
 APPLY_FIRST, APPLY_CAP = 5.0, 900.0
+#: Seconds for which a remote that did not answer is tried last: at first, and at most.
+REST_FIRST, REST_CAP = 60.0, 900.0
 #: Seconds between two sweeps while no events tell of all changes, at most.
 BLIND = 300.0
 #: Seconds since the last correction of a resource, by how many there were in the last minutes.
@@ -72,3 +74,23 @@ class Schedule:
     def succeeded(self) -> None:
         """A run went through: the next failure starts from the beginning."""
         self.tries = 0
+
+
+@dataclass
+class Rests:
+    """Remotes that did not answer while another one did: so often, and tried last until then."""
+
+    known: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def failed(self, name: str, now: float) -> None:
+        """It is tried last for a time that doubles with each failure."""
+        times = self.known.get(name, (0, 0.0))[0]
+        self.known[name] = (times + 1, now + min(REST_CAP, REST_FIRST * 2.0 ** min(times, 20)))
+
+    def worked(self, name: str) -> None:
+        """It has its place in the list again."""
+        self.known.pop(name, None)
+
+    def resting(self, now: float) -> list[str]:
+        """Those that are tried last now."""
+        return [name for name, (_, end) in self.known.items() if now < end]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -111,6 +112,11 @@ class Remote:
                 hint="for a token, the user that its forge names: oauth2:TOKEN, x-access-token:TOKEN",
             )
         return text
+
+
+def in_order(remotes: Iterable[Remote], resting: Collection[str]) -> list[Remote]:
+    """As they are tried: in the order of the list, but last of all those named in `resting`."""
+    return sorted(remotes, key=lambda one: one.name in resting)
 
 
 def parse(url: str) -> Place:

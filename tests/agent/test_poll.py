@@ -7,8 +7,9 @@ import select
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,16 +130,58 @@ def test_other_settings_are_asked_of_the_provider(poller: Poller, repo: Repo, as
     assert asked.times == 2
 
 
-def test_the_first_of_the_remotes_is_the_one_that_is_asked(
-    tmp_path: Path, repo: Repo, asked: Asked
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let time pass."""
+    passed, really = [0.0], time.monotonic
+    clock = SimpleNamespace(monotonic=lambda: really() + passed[0], time=time.time)
+    monkeypatch.setattr(poll, "time", clock)
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+
+    return wait
+
+
+def test_a_remote_that_does_not_answer_is_tried_last_for_ever_longer_until_it_does(
+    tmp_path: Path, repo: Repo, asked: Asked, hours: Callable[[float], None]
 ) -> None:
-    remotes = ({"url": str(tmp_path / "gone"), "name": "one"},)
-    remotes += ({"url": str(repo.path), "name": "two"},)
+    gone = tmp_path / "gone"
+    remotes = ({"url": str(gone), "name": "one"}, {"url": str(repo.path), "name": "two"})
     poller = Poller(Places(str(tmp_path / "other")), Config(remotes=remotes))
-    for times in (1, 2):
+    times = 0
+    for rest in (60, 120, 240, 480, 900, 900):
         found = brought(poller)
         assert (found["remote"], list(found["tried"])) == ("two", ["one"])
+        times += 1
+        # Meanwhile the other one is glanced at, and costs nobody a wait for the first.
+        for _ in range(2):
+            found = brought(poller)
+            assert (found["remote"], found["tried"]) == ("two", {})
+        hours(rest - 30)
+        assert brought(poller)["tried"] == {}
         assert asked.times == times
+        hours(30)
+    repo.git("clone", "--quiet", "--bare", str(repo.path), str(gone))
+    found = brought(poller)
+    assert (found["remote"], found["tried"]) == ("one", {})
+    assert brought(poller)["remote"] == "one"
+    assert asked.times == times + 1
+
+
+def test_a_remote_that_rests_is_tried_when_no_other_one_answers(
+    tmp_path: Path, repo: Repo, asked: Asked
+) -> None:
+    other = tmp_path / "other.git"
+    repo.git("clone", "--quiet", "--bare", str(repo.path), str(other))
+    remotes = ({"url": str(other), "name": "one"}, {"url": str(repo.path), "name": "two"})
+    poller = Poller(Places(str(tmp_path / "host")), Config(remotes=remotes))
+    other.rename(f"{other}.gone")
+    assert brought(poller)["remote"] == "two"
+    Path(f"{other}.gone").rename(other)
+    repo.path.rename(f"{repo.path}.gone")
+    found = brought(poller)
+    assert (found["remote"], list(found["tried"])) == ("one", ["two"])
 
 
 def test_a_repository_that_is_gone_is_an_error_of_the_provider(

@@ -79,6 +79,12 @@ def exists(host: BootedHost, path: str) -> bool:
     return host.run(["test", "-e", path], check=False).returncode == 0
 
 
+def ready(host: BootedHost) -> str:
+    """Why the agent is ready, or is not."""
+    found = {one["type"]: one["reason"] for one in status(host)["conditions"]}
+    return str(found["Ready"])
+
+
 def journal(host: BootedHost, since: str) -> str:
     unit = ["journalctl", "-o", "cat", "--no-pager", "-u", "reconciler-agent"]
     return host.run([*unit, f"--since={since}"]).stdout
@@ -129,8 +135,15 @@ def test_settings_that_cannot_be_used_leave_those_that_were(host: BootedHost) ->
     host.run(["sh", "-c", "echo 'intervall: 5s' >> /etc/reconciler/agent.yml"])
     host.run(["systemctl", "reload", "reconciler-agent"])
     wait_for(lambda: "the settings stay as they were" in journal(host, since), "refusing", host)
-    host.run(["cp", "/root/agent.yml", "/etc/reconciler/agent.yml"])
     assert main_pid(host) == agent
+    # A start finds them as they are, heals all the same, and says so until they are mended.
+    host.run(["rm", "/etc/motd"])
+    host.run(["systemctl", "restart", "reconciler-agent"])
+    wait_for(lambda: exists(host, "/etc/motd"), "healing", host)
+    wait_for(lambda: ready(host) == "BadSettings", "saying so", host)
+    host.run(["cp", "/root/agent.yml", "/etc/reconciler/agent.yml"])
+    send(host, "USR2")
+    wait_for(lambda: ready(host) == "Ready", "reading what is mended", host)
 
 
 def test_term_ends_after_the_resource_at_work_and_the_next_start_goes_on(
@@ -164,6 +177,46 @@ def test_a_second_term_does_not_wait_for_the_run(repo: StateRepo, host: BootedHo
     host.run(["touch", "/run/go"])
     host.run(["systemctl", "start", "reconciler-agent"])
     wait_for(in_sync_at(host, commit), "going on", host)
+
+
+def test_a_suspension_ends_the_run_at_work_after_its_resource(
+    repo: StateRepo, host: BootedHost
+) -> None:
+    commit, since = begin_a_long_run(repo, host), now(host)
+    host.reconciler("agent", "suspend", "--reason", "TICKET-7")
+    wait_for(lambda: "suspended by" in journal(host, since), "hearing of it", host)
+    try:
+        assert not exists(host, "/run/ended")
+        host.run(["touch", "/run/go"])
+        idle(host)
+        assert exists(host, "/run/ended")
+        time.sleep(1)
+        assert not exists(host, "/etc/after")
+        assert status(host)["source"]["candidate"]["held_by"] == "Suspended"
+        assert ready(host) == "Ready"
+    finally:
+        host.reconciler("agent", "resume")
+    wait_for(in_sync_at(host, commit), "going on", host)
+    assert exists(host, "/etc/after")
+
+
+def test_a_run_at_work_makes_way_for_a_newer_commit(repo: StateRepo, host: BootedHost) -> None:
+    begin_a_long_run(repo, host)
+    since = now(host)
+    newer = repo.commit({"site.yml": SITE})
+    send(host, "USR1")
+    wait_for(lambda: "there is a newer commit" in journal(host, since), "seeing it", host)
+    host.run(["touch", "/run/go"])
+    wait_for(in_sync_at(host, newer), "following it", host)
+    assert exists(host, "/run/ended")
+    assert not exists(host, "/etc/after")
+
+
+def test_a_second_agent_is_refused(host: BootedHost) -> None:
+    done = host.reconciler("agent", "run", check=False)
+    assert done.returncode == 9
+    assert "an agent is at work on this host already" in done.stderr
+    assert main_pid(host) != "0"
 
 
 def test_quit_says_where_it_is_and_goes_on(host: BootedHost) -> None:
