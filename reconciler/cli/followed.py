@@ -28,9 +28,14 @@ OWN = ("site.yml", "HEAD", ".git")
 
 
 def in_mirrors(repo: str) -> bool:
-    """Whether a directory is, or is in, a mirror of this host's agent."""
+    """Whether a directory is, or is in, a mirror of this host's agent.
+
+    Neither a link to a mirror nor a link in its place makes it something else.
+    """
     mirrors = os.path.realpath(Places().mirrors)
-    return f"{os.path.realpath(repo)}/".startswith(f"{mirrors}/")
+    above, name = os.path.split(os.path.abspath(repo))
+    places = (os.path.join(os.path.realpath(above), name), os.path.realpath(repo))
+    return any(f"{place}/".startswith(f"{mirrors}/") for place in places)
 
 
 def give_up_rights(repo: str) -> None:

@@ -146,6 +146,11 @@ def test_a_way_around_by_a_link_is_none(host: Host, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(host.mirror.path)
     assert host.plan("--local", "-C", tmp_path / "link", "--ref", host.refused).code == 10
     assert host.plan("--local", "-C", f"{host.mirror.path}/refs", "--ref", host.refused).code == 3
+    os.rename(host.mirror.path, tmp_path / "moved")
+    Path(host.mirror.path).symlink_to(tmp_path / "moved")
+    for path in (host.mirror.path, f"{host.mirror.path}/", f"{host.mirror.path}/."):
+        assert host.plan("--local", "-C", path, "--ref", host.refused).code == 10
+    assert not host.trace.exists()
 
 
 # -- what is taken from the agent ----------------------------------------------------------------
