@@ -24,7 +24,7 @@ from reconciler.inventory import Places
 from reconciler.push.nearby import check_settings, repo_with
 from reconciler.push.order import Order, Settings, Tell, code_digest, desired_digest
 from reconciler.push.outcome import Outcome
-from reconciler.push.task import HostWork, Manner
+from reconciler.push.task import Call, HostWork, Manner, here
 from reconciler.transport.connect import Connector
 from reconciler.transport.target import Target
 
@@ -174,7 +174,7 @@ class _Asked(Selected):
 class Site:
     """An order on a worker: the commit and the way to the hosts near it, for all of its hosts."""
 
-    def __init__(self, order: Order, settings: Settings, tell: Tell) -> None:
+    def __init__(self, order: Order, settings: Settings, tell: Tell, call: Call = here) -> None:
         """An `Opening`. Raises ReconcilerError."""
         check_settings(settings)
         directory = repo_with(settings, order.commit)
@@ -192,7 +192,7 @@ class Site:
             )
             self._project = _Asked(self._desired, cache, known)
             self._ssh_config = settings.get("ssh_config")
-            self._work = HostWork(self._target, self._project, connector, order.manner, tell)
+            self._work = HostWork(self._target, self._project, connector, order.manner, tell, call)
             self._stack = stack.pop_all()
 
     def run(self, host: str, wait: float = 0.0) -> Outcome:

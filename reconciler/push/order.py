@@ -19,7 +19,7 @@ from reconciler.catalog import dumps
 from reconciler.engine.wire import Message
 from reconciler.errors import ConfigError
 from reconciler.push.outcome import Outcome
-from reconciler.push.task import Manner
+from reconciler.push.task import Call, Manner
 
 #: What the operator of a worker has set: `reconciler.*` of dask's configuration.
 Settings = Mapping[str, str]
@@ -84,7 +84,7 @@ class Opened(Protocol):
 
 
 #: Makes a worker ready for an order; a function of a module, since it travels by its name.
-Opening = Callable[[Order, Settings, Tell], Opened]
+Opening = Callable[[Order, Settings, Tell, Call], Opened]
 
 
 def desired_digest(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal, TypeVar
 
 import dask.config as dask_config
 from distributed import Worker, get_worker
@@ -17,6 +19,10 @@ from reconciler.engine.wire import Message, error_from_json, error_to_json
 from reconciler.errors import Interrupted, ReconcilerError
 from reconciler.push.order import Opened, Opening, Order
 from reconciler.push.outcome import Outcome, of_error
+from reconciler.push.task import Call, here
+from reconciler.push.threads import fulfil
+
+T = TypeVar("T")
 
 #: One topic for all runs: the scheduler keeps the last events of each for good.
 TOPIC = "reconciler"
@@ -86,7 +92,7 @@ class _Task:
         if self._failed is not None:
             raise error_from_json(self._failed)
         try:
-            return opening(self._order, _settings(), self._tell)
+            return opening(self._order, _settings(), self._tell, _caller(self._worker))
         except ReconcilerError as error:
             self._failed = error_to_json(error)
             raise
@@ -156,6 +162,23 @@ def _tell_to(what: Literal["stop", "abandon"], id_: str, host: str) -> None:
 def _settings() -> dict[str, str]:
     found: Any = dask_config.get("reconciler", {})
     return {str(key).replace("-", "_"): str(value) for key, value in dict(found or {}).items()}
+
+
+def _caller(worker: Worker) -> Call:
+    """Has something done in the main thread, where a regular expression without end is ended.
+
+    That is the thread of the event loop, unless the worker is a part of another program. What
+    compiles keeps the interpreter to itself in any thread, so the loop loses nothing by it.
+    """
+    if worker.thread_id != threading.main_thread().ident:
+        return here
+
+    def call(work: Callable[[], T]) -> T:
+        future: Future[T] = Future()
+        worker.loop.add_callback(fulfil, future, work)
+        return future.result()
+
+    return call
 
 
 def _say(worker: Worker, message: Message) -> None:

@@ -12,6 +12,7 @@ from reconciler.errors import ConfigErrors, Interrupted, LockBusy, Mark, SchemaE
 from reconciler.inventory.sources import NoSource
 from reconciler.push.order import Order, Settings, Tell
 from reconciler.push.outcome import Outcome, of_error
+from reconciler.push.task import Call
 
 #: Where hosts are.
 PLACE = "RECONCILER_TEST_HOSTS"
@@ -20,7 +21,7 @@ PLACE = "RECONCILER_TEST_HOSTS"
 class Files:
     """Hosts are files: a line when their run begins, one when it ends, and a lock in between."""
 
-    def __init__(self, order: Order, settings: Settings, tell: Tell) -> None:
+    def __init__(self, order: Order, settings: Settings, tell: Tell, call: Call) -> None:
         self._place = Path(os.environ[PLACE])
         self._tell = tell
         self._wakes: dict[str, threading.Event] = {}
@@ -57,7 +58,7 @@ class Files:
 class Broken(Files):
     """Cannot be opened; leaves a file for each time that it was tried."""
 
-    def __init__(self, order: Order, settings: Settings, tell: Tell) -> None:
+    def __init__(self, order: Order, settings: Settings, tell: Tell, call: Call) -> None:
         (Path(os.environ[PLACE]) / f"tried-{os.getpid()}-{time.monotonic_ns()}").touch()
         raise SourceError("the state repo is out of reach", hint="try again")
 
@@ -65,7 +66,7 @@ class Broken(Files):
 class Missing(Files):
     """Cannot be opened, for a reason that only its own room has a kind of error for."""
 
-    def __init__(self, order: Order, settings: Settings, tell: Tell) -> None:
+    def __init__(self, order: Order, settings: Settings, tell: Tell, call: Call) -> None:
         raise NoSource("there is no hosts.yml", hint="name another one")
 
 

@@ -149,6 +149,22 @@ def test_workers_converge_hosts_and_a_second_run_changes_nothing(
     assert code == 0
 
 
+@pytest.mark.timeout(60)
+def test_an_expression_without_end_costs_its_own_host_seconds_and_no_other(
+    world: World, cluster: Cluster
+) -> None:
+    endless = "      when: inventory_hostname != 'h2' or (40 * 'a' ~ '!') is match('(a+)+$')\n"
+    world.repo.commit({"site.yml": SITE + endless})
+    code, out, err = world.call("apply", "--executor", cluster.address, "--json")
+    assert code == 3, err
+    found = json.loads(out)
+    states = {host: one["state"] for host, one in found["states"].items()}
+    assert states == {"h0": "changed", "h1": "changed", "h2": "failed", "h3": "changed"}
+    assert "'(a+)+$' took more than 2 s" in found["hosts"]["h2"]["errors"][0]["message"]
+    code, out, err = world.call("apply", "--executor", cluster.address, "--limit", "!h2", "--json")
+    assert code == 0, "the workers go on"
+
+
 def test_with_a_worker_killed_in_mid_run_every_host_ends_converged_and_none_runs_twice_at_once(
     world: World, cluster: Cluster
 ) -> None:
