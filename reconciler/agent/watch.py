@@ -31,7 +31,6 @@ MASK = Mask(
     | InotifyConstants.IN_MOVE_SELF
     | InotifyConstants.IN_ONLYDIR
 )
-OURS: Any = 1
 Mode = Literal["inotify", "partial", "none"]
 #: Which setting of the kernel's bounds what could not be had.
 LIMITS = {errno.EMFILE: "max_user_instances", errno.ENOSPC: "max_user_watches"}
@@ -46,7 +45,8 @@ class Watcher:
         self._lost = False
         self.overflows = 0
         self._watches: dict[bytes, int] = {}
-        self._names: dict[int, str] = {}
+        # One directory may be known by several names; the kernel knows it once.
+        self._names: dict[int, set[str]] = {}
         # A thread that is never started: we read where we wait for everything else.
         self._inotify: InotifyFD | None = None
         self._refused: OSError | None = None
@@ -115,15 +115,16 @@ class Watcher:
         if self._inotify is None:
             return
         for fresh in set(directories) - self._watches.keys():
+            name: Any = fresh
             try:
-                wd = int(self._inotify.add_callback(fresh, MASK, self, OURS))
+                wd = int(self._inotify.add_callback(fresh, MASK, self, name))
             except (FileNotFoundError, NotADirectoryError):
                 continue  # whatever makes it is not seen, but swept
             except OSError as error:
                 self._refused = error
                 continue
             self._watches[fresh] = wd
-            self._names[wd] = os.fsdecode(fresh)
+            self._names.setdefault(wd, set()).add(os.fsdecode(fresh))
             if wd < 0:
                 # So watchdog says that we may not look into it.
                 self._remove(fresh)
@@ -131,9 +132,12 @@ class Watcher:
 
     def _remove(self, directory: bytes) -> None:
         wd: Any = self._watches.pop(directory)
-        self._names.pop(wd, None)
+        name: Any = directory
+        self._names[wd].discard(os.fsdecode(directory))
+        if not self._names[wd]:
+            del self._names[wd]
         if self._inotify is not None:
-            self._inotify.remove_callbacks([(wd, OURS)])
+            self._inotify.remove_callbacks([(wd, name)])
 
     def _look(self, paths: Iterable[str]) -> None:
         """What happened before the watch was set, nobody tells."""
@@ -165,19 +169,16 @@ class Watcher:
 
     def on_event(self, event: InotifyEvent) -> None:
         """An event in a directory, or of it."""
-        directory = self._names.get(int(event.wd))
-        if directory is None:
-            return
-        path = os.path.join(directory, os.fsdecode(event.name)) if event.name else directory
-        if path in self._paths:
-            self._touched.add(path)
-        elif event.is_delete_self or event.is_move_self:
-            self._lost = True
+        for directory in self._names.get(int(event.wd), ()):
+            path = os.path.join(directory, os.fsdecode(event.name)) if event.name else directory
+            if path in self._paths:
+                self._touched.add(path)
+            elif event.is_delete_self or event.is_move_self:
+                self._lost = True
 
     def on_watch_deleted(self, wd: int) -> None:
         """A directory is gone, and with it all that it held."""
-        name = self._names.pop(int(wd), None)
-        if name is not None:
+        for name in self._names.pop(int(wd), ()):
             self._watches.pop(os.fsencode(name), None)
             self._lost = True
 

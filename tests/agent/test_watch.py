@@ -145,6 +145,29 @@ def test_more_events_than_the_kernel_keeps_mean_a_sweep(tmp_path: Path, watcher:
     assert watcher.overflows == 1
 
 
+def test_a_directory_with_two_names_tells_of_what_is_in_it_by_both(
+    tmp_path: Path, watcher: Watcher
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in ("a", "b"):
+        (tmp_path / "real" / name).write_text("x")
+    claims = {"file:a": [f"path:{tmp_path}/real/a"], "file:b": [f"path:{tmp_path}/link/b"]}
+    watcher.set(watch_list(claims))
+    assert (watcher.mode, watcher.count) == ("inotify", 2)
+    for name in ("a", "b"):
+        (tmp_path / "real" / name).write_text("changed")
+    assert taken(watcher) == ({"file:a", "file:b"}, False)
+    watcher.set(watch_list({"file:b": claims["file:b"]}))
+    (tmp_path / "real/b").write_text("changed again")
+    assert taken(watcher) == ({"file:b"}, False)
+    (tmp_path / "real/b").unlink()
+    (tmp_path / "real/a").unlink()
+    (tmp_path / "real").rmdir()
+    assert taken(watcher)[1]
+    assert watcher.count == 0
+
+
 def test_lost_events_mean_a_sweep(watcher: Watcher) -> None:
     watcher.on_queue_overflow()
     assert watcher.take()[1]
