@@ -18,11 +18,12 @@ from typing import Any
 
 from reconciler.agent import journal
 from reconciler.agent.alone import alone
-from reconciler.agent.config import Config, load
+from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, Streak, contended
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, boot_id, read_json, write
 from reconciler.agent.running import GRACE
+from reconciler.agent.settings import usable
 from reconciler.agent.state import REACH, State, suspension
 from reconciler.agent.status import VALID, Live, compose, exit_code, oneline, publish
 from reconciler.agent.worker import Job, Outcome, Run
@@ -60,9 +61,11 @@ class Memory:
 class Once:
     """The runs of one start, on this machine."""
 
-    def __init__(self, places: Places, config: Config) -> None:
+    def __init__(self, places: Places, config: Config, unread: str = "") -> None:
+        """unread: why the settings are not what the file says."""
         self._places = places
         self._config = config
+        self._unread = unread
         self._state = State.load(places)
         self._memory = Memory.load(places)
         self._messages: list[dict[str, Any]] = []
@@ -144,6 +147,7 @@ class Once:
         """Write down how the host is now, and say so."""
         places, config, now = self._places, self._config, time.time()
         live = Live(state="degraded" if outcome.failed else "idle", pid=os.getpid())
+        live.unread = self._unread
         live.valid = max(VALID, 3 * config.interval)
         live.next_fetch = now + config.interval
         live.contended = self._memory.fights.contended(time.monotonic())
@@ -153,20 +157,20 @@ class Once:
         return document
 
 
-def once(places: Places, config: Config) -> tuple[Outcome, dict[str, Any]]:
-    """What came of it, and the status.
+def once(places: Places, config: Config, unread: str = "") -> tuple[Outcome, dict[str, Any]]:
+    """What came of it, and the status. unread: why the settings are not what the file says.
 
     Raises LockBusy if an agent is at work, OSError where the state cannot be written.
     """
     with alone(places):
-        return Once(places, config).carry_out()
+        return Once(places, config, unread).carry_out()
 
 
 def main() -> int:
     """For the timer: says everything to the journal; the exit code is that of `agent status`."""
     places = Places()
     try:
-        outcome, document = once(places, load(places.config))
+        outcome, document = once(places, *usable(places))
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code

@@ -56,16 +56,6 @@ def test_the_lock_of_one_that_was_killed_is_free(places: Places) -> None:
             pass
 
 
-def test_a_supervisor_beside_another_ends_at_once_with_the_code_of_a_busy_lock(
-    places: Places, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with alone(places):
-        assert supervisor.main(places.root) == 9
-    assert "an agent is at work on this host already" in capsys.readouterr().err
-    # Nobody is there: now it is the settings that are missed.
-    assert supervisor.main(places.root) == 3
-
-
 def test_a_lock_that_somebody_planted_is_not_followed(places: Places, tmp_path: Path) -> None:
     Path(places.lock).parent.mkdir(parents=True)
     Path(places.lock).symlink_to(tmp_path / "elsewhere")

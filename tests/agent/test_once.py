@@ -17,9 +17,10 @@ from reconciler.agent import once as module
 from reconciler.agent import supervisor
 from reconciler.agent.alone import alone
 from reconciler.agent.once import once
+from reconciler.agent.places import read_json
 from reconciler.agent.state import suspend
 from reconciler.agent.worker import Run
-from reconciler.errors import LockBusy
+from reconciler.errors import ConfigError, LockBusy
 
 pytestmark = pytest.mark.slow
 
@@ -196,3 +197,20 @@ def test_a_second_resident_agent_is_refused(
     with alone(machine.places):
         assert supervisor.main(str(machine.root)) == LockBusy.exit_code
     assert "an agent is at work on this host already" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_used_keep_nothing_from_being_healed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Places", lambda: machine.places)
+    machine.commit(SITE)
+    settings = Path(machine.places.config)
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f"repo: {machine.repo}\n")
+    assert module.main() == 0
+    spoil(machine)
+    settings.write_text(f"repo: {machine.repo}\nintervall: 5s\n")
+    assert module.main() == ConfigError.exit_code
+    assert machine.motd() == "hello\n"
+    document = read_json(machine.places.status) or {}
+    assert verdict(document, "Ready") == ("False", "BadSettings")
