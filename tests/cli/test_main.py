@@ -33,7 +33,8 @@ def verb_that(monkeypatch: pytest.MonkeyPatch, act: object) -> None:
         return act  # type: ignore[return-value]
 
     verb = SimpleNamespace(configure=lambda parser: None, run=run)
-    monkeypatch.setattr(program.importlib, "import_module", lambda name: verb)
+    # Only what `main` sees: who else is imported meanwhile would keep the other one for ever.
+    monkeypatch.setattr(program, "importlib", SimpleNamespace(import_module=lambda name: verb))
 
 
 TABLE = [
