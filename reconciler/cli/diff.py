@@ -19,7 +19,7 @@ from reconciler.catalog import HIDDEN, Declaration
 from reconciler.cli.console import Line, Output, Span, line, plain
 from reconciler.cli.desired import Desired
 from reconciler.cli.followed import Followed
-from reconciler.cli.options import facts_option, inventory_options
+from reconciler.cli.options import HERE_OR_FOLLOWED, facts_option, inventory_options
 from reconciler.cli.places import Facts, Known, facts_of, open_cache, read_facts
 from reconciler.cli.render import SYMBOLS, change_line
 from reconciler.cli.visible import visible
@@ -78,7 +78,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref1", metavar="REF1", help="a commit, branch or tag: before")
     parser.add_argument("ref2", metavar="REF2", help="a commit, branch or tag: after")
     parser.add_argument(
-        "-C", dest="repo", metavar="REPO", default=".", help="the state repo (default: here)"
+        "-C",
+        dest="repo",
+        metavar="REPO",
+        default=".",
+        help=f"the state repo (default: {HERE_OR_FOLLOWED})",
     )
     inventory_options(parser)
     parser.add_argument(

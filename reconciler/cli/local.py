@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.catalog import Catalog, dumps
 from reconciler.cli.console import Output, Span
 from reconciler.cli.followed import Followed
-from reconciler.cli.options import inventory_options, local_options, repo_options, tag_options
+from reconciler.cli.options import (
+    HERE_OR_FOLLOWED,
+    inventory_options,
+    local_options,
+    repo_options,
+    tag_options,
+)
 from reconciler.cli.places import directory_root, open_cache
 from reconciler.errors import UsageError
 from reconciler.transport.engine import Engine
@@ -40,7 +46,7 @@ class LocalRun(NamedTuple):
 
 def run_options(parser: argparse.ArgumentParser) -> None:
     """The options that `plan` and `apply` share."""
-    repo_options(parser)
+    repo_options(parser, HERE_OR_FOLLOWED)
     inventory_options(parser)
     local_options(parser)
     tag_options(parser)

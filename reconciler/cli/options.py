@@ -52,15 +52,19 @@ def add_action(actions: argparse._SubParsersAction[Parser], name: str, what: str
     return parser
 
 
-def repo_options(parser: argparse.ArgumentParser) -> None:
-    """Which state repo, and which commit of it."""
+#: Where verbs look that know of an agent.
+HERE_OR_FOLLOWED = "here, else what the agent of this host follows"
+
+
+def repo_options(parser: argparse.ArgumentParser, default: str = "here") -> None:
+    """Which state repo, and which commit of it. default: what is meant without -C."""
     group = parser.add_argument_group("state repo")
     group.add_argument(
         "-C",
         dest="repo",
         metavar="REPO",
         default=".",
-        help="directory of the state repo (default: here)",
+        help=f"directory of the state repo (default: {default})",
     )
     group.add_argument(
         "--ref",

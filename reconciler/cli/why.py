@@ -15,7 +15,7 @@ from reconciler.catalog import Declaration, Json
 from reconciler.cli.console import Line, Output, Span, line
 from reconciler.cli.desired import Desired
 from reconciler.cli.followed import Followed
-from reconciler.cli.options import facts_option, inventory_options, repo_options
+from reconciler.cli.options import HERE_OR_FOLLOWED, facts_option, inventory_options, repo_options
 from reconciler.cli.places import facts_of, open_cache, read_facts
 from reconciler.cli.render import commit_text, value_text
 from reconciler.compile import Compiled, Layered, Origin
@@ -27,7 +27,7 @@ from reconciler.words import did_you_mean
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("resource", metavar="RESOURCE", help="such as file:/etc/motd")
-    repo_options(parser)
+    repo_options(parser, HERE_OR_FOLLOWED)
     inventory_options(parser)
     parser.add_argument("--host", metavar="NAME", help="for which host (default: this machine)")
     facts_option(parser, "the host")
