@@ -239,8 +239,9 @@ class Killer:
         ]
         names = ["(", "-name", "*.rec-*", "-o", "-name", "*.new", "-o", "-name", "tmp_*", "-o"]
         names += ["-name", "*.lock", "-o", "-name", "incoming-*", ")"]
-        # These two are no signs of anybody: they are locked, not there or not there.
-        names += ["-not", "-name", ".pwd.lock", "-not", "-name", "mirror-*.git.lock"]
+        # That these are there is no sign of anybody: they are locked, or not.
+        for name in (".pwd.lock", "agent.lock", "mirror-*.git.lock"):
+            names += ["-not", "-name", name]
         left = run("find", *places, *names).split()
         patterns = ["reconciler-run-*", "reconciler-provider@*"]
         words = ["systemctl", "list-units", "--all", "--plain", "--no-legend", *patterns]
