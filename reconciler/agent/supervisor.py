@@ -428,6 +428,9 @@ class Supervisor:
 
     def _broke_off(self, running: Running) -> None:
         code = running.child.process.returncode
+        if running.asked and code == -signal.SIGTERM:
+            self._enter("idle")  # it was told to stop before it had begun
+            return
         error = {"message": f"the run ended with code {code} and without a word"}
         self._state.problem("run", error, time.time())
         journal.log("err", str(error["message"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,21 @@ def test_a_suspension_ends_the_run_at_work_and_nothing_is_tried_again_before_it_
     resume(agent._places)
     agent._heed_suspension()
     assert due(agent) == ["sweep"]
+
+
+def test_a_run_that_was_told_to_stop_before_it_had_begun_has_not_failed(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._fetch_at = agent._sweep_at = NEVER
+    agent._want = {"sweep"}
+    due(agent)
+    assert agent._running is not None
+    agent._running.ask()
+    ended, agent._running = agent._running, None
+    ended.child.process.returncode = -signal.SIGTERM
+    agent._finish(ended)
+    assert agent._state.problems == {}
+    assert due(agent) == []
 
 
 def test_a_run_that_took_too_long_is_tried_again(agent: Tried, clock: Clock) -> None:
