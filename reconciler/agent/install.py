@@ -65,6 +65,9 @@ class Installer:
             raise UsageError("which state repo is to be followed?", hint="--repo URL")
         config = parse(settings, self.places.config if kept else "the options")
         wish.check(config, self.places)
+        # Who was killed half-way has changed what the agent that runs does not know of.
+        self.changed = os.path.exists(self.places.installing)
+        write(self.places.installing, b"", 0o644, durable=False)
         self._user()
         self._directory("/etc/reconciler", 0o755)
         self._directory(self.places.trust, 0o700)
@@ -87,6 +90,7 @@ class Installer:
             self._start(wish)
         elif self.changed:
             self.say(f"nothing starts it: this machine does not run systemd; {BY_CRON}")
+        os.unlink(self.places.installing)
         if trouble is not None:
             self.say("the agent is installed and goes on trying, but now:")
             raise trouble

@@ -111,6 +111,11 @@ class Places:
         return self.at("run/motd.d/reconciler")
 
     @property
+    def installing(self) -> str:
+        """There while `agent install` is at work, and after one that was killed."""
+        return self.at("run/reconciler/installing")
+
+    @property
     def lock(self) -> str:
         """Held by the one agent that there may be."""
         return self.at("run/reconciler/agent.lock")

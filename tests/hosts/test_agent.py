@@ -15,6 +15,7 @@ from hosts.agents import (
     conditions,
     footprint,
     in_sync_at,
+    main_pid,
     status,
     text,
     wait_for,
@@ -88,6 +89,14 @@ def test_polls_that_bring_nothing_are_settled_without_the_provider(one: BootedHo
 
 
 def test_installing_again_changes_nothing(repo: StateRepo, one: BootedHost) -> None:
+    assert repo.install(one).strip() == "0 changes"
+
+
+def test_installing_again_takes_up_what_was_broken_off(repo: StateRepo, one: BootedHost) -> None:
+    first = main_pid(one)
+    one.run(["touch", "/run/reconciler/installing"])
+    assert "started reconciler-agent.service" in repo.install(one)
+    assert main_pid(one) != first
     assert repo.install(one).strip() == "0 changes"
 
 
@@ -243,8 +252,12 @@ def test_idle_it_is_one_small_process(one: BootedHost) -> None:
 
 def test_uninstalling_leaves_what_was_managed(agents: list[BootedHost]) -> None:
     host = agents[2]
+    managed = text(host, "/etc/motd")
+    assert "from three" in managed
     host.reconciler("agent", "uninstall")
-    assert text(host, "/etc/motd") == "hello from three\n"
+    assert text(host, "/etc/motd") == managed
+    drop_ins = ["ls", "/etc/systemd/system/reconciler-run-.service.d"]
+    assert host.run(drop_ins, check=False).stdout == ""
     assert host.run(["systemctl", "is-active", "reconciler-agent"], check=False).returncode != 0
     assert not (Path(host.root) / "etc/systemd/system/reconciler-agent.service").exists()
     assert host.reconciler("agent", "uninstall").stdout.strip() == "0 changes"
