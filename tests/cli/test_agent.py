@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,8 +75,8 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: Places) ->
 def put(places: Places) -> Put:
     """Publish a status, as the agent does."""
 
-    def publish_one(state: State = SETTLED, ago: float = 0.0) -> None:
-        live = Live("idle", state_since=1.0, started=1.0)
+    def publish_one(state: State = SETTLED, ago: float = 0.0, **live_too: Any) -> None:
+        live = Live("idle", state_since=1.0, started=1.0, **live_too)
         document = compose(state, live, suspension(places), now=time.time() - ago)
         state.save(places)
         publish(places, document, {})
@@ -126,6 +127,20 @@ def test_what_is_wrong_is_listed_with_its_reason(call: Call, put: Put) -> None:
         "  resources  3: 0 in sync, 1 drifted, 1 failed, 1 blocked",
     ):
         assert line in done.out.splitlines()
+
+
+def test_what_the_process_cannot_see_or_read_is_said(call: Call, put: Put) -> None:
+    limit = "inotify watch limit reached: sysctl fs.inotify.max_user_watches"
+    wrong = "agent.yml:4:1: unknown, after https://ann:s3cret@git.example.org/x"
+    put(watch_mode="partial", unwatched=limit, unread=wrong)
+    done = call("agent", "status")
+    # That events are missing makes healing slower, and nothing wrong.
+    assert done.code == 3
+    assert f"  watching   partial: {limit}" in done.out.splitlines()
+    assert "Ready=False (BadSettings)" in done.out
+    assert "agent.yml:4:1: unknown" in done.out
+    # Everybody may read a status.
+    assert "s3cret" not in done.out
 
 
 def test_the_document_is_that_of_the_file(call: Call, put: Put, places: Places) -> None:
