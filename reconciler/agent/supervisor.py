@@ -238,10 +238,17 @@ class Supervisor:
         self._fetch_at = NEVER
         self._answering, self._asked = self._asked, False
         # What stands in the way may be the mirror, at which only the provider looks.
-        self._poller.start(thorough=self._answering or bool(self._state.problems))
+        thorough = self._answering or bool(self._state.problems)
+        try:
+            self._poller.start(thorough=thorough)
+        except OSError as error:
+            self._poll_failed({"message": f"cannot start a poll: {error.strerror}"})
 
     def _take_poll(self) -> None:
-        found = self._poller.take()
+        try:
+            found = self._poller.take()
+        except OSError as error:
+            found = {"error": {"message": f"cannot start a poll: {error.strerror}"}}
         if found is None:
             return
         if "error" in found:
@@ -358,15 +365,19 @@ class Supervisor:
         if offer is not None:
             self._keys = keys(self._config)
         run = Run(job, self._state, self._places, self._watcher.paths)
-        self._running = Running.begin(
-            run,
-            kind,
-            now,
-            commit=str(offer["commit"]) if offer else "",
-            totals=dict(self._state.totals),
-            heir=self._superseded,
-            noticed=self._touched.since,
-        )
+        try:
+            self._running = Running.begin(
+                run,
+                kind,
+                now,
+                commit=str(offer["commit"]) if offer else "",
+                totals=dict(self._state.totals),
+                heir=self._superseded,
+                noticed=self._touched.since,
+            )
+        except OSError as error:
+            self._failed(f"a run cannot be started: {error.strerror}")
+            return
         self._superseded = False
         if kind != "heal":
             self._sweep_at = self._schedule.next_sweep(now, blind=bool(self._live.unwatched))
@@ -431,9 +442,12 @@ class Supervisor:
         if running.asked and code == -signal.SIGTERM:
             self._enter("idle")  # it was told to stop before it had begun
             return
-        error = {"message": f"the run ended with code {code} and without a word"}
-        self._state.problem("run", error, time.time())
-        journal.log("err", str(error["message"]))
+        self._failed(f"the run ended with code {code} and without a word")
+
+    def _failed(self, reason: str) -> None:
+        """A run came to nothing, not even to an outcome."""
+        self._state.problem("run", {"message": reason}, time.time())
+        journal.log("err", reason)
         self._retry_at = self._schedule.retry(time.monotonic())
         self._enter("degraded")
 

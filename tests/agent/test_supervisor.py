@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -509,3 +510,26 @@ def test_what_remotes_said_and_how_often_they_were_asked_survives_a_run_that_beg
     assert agent._state.source["last_success"] == clock.now
     counted = {name.split("{")[0]: total for name, total in agent._state.totals.items()}
     assert counted == {"fetch_total": 2, "runs_total": 1}
+
+
+def test_a_machine_that_has_no_process_left_is_waited_for(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    settled = State(trusted=OLD, applied=OLD, good=OLD)
+    settled.save(Places(str(tmp_path)))
+    agent = Supervisor(Places(str(tmp_path)), Config(remotes=({"url": "/nowhere", "name": "o"},)))
+    monkeypatch.setattr(os, "fork", full)
+    try:
+        agent._fetch_at = clock.now
+        agent._start_what_is_due()
+        assert agent._running is None
+        assert not agent._poller.busy
+        for kind in ("run", "fetch"):
+            assert "Resource temporarily unavailable" in agent._state.problems[kind]["message"]
+        assert clock.now < agent._retry_at < clock.now + 10
+        assert clock.now < agent._fetch_at < clock.now + 10
+    finally:
+        agent._watcher.close()
