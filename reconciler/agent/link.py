@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from typing import Any, BinaryIO, Self, cast
@@ -228,8 +229,14 @@ class TransientUnit(Process):
         super().__init__(run)
 
     def stop(self) -> None:
-        """Tell the engine, in its own words, to stop at the next boundary."""
-        with contextlib.suppress(OSError):
+        """Tell the engine, in its own words, to stop at the next boundary.
+
+        In a thread: a signal handler may be in the middle of a message, which comes first.
+        """
+        threading.Thread(target=self._tell_to_stop, name="stop", daemon=True).start()
+
+    def _tell_to_stop(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it is gone, or was hung up on
             Wire(self.incoming, self.outgoing).send({"op": "stop"})
 
     def gone(self) -> ReconcilerError:
