@@ -17,13 +17,13 @@ CRONTABS = ("var/spool/cron/crontabs", "var/spool/cron", "etc/cron.d")
 RUNNING = "run/systemd/units/invocation:"
 UNITS = "etc/systemd/system"
 
-Signature = tuple[int, int] | None
+Stamp = tuple[int, int] | None
 
 
 class Watch(NamedTuple):
-    """A path that is watched: the signature that it should have, and whom a change is about."""
+    """A path that is watched: the stamp that it should have, and whom a change is about."""
 
-    signature: Signature
+    stamp: Stamp
     ids: tuple[str, ...]
 
 
@@ -39,7 +39,7 @@ def hints(claims: Mapping[str, Iterable[str]], root: str = "/") -> dict[str, lis
     return found
 
 
-def signature(path: str) -> Signature:
+def stamp(path: str) -> Stamp:
     """What changes with any change of a path; None where there is nothing."""
     try:
         found = os.lstat(path)
@@ -50,7 +50,7 @@ def signature(path: str) -> Signature:
 
 def watch_list(claims: Mapping[str, Iterable[str]], root: str = "/") -> dict[str, Watch]:
     """What the supervisor watches, as the machine is now."""
-    return {path: Watch(signature(path), tuple(ids)) for path, ids in hints(claims, root).items()}
+    return {path: Watch(stamp(path), tuple(ids)) for path, ids in hints(claims, root).items()}
 
 
 def _paths(claim: str, root: str) -> Iterator[str]:

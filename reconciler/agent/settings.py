@@ -12,7 +12,7 @@ import subprocess
 
 from reconciler.agent import journal
 from reconciler.agent.config import Config
-from reconciler.agent.hints import Signature, signature
+from reconciler.agent.hints import Stamp, stamp
 from reconciler.agent.link import python
 from reconciler.agent.places import Places, read_json, write
 from reconciler.errors import ConfigError
@@ -64,10 +64,10 @@ def usable(places: Places) -> tuple[Config, str]:
         return kept, str(error)
 
 
-def keys(config: Config) -> tuple[Signature, ...]:
+def key_stamps(config: Config) -> tuple[Stamp, ...]:
     """What changes with any change of the files by which commits are judged."""
     named = filter(None, (config.allowed_signers, config.revoked, config.keyring))
-    return tuple(signature(os.path.realpath(path)) for path in named)
+    return tuple(stamp(os.path.realpath(path)) for path in named)
 
 
 def _remember(places: Places, config: Config) -> None:

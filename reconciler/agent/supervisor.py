@@ -24,13 +24,13 @@ from reconciler.agent import journal
 from reconciler.agent.alone import alone
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, contended
-from reconciler.agent.hints import Watch, signature
+from reconciler.agent.hints import Watch, stamp
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, machine_id
 from reconciler.agent.poll import Poller
 from reconciler.agent.running import Running
 from reconciler.agent.schedule import NEVER, Schedule
-from reconciler.agent.settings import keys, load, usable
+from reconciler.agent.settings import key_stamps, load, usable
 from reconciler.agent.signals import Signals
 from reconciler.agent.state import State, Suspension, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
@@ -54,8 +54,8 @@ class Supervisor:
         """unread: why the settings are not what the file says."""
         self._places = places
         self._config = config
-        self._file = signature(places.config)
-        self._keys = keys(config)
+        self._file = stamp(places.config)
+        self._keys = key_stamps(config)
         self._state = State.load(places)
         self._live = Live(pid=os.getpid(), unread=unread)
         self._schedule = Schedule(
@@ -89,7 +89,7 @@ class Supervisor:
         self._fed_at = 0.0
         self._ahead = time.time() - now
         self._held: Suspension | None = suspension(places)
-        self._code = signature(reconciler.__file__)
+        self._code = stamp(reconciler.__file__)
 
     # -- the loop ------------------------------------------------------------------------
 
@@ -185,14 +185,14 @@ class Supervisor:
     def _reload(self) -> None:
         """Other settings take effect at once, and so do other keys, on what was refused."""
         before = (self._config, self._keys)
-        self._file = signature(self._places.config)
+        self._file = stamp(self._places.config)
         try:
             self._config, self._live.unread = load(self._places), ""
             journal.log("info", "settings read again")
         except ReconcilerError as error:
             self._live.unread = str(error)
             journal.log("err", f"the settings stay as they were: {error}")
-        if (self._config, keys(self._config)) != before:
+        if (self._config, key_stamps(self._config)) != before:
             self._poller.follow(self._config)
             self._schedule.interval = self._config.interval
             self._schedule.sweep = self._config.sweep
@@ -202,7 +202,7 @@ class Supervisor:
 
     def _heed_settings(self) -> None:
         """A file that could not be used is read again once it is another."""
-        if self._live.unread and signature(self._places.config) != self._file:
+        if self._live.unread and stamp(self._places.config) != self._file:
             self._reload()
 
     def _heed_suspension(self) -> None:
@@ -222,7 +222,7 @@ class Supervisor:
     def _heed_renewal(self) -> None:
         """Another version was installed: a fork would import what does not fit what it has."""
         idle = self._running is None and not self._stopping
-        if idle and signature(reconciler.__file__) != self._code:
+        if idle and stamp(reconciler.__file__) != self._code:
             journal.log("notice", "another version was installed: starting anew")
             self._stopping = True
 
@@ -283,7 +283,7 @@ class Supervisor:
         state.heard(self._config.remotes, offer, now)
         self._fetch_at = self._schedule.next_fetch(time.monotonic())
         gone = commit == state.trusted and bool(refused)
-        repaired = commit == refused and keys(self._config) != self._keys
+        repaired = commit == refused and key_stamps(self._config) != self._keys
         if gone or repaired or offer["rebuilt"]:
             self._want.add("sync")
         elif commit == state.trusted:
@@ -363,7 +363,7 @@ class Supervisor:
         kind_of_job = "sync" if kind == "retry" else kind
         job = Job(kind_of_job, self._config, ids=tuple(ids), offer=offer)
         if offer is not None:
-            self._keys = keys(self._config)
+            self._keys = key_stamps(self._config)
         run = Run(job, self._state, self._places, self._watcher.paths)
         try:
             self._running = Running.begin(

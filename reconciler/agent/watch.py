@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask
 
-from reconciler.agent.hints import Watch, signature
+from reconciler.agent.hints import Watch, stamp
 
 MASK = Mask(
     InotifyConstants.IN_ATTRIB
@@ -84,7 +84,7 @@ class Watcher:
 
     @property
     def paths(self) -> Mapping[str, Watch]:
-        """What is watched, with the signature that it should have and its resources."""
+        """What is watched, with the stamp that it should have and its resources."""
         return self._paths
 
     @property
@@ -106,7 +106,7 @@ class Watcher:
         self._look(paths)
 
     def update(self, paths: Mapping[str, Watch]) -> None:
-        """Watch these, too, or with another signature than before."""
+        """Watch these, too, or with another stamp than before."""
         self._paths.update(paths)
         self._add({_above(path) for path in paths})
         self._look(paths)
@@ -145,7 +145,7 @@ class Watcher:
 
     def _differs(self, path: str) -> bool:
         watch = self._paths.get(path)
-        return watch is not None and signature(path) != watch.signature
+        return watch is not None and stamp(path) != watch.stamp
 
     def read(self) -> None:
         """Take in what the kernel has to tell; only when the descriptor is ready."""

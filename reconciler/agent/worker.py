@@ -20,7 +20,7 @@ from typing import Any
 
 from reconciler.agent.config import Config
 from reconciler.agent.contents import Contents
-from reconciler.agent.hints import Signature, Watch, signature, watch_list
+from reconciler.agent.hints import Stamp, Watch, stamp, watch_list
 from reconciler.agent.link import ForkedEngine, Provider, TransientUnit
 from reconciler.agent.places import Places, read_json, sweep, write
 from reconciler.agent.policy import drift_policy
@@ -40,8 +40,8 @@ LOCK_PATIENCE = 60.0
 DELICATE = ("package", "command")
 #: What each mode of trust has verified.
 VERIFIED = {"none": "order-only", "head": "head", "every": "all-commits"}
-#: No file has this signature: who is watched with it is looked at again.
-MOVED: Signature = (0, 0)
+#: No file has this stamp: who is watched with it is looked at again.
+MOVED: Stamp = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Run:
         self._closing = contextlib.ExitStack()
         self._engine: Engine | None = None
         self._stopped = False
-        self._before: dict[str, Signature] = {}
+        self._before: dict[str, Stamp] = {}
         self._looked: set[str] = set()
         self._known: Mapping[str, Known] = {}
 
@@ -337,7 +337,7 @@ class Run:
         return self._take(TransientUnit(argv, f"reconciler-run-{os.urandom(4).hex()}"))
 
     def _converge(self, engine: Engine, catalog: Catalog) -> None:
-        self._before = {path: signature(path) for path in self._mine() or self._owned()}
+        self._before = {path: stamp(path) for path in self._mine() or self._owned()}
         contents = Contents(self._places.contents, _digests(catalog, secret=True))
         offered: dict[str, Any] = {
             "content": lambda sha256: contents.get(sha256, lambda one: self._whole().content(one)),
@@ -542,7 +542,7 @@ class Run:
             looked = engine.plan(dumps(_untold(catalog, again).to_json()), **offered)
             moved = {one.id for one in looked.results if one.status == "pending"}
         self._outcome.watches = {
-            path: one if moved.isdisjoint(one.ids) else one._replace(signature=MOVED)
+            path: one if moved.isdisjoint(one.ids) else one._replace(stamp=MOVED)
             for path, one in found.items()
         }
 
@@ -567,7 +567,7 @@ class Run:
         return found
 
     def _left(self, path: str, watch: Watch) -> Watch:
-        """A watch with the signature that says of a later one whether somebody was there since.
+        """A watch with the stamp that says of a later one whether somebody was there since.
 
         As it is now, where we changed it or did not know it. What was looked at may have been
         changed since: then the one from before the look. What was not looked at stays suspect if
@@ -576,11 +576,11 @@ class Run:
         # What failed may have changed something all the same; it is tried again ever more slowly.
         ours = {*self._outcome.changed, *(self._looked & self._state.failed.keys())}
         if path not in self._before or not ours.isdisjoint(watch.ids):
-            return watch._replace(signature=signature(path))
+            return watch._replace(stamp=stamp(path))
         before = self._watches.get(path)
         if before is not None and not self._looked.issuperset(watch.ids):
-            return watch._replace(signature=before.signature)
-        return watch._replace(signature=self._before[path])
+            return watch._replace(stamp=before.stamp)
+        return watch._replace(stamp=self._before[path])
 
     # -- what is said --------------------------------------------------------------------
 

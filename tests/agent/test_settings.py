@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.agent import settings
 from reconciler.agent.places import Places
-from reconciler.agent.settings import keys, load, usable
+from reconciler.agent.settings import key_stamps, load, usable
 from reconciler.errors import ConfigError
 
 GOOD = "repo: /srv/state.git\nbranch: stable\nnotify: {webhook: 'https://example.org/s3cret'}\n"
@@ -110,10 +110,10 @@ def test_keys_are_others_when_a_file_of_them_is_another_also_behind_a_link(
     link.symlink_to(real)
     say(places, GOOD + f"allowed_signers: {link}\nrevoked: {tmp_path}/revoked\n")
     config = load(places)
-    before = keys(config)
-    assert keys(config) == before
+    before = key_stamps(config)
+    assert key_stamps(config) == before
     real.write_text("alice\nbob\n")
-    after = keys(config)
+    after = key_stamps(config)
     assert after != before
     (tmp_path / "revoked").write_text("")
-    assert keys(config) != after
+    assert key_stamps(config) != after

@@ -53,7 +53,7 @@ class Tried(Supervisor):
         self.started.append((kind, tuple(ids)))
         self._retry_at = NEVER
         child = cast("running.Child", Child())
-        self._keys = module.keys(self._config) if offer else self._keys
+        self._keys = module.key_stamps(self._config) if offer else self._keys
         commit, totals = str(offer["commit"]) if offer else "", dict(self._state.totals)
         self._running = Running(
             child, kind, module.time.monotonic(), commit, totals, heir=self._superseded
@@ -312,7 +312,7 @@ class TestWhatAnOperatorRepairs:
 
     def refuse(self, agent: Tried, clock: Clock) -> None:
         """The newest commit is judged, and refused."""
-        agent._keys = module.keys(agent._config)
+        agent._keys = module.key_stamps(agent._config)
         offer(agent, NEW)
         assert due(agent) == ["sync"]
         refused = State(trusted=OLD, applied=OLD, good=OLD, source={"refused": NEW})
@@ -483,7 +483,7 @@ def test_another_version_on_the_disk_ends_the_process_between_two_runs(
     installed = tmp_path / "__init__.py"
     installed.write_text("")
     monkeypatch.setattr(module.reconciler, "__file__", str(installed))
-    agent._code = module.signature(str(installed))
+    agent._code = module.stamp(str(installed))
     agent._want = {"sweep"}
     due(agent)
     installed.unlink()

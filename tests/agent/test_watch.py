@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.agent.hints import hints, signature, watch_list
+from reconciler.agent.hints import hints, stamp, watch_list
 from reconciler.agent.watch import Watcher
 
 
@@ -315,4 +315,4 @@ def test_hints_of_units_packages_and_accounts(tmp_path: Path) -> None:
     assert found[str(tmp_path / "etc/cron.d/root")] == ["cron:root:backup"]
     assert found[str(tmp_path / "etc/jobs")] == ["cron:jobs"]
     assert not any("theirs" in path for path in found)
-    assert signature(str(tmp_path / "nothing")) is None
+    assert stamp(str(tmp_path / "nothing")) is None

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.agent.config import Config
 from reconciler.agent.contents import Contents
-from reconciler.agent.hints import Watch, signature
+from reconciler.agent.hints import Watch, stamp
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, resume, suspend
 from reconciler.agent.windows import DAYS, WEEK
@@ -304,9 +304,9 @@ def test_who_comes_between_our_change_and_the_end_of_the_run_is_not_taken_for_us
     outcome = machine.run("sweep", fetch=False)
     assert outcome.corrected == ["file:/etc/motd"]
     watches = outcome.watches or {}
-    assert watches[str(motd)] != Watch(signature(str(motd)), ("file:/etc/motd",))
+    assert watches[str(motd)] != Watch(stamp(str(motd)), ("file:/etc/motd",))
     other = str(machine.root / "etc/other")
-    assert watches[other] == Watch(signature(other), ("file:/etc/other",))
+    assert watches[other] == Watch(stamp(other), ("file:/etc/other",))
 
 
 def test_a_sweep_without_drift_is_a_look_and_nothing_more(
