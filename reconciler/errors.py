@@ -271,3 +271,13 @@ class Interrupted(ReconcilerError):
     """The operator or the system said stop; the run ended at a boundary."""
 
     exit_code = 130
+
+
+def unforeseen(error: Exception) -> str:
+    """An exception that nobody should have let through, with the place that it is from."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    file = trace.tb_frame.f_code.co_filename.rpartition("/")[2] if trace else ""
+    place = f" at {file}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__}: {error}{place}"

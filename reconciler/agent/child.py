@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from reconciler.agent.fork import Forked
 
 #: Bytes that a child of our own code may say: the state and the watches of a very large host.
 SPACIOUS = 256 << 20
+#: Seconds that a child lives on at most after its last word: somebody else may be due meanwhile.
+PATIENCE = 5.0
 
 
 class Child:
@@ -64,9 +67,13 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Listen to it no longer, and wait for its end."""
+        """Listen to it no longer, and see to its end."""
         os.close(self.pipe)
-        self.process.wait()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait()
 
 
 def answer(pipe: int, document: dict[str, Any]) -> None:

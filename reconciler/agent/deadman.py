@@ -46,9 +46,14 @@ def main() -> int:
         journal.log("err", str(error))
         return error.exit_code
     if config.notify:
-        due = Notices.load(places.deadman).due([condition], time.time())
-        if due:
-            deliver(config.notify, due, status).wait()
+        notices = Notices.load(places.deadman)
+        try:
+            due = notices.due([condition], time.time())
+            if due:
+                deliver(config.notify, due, status).wait()
+            notices.save()
+        except OSError as error:
+            journal.log("err", f"notifications cannot be sent now: {error.strerror}")
     if condition["status"] == "True":
         return 0
     journal.log("err", f"the agent is silent: {condition['message']}")

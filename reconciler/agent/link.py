@@ -36,6 +36,10 @@ def python(module: str, *args: str) -> list[str]:
     return [sys.executable, *isolated, "-B", "-m", module, *args]
 
 
+class Gone(SourceError):
+    """The provider has ended: by its own fault, or because its time was over."""
+
+
 class Provider:
     """A conversation with the part without privileges. Raises ReconcilerError where it failed."""
 
@@ -72,6 +76,10 @@ class Provider:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
         with contextlib.suppress(OSError):
             self._close.close()
 
@@ -84,6 +92,11 @@ class Provider:
     ) -> dict[str, Any]:
         """Whether what `fetch` gave may be used, after what `mark` says; asks no remote."""
         return self._ask({"op": "judge", "config": config, "mark": mark, "offer": offer}, "judged")
+
+    def describe(self, config: Mapping[str, Any], commit: str) -> dict[str, str]:
+        """Who made a commit, and what it says: `tree`, `author`, `date`, `subject`."""
+        found = self._ask({"op": "describe", "config": config, "commit": commit}, "described")
+        return {str(name): str(value) for name, value in found.items()}
 
     def compile(
         self, config: Mapping[str, Any], commit: str, facts: Mapping[str, object]
@@ -131,7 +144,7 @@ class Provider:
                 f"fetching or compiling did not end within {PATIENCE:.0f} s"
             ) from error
         except (EOFError, OSError) as error:
-            raise SourceError(
+            raise Gone(
                 "the part that fetches and compiles has ended before it had answered",
                 hint="journalctl -u 'reconciler-provider@*' tells why",
             ) from error

@@ -78,10 +78,12 @@ class Standing:
 
 @dataclass
 class Notices:
-    """What people know of each condition. path: where that outlives a restart, "" for nowhere."""
+    """What people know of each condition. path: where that outlives a restart, "" for nowhere;
+    kept: what is there."""
 
     path: str = ""
     standing: dict[str, Standing] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str) -> Notices:
@@ -91,11 +93,13 @@ class Notices:
         for kind, one in kept.items():
             with contextlib.suppress(TypeError):
                 standing[str(kind)] = Standing(**one)
-        return cls(path, standing)
+        return cls(path, standing, kept)
 
     def due(self, conditions: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
-        """What is to be told now; to be called once for each run or poll that ended."""
-        before = self._text()
+        """What is to be told now; to be called once for each run or poll that ended.
+
+        `save` once that is on its way: who cannot be told now is told by the next start.
+        """
         found: list[dict[str, Any]] = []
         for one in conditions:
             kind = str(one["type"])
@@ -107,14 +111,15 @@ class Notices:
             event = standing.due(now)
             if event:
                 found.append({**one, "event": event, "missed": standing.tell(event, now)})
-        if self.path and self._text() != before:
-            with contextlib.suppress(OSError):  # then it is told once more after a restart
-                write(self.path, self._text())
         return found
 
-    def _text(self) -> bytes:
+    def save(self) -> None:
+        """Let it outlive a restart."""
         known = {kind: asdict(one) for kind, one in self.standing.items() if one != Standing()}
-        return json.dumps(known, sort_keys=True).encode()
+        if self.path and known != self.kept:
+            with contextlib.suppress(OSError):  # then it is told once more after a restart
+                write(self.path, json.dumps(known, sort_keys=True).encode())
+                self.kept = known
 
 
 def deliver(

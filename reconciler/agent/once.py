@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -21,21 +22,29 @@ from reconciler.agent.alone import alone
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, Streak, contended
 from reconciler.agent.notices import Notices, deliver
-from reconciler.agent.places import Places, boot_id, read_json, write
+from reconciler.agent.places import Places, boot_id, machine_id, read_json, write
+from reconciler.agent.poll import ask, confirm, is_news, take_in
 from reconciler.agent.running import GRACE
+from reconciler.agent.schedule import Schedule
 from reconciler.agent.settings import usable
-from reconciler.agent.state import REACH, State, suspension
+from reconciler.agent.state import REACH, State, carry_over, suspension
 from reconciler.agent.status import VALID, Live, compose, exit_code, oneline, publish
 from reconciler.agent.worker import Job, Outcome, Run
 from reconciler.errors import ReconcilerError
 
+#: Seconds between two looks whether to go on waiting.
+STEP = 0.2
+
 
 @dataclass
 class Memory:
-    """boot: in which the last run was. fights: in times of that boot's monotonic clock."""
+    """boot: in which the last run was. Of that boot's monotonic clock: fights, and ask_at, until
+    when remotes that did not answer are left alone; failures: how often they did not."""
 
     boot: str = ""
     fights: Fights = field(default_factory=Fights)
+    failures: int = 0
+    ask_at: float = 0.0
 
     @classmethod
     def load(cls, places: Places) -> Memory:
@@ -44,7 +53,8 @@ class Memory:
         memory = cls()
         if found.get("boot") == boot_id():
             memory.boot = boot_id()
-            with contextlib.suppress(TypeError, ValueError, AttributeError):
+            with contextlib.suppress(TypeError, ValueError, AttributeError, KeyError):
+                memory.failures, memory.ask_at = int(found["failures"]), float(found["ask_at"])
                 memory.fights = Fights({
                     str(id_): Streak([float(at) for at in one["times"]], bool(one["contended"]))
                     for id_, one in found["fights"].items()
@@ -55,50 +65,87 @@ class Memory:
     def save(self, places: Places) -> None:
         """Raises OSError."""
         streaks = {id_: asdict(one) for id_, one in self.fights.streaks.items()}
-        write(places.once, json.dumps({"boot": boot_id(), "fights": streaks}).encode())
+        kept = {"failures": self.failures, "ask_at": self.ask_at, "fights": streaks}
+        write(places.once, json.dumps({"boot": boot_id(), **kept}).encode())
 
 
 class Once:
     """The runs of one start, on this machine."""
 
-    def __init__(self, places: Places, config: Config, unread: str = "") -> None:
-        """unread: why the settings are not what the file says."""
+    def __init__(
+        self, places: Places, config: Config, unread: str = "", *, patient: bool = False
+    ) -> None:
+        """unread: why the settings are not what the file says. patient: nobody waits for it."""
         self._places = places
         self._config = config
         self._unread = unread
+        self._patient = patient
         self._state = State.load(places)
         self._memory = Memory.load(places)
+        self._schedule = Schedule(
+            machine_id() or socket.gethostname(), config.interval, config.sweep
+        )
+        self._schedule.failures = self._memory.failures
         self._messages: list[dict[str, Any]] = []
         self._run: Run | None = None
         self._stopped = False
+        carry_over(places)
 
     def carry_out(self) -> tuple[Outcome, dict[str, Any]]:
         """What came of it, and the status. Raises OSError where the state cannot be written."""
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
-        ask = Job("sync", self._config, fetch=True)
-        job = self._before_asking() or ask
-        outcome = self._carry_out(job)
-        if job is not ask and not self._stopped:
+        first = self._before_asking()
+        outcome = self._carry_out(Job(first, self._config)) if first else None
+        if outcome is not None and not self._stopped and self._is_time():
             self._publish(outcome)
-            outcome = self._carry_out(ask)
+            outcome = None
+        if outcome is None:
+            outcome = self._carry_out(Job("sync", self._config, offer=self._ask()))
         document = self._publish(outcome)
         outcome.messages = self._messages
-        if self._config.notify:
-            notices = Notices.load(self._places.notices)
-            due = notices.due(document["conditions"], document["written"])
-            if due:
-                deliver(self._config.notify, due, document).wait()
+        self._tell(document)
         return outcome, document
 
-    def _before_asking(self) -> Job | None:
-        """Healing waits for no network that may not be up yet, or was not there the last time."""
+    # -- asking --------------------------------------------------------------------------
+
+    def _before_asking(self) -> str:
+        """The kind of run that comes first: healing waits for no network that may not be there."""
         if self._state.applied and not self._memory.boot:
-            return Job("boot", self._config)
-        if self._state.applied and not self._state.problems.keys().isdisjoint(REACH):
-            return Job("sweep", self._config)
+            return "boot"
+        silent = not self._state.problems.keys().isdisjoint(REACH)
+        return "sweep" if self._state.applied and silent else ""
+
+    def _is_time(self) -> bool:
+        """Whether to ask now. Hosts that booted together, or lost their server together, do not all
+        come to it at once."""
+        if not self._patient:
+            return True
+        now = time.monotonic()
+        if self._memory.boot:
+            return now >= self._memory.ask_at
+        end = self._schedule.first_fetch(now)
+        while time.monotonic() < end and not self._stopped:
+            time.sleep(STEP)
+        return not self._stopped
+
+    def _ask(self) -> dict[str, Any] | None:
+        """What the remotes offer, if it is to be judged."""
+        found, now = ask(self._places, self._config), time.time()
+        self._messages += take_in(self._state, self._config, found, now)
+        schedule, clock = self._schedule, time.monotonic()
+        self._memory.ask_at = schedule.after_failure(clock) if "error" in found else clock
+        self._memory.failures = schedule.failures if "error" in found else 0
+        if "error" in found:
+            return None
+        if is_news(self._state, self._config, found):
+            return found
+        confirm(self._places, now)
         return None
 
+    # -- runs ----------------------------------------------------------------------------
+
     def _carry_out(self, job: Job) -> Outcome:
+        self._publish(None)
         fights, before = self._memory.fights, self._state.trusted
         now = time.monotonic()
         resting = [one for one in fights.contended(now) if fights.due(one, now) > now]
@@ -140,37 +187,57 @@ class Once:
         if self._run is not None:
             self._run.stop()
 
+    # -- what is said --------------------------------------------------------------------
+
     def _say(self, message: str, **fields: str) -> None:
         self._messages.append({"priority": "err", "message": message, **fields})
 
-    def _publish(self, outcome: Outcome) -> dict[str, Any]:
-        """Write down how the host is now, and say so."""
+    def _publish(self, outcome: Outcome | None) -> dict[str, Any]:
+        """Write down how the host is now, and say so. outcome: None before a run."""
         places, config, now = self._places, self._config, time.time()
-        live = Live(state="degraded" if outcome.failed else "idle", pid=os.getpid())
-        live.unread = self._unread
-        live.valid = max(VALID, 3 * config.interval)
-        live.next_fetch = now + config.interval
+        rests = "degraded" if outcome and outcome.failed else "idle"
+        live = Live(state=rests if outcome else "applying", pid=os.getpid(), unread=self._unread)
+        live.valid = max(VALID, 3 * config.interval, config.run_limit + 2 * GRACE)
+        if outcome:
+            live.valid = max(VALID, 3 * config.interval)
+        live.next_fetch = now + max(config.interval, self._memory.ask_at - time.monotonic())
         live.contended = self._memory.fights.contended(time.monotonic())
         document = compose(self._state, live, suspension(places), **config.ages, now=now)
-        self._state.save(places)
+        if outcome:
+            self._state.save(places)
         publish(places, document, self._state.totals)
         return document
 
+    def _tell(self, document: dict[str, Any]) -> None:
+        if not self._config.notify:
+            return
+        notices = Notices.load(self._places.notices)
+        due = notices.due(document["conditions"], document["written"])
+        try:
+            if due:
+                deliver(self._config.notify, due, document).wait()
+            notices.save()
+        except OSError as error:
+            self._say(f"notifications cannot be sent now: {error.strerror}")
 
-def once(places: Places, config: Config, unread: str = "") -> tuple[Outcome, dict[str, Any]]:
+
+def once(
+    places: Places, config: Config, unread: str = "", *, patient: bool = False
+) -> tuple[Outcome, dict[str, Any]]:
     """What came of it, and the status. unread: why the settings are not what the file says.
+    patient: nobody waits for it, so it may come to its remotes when others do not.
 
     Raises LockBusy if an agent is at work, OSError where the state cannot be written.
     """
     with alone(places):
-        return Once(places, config, unread).carry_out()
+        return Once(places, config, unread, patient=patient).carry_out()
 
 
 def main() -> int:
     """For the timer: says everything to the journal; the exit code is that of `agent status`."""
     places = Places()
     try:
-        outcome, document = once(places, *usable(places))
+        outcome, document = once(places, *usable(places), patient=True)
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code

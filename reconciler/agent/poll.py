@@ -7,8 +7,10 @@ whether the mirror is sound.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.agent import glance
@@ -17,8 +19,11 @@ from reconciler.agent.config import Config
 from reconciler.agent.link import Provider
 from reconciler.agent.places import Places
 from reconciler.agent.schedule import NEVER, Rests
+from reconciler.agent.settings import key_stamps
+from reconciler.agent.state import State
 from reconciler.engine.wire import error_to_json
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ProtocolError, ReconcilerError, SourceError, StateLost
+from reconciler.source.mark import CONTACT, Marks
 from reconciler.source.refs import full_ref
 from reconciler.source.remote import Remote, in_order
 
@@ -35,13 +40,17 @@ class Poller:
         self._places = places
         self._child: Child | None = None
         self._deadline = NEVER
+        self._judging = False
+        #: Whether the poll at work is nothing but a glance.
+        self.glancing = False
         self.follow(config)
 
     def follow(self, config: Config) -> None:
-        """Go by other settings from the next poll on."""
+        """Go by other settings from now on; what is at work by the old ones counts no more."""
         self._config = config
         self._rests = Rests()
         self._asked_at = -NEVER
+        self._outdated = self.busy
         self.offer: dict[str, Any] | None = None
 
     @property
@@ -60,14 +69,15 @@ class Poller:
         """When the poll at work has to be looked after, whatever it says."""
         return self._deadline
 
-    def start(self, *, thorough: bool) -> None:
-        """Begin one. thorough: a glance does not do. Raises OSError."""
+    def start(self, *, thorough: bool, judging: bool = False) -> None:
+        """Begin one. thorough: a glance does not do. judging: as `ask` has it. Raises OSError."""
         now, config = time.monotonic(), self._config
+        self._judging = judging
         first = in_order([Remote(**one) for one in config.remotes], self._rests.resting(now))[0]
         # Of a list of remotes, the first is the one that must be asked.
         known = self.offer is not None and self.offer["remote"] == first.name
-        self._glancing = known and not thorough and now < self._asked_at + THOROUGH
-        if not self._glancing:
+        self.glancing = known and not thorough and now < self._asked_at + THOROUGH
+        if not self.glancing:
             self._ask(now)
             return
         limits, ref = config.fetch_limits(), full_ref(config.branch)
@@ -88,11 +98,14 @@ class Poller:
         if overdue:
             child.kill()
         if not child.ended():
-            if not overdue or not self._glancing:
+            if not overdue or not self.glancing:
                 return None
             child.close()
         self._child = None
-        if not self._glancing:
+        if self._outdated:
+            self._ask(now)
+            return None
+        if not self.glancing:
             return self._bring(child)
         if self.offer is not None and not overdue and bytes(child.said) == glance.word(self.offer):
             self.offer = {**self.offer, "received_at": time.time(), "rebuilt": "", "tried": {}}
@@ -101,10 +114,11 @@ class Poller:
         return None
 
     def _ask(self, now: float) -> None:
-        self._glancing = False
+        self.glancing = self._outdated = False
         self._deadline = now + LIMIT
+        places, config, judging = self._places, self._config, self._judging
         resting = self._rests.resting(now)
-        self._child = Child(lambda end: answer(end, ask(self._places, self._config, resting)))
+        self._child = Child(lambda end: answer(end, ask(places, config, resting, judging=judging)))
 
     def _bring(self, child: Child) -> dict[str, Any]:
         found = child.answer() or {"error": {"message": "the poll ended without a word"}}
@@ -117,10 +131,89 @@ class Poller:
         return found
 
 
-def ask(places: Places, config: Config, resting: Sequence[str]) -> dict[str, Any]:
-    """In a fork: what the provider says that the remotes offer, or why they do not."""
+def ask(
+    places: Places, config: Config, resting: Sequence[str] = (), *, judging: bool = False
+) -> dict[str, Any]:
+    """What the provider says that the remotes offer, or the `error` why they do not.
+
+    resting: names of remotes to try last. judging: `usable` says whether an offer that is news
+    may be used; whoever converges by it judges for himself.
+    """
     try:
         with Provider.start(places, config.secret_files()) as provider:
-            return provider.fetch(config.to_json(), resting)
+            offer = _offer(provider.fetch(config.to_json(), resting))
+            spare = offer["remote"] != Remote(**config.remotes[0]).name
+            if spare or judging:
+                _judge(places, config, provider, offer, spare=spare)
+            return offer
     except ReconcilerError as error:
         return {"error": {**error_to_json(error), "text": str(error)}}
+
+
+def _offer(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was fetched, each part as what it must be. Raises ProtocolError."""
+    try:
+        tried = {str(name): str(said) for name, said in dict(found["tried"]).items()}
+        texts = ("commit", "object", "ref", "remote", "rebuilt")
+        offer = {name: str(found[name]) for name in texts}
+        return {**offer, "received_at": float(found["received_at"]), "tried": tried}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"the provider does not say what it has fetched: {error}") from None
+
+
+def _judge(
+    places: Places, config: Config, provider: Provider, offer: dict[str, Any], *, spare: bool
+) -> None:
+    """Raises SourceError for a spare remote that lags behind: it has nothing to say.
+
+    Of the first remote, the same would be history that was set back.
+    """
+    try:
+        mark = Marks(places.trust).load()
+    except StateLost:
+        return
+    if not mark.commit or offer["commit"] == mark.commit:
+        return
+    found = provider.judge(config.to_json(), mark.to_json(), offer)
+    offer["usable"] = "refused" not in found
+    if spare and found.get("behind"):
+        name, commit = offer["remote"], offer["commit"]
+        lags = f"{name} lags behind: it offers {commit[:12]}, and {mark.commit[:12]} is trusted"
+        others = [said for one, said in offer["tried"].items() if one != name]
+        raise SourceError("\n".join([*others, lags]), hint="it catches up by itself")
+
+
+def is_news(state: State, config: Config, offer: Mapping[str, Any]) -> bool:
+    """Whether an offer is to be judged: nobody has yet, or it may be seen otherwise now."""
+    known = (state.trusted, state.source.get("refused"))
+    doubt = not state.problems.keys().isdisjoint(("trust", "source"))
+    return offer["commit"] not in known or doubt or key_stamps(config) != state.keys
+
+
+def confirm(places: Places, now: float) -> None:
+    """The word of a remote is remembered where trust is, for the alarm of `max_age`."""
+    with contextlib.suppress(OSError):
+        os.utime(os.path.join(places.trust, CONTACT), (now, now))
+
+
+def take_in(
+    state: State, config: Config, found: Mapping[str, Any], now: float
+) -> list[dict[str, Any]]:
+    """Remember what a poll brought, or why it did not; lines for the log."""
+    said: list[dict[str, Any]] = []
+
+    def say(priority: str, message: str) -> None:
+        said.append({"priority": priority, "message": message})
+
+    error = found.get("error")
+    if error is None:
+        if state.reached():
+            say("info", "fetching works again")
+        if found["rebuilt"]:
+            say("warning", f"the mirror was damaged and made anew: {found['rebuilt']}")
+        state.heard(config.remotes, found, now)
+    elif error.get("type") != "LockBusy":
+        state.unheard(config.remotes, str(error.get("message", "")), now)
+        if state.unreached(error, now):
+            say("err", f"fetch: {error.get('text') or error['message']}")
+    return said

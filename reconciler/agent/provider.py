@@ -5,6 +5,7 @@ frames of `engine.wire`, one answer for each request, in their order.
 
     {"op": "fetch", "config", "resting"}                 -> {"fetched": {...}}
     {"op": "judge", "config", "mark", "offer"}           -> {"judged": {...}}, of what was fetched
+    {"op": "describe", "config", "commit"}               -> {"described": {...}}, who made it
     {"op": "compile", "config", "commit", "facts"}       -> {"compiled": {...}}, the catalog
     {"op": "point", "config", "pointers"}                -> {"pointed": {...}}, what has moved
     {"ask": "content", "sha256": ...}                    -> content, of what was compiled last
@@ -27,7 +28,15 @@ from typing import TYPE_CHECKING, Any
 from reconciler.agent.config import SECRETS, Config
 from reconciler.agent.places import HANDED, credential
 from reconciler.engine.wire import PIECE, Wire, error_to_json
-from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
+from reconciler.errors import (
+    ConfigError,
+    NotFastForward,
+    ReconcilerError,
+    SourceError,
+    TrustError,
+    UsageError,
+    unforeseen,
+)
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled
@@ -64,16 +73,9 @@ def _serve(wire: Wire, provider: Provider) -> None:
     except ReconcilerError as error:
         wire.send({"error": error_to_json(error)})
     except Exception as error:  # noqa: BLE001  # said as what it is, and the next request may do
-        said = f"{type(error).__name__}: {error}"
-        wire.send(
-            {
-                "error": error_to_json(
-                    ReconcilerError(
-                        f"fetching or compiling failed: {said}", hint="this is a bug in reconciler"
-                    )
-                )
-            }
-        )
+        said = f"fetching or compiling failed: {unforeseen(error)}"
+        bug = ReconcilerError(said, hint="this is a bug in reconciler")
+        wire.send({"error": error_to_json(bug)})
 
 
 class Provider:
@@ -91,6 +93,8 @@ class Provider:
             self._fetch(Config.from_json(request["config"]), request.get("resting", ()))
         elif operation == "judge":
             self._judge(Config.from_json(request["config"]), request["mark"], request["offer"])
+        elif operation == "describe":
+            self._describe(Config.from_json(request["config"]), request["commit"])
         elif operation == "compile":
             self._compile(Config.from_json(request["config"]), request["commit"], request["facts"])
         elif operation == "point":
@@ -131,7 +135,7 @@ class Provider:
         })  # fmt: skip
 
     def _judge(self, config: Config, mark: Mapping[str, Any], offer: Mapping[str, Any]) -> None:
-        """Whether what was fetched may be used. A person wants to know what it is if it may not."""
+        """Whether what was fetched may be used."""
         from reconciler.source.fetch import Fetched
         from reconciler.source.mark import Mark
         from reconciler.source.trust import judge, review
@@ -142,7 +146,6 @@ class Provider:
         got = Fetched(commit, tag, ref, str(offer["remote"]), received)
         answer: dict[str, Any] = {}
         with _suspecting(mirror):
-            answer["subject"] = _subject(mirror, got.commit)
             try:
                 verdict = judge(mirror, got, before, policy)
                 answer["mark"] = verdict.mark.to_json()
@@ -152,7 +155,17 @@ class Provider:
                     answer["alarm"] = error_to_json(alarm)
             except TrustError as error:
                 answer["refused"] = error_to_json(error)
+                answer["behind"] = isinstance(error, NotFastForward) and error.behind
         self._wire.send({"judged": answer})
+
+    def _describe(self, config: Config, commit: str) -> None:
+        """Who made a commit, and what it says."""
+        said = self._mirror(config).git.run(
+            "log", "-1", "--no-show-signature", "--format=%T%x00%an%x00%aI%x00%s", commit, "--"
+        )
+        tree, author, date, subject = said.decode("utf-8", "replace").strip("\n").split("\0", 3)
+        found = {"tree": tree, "author": author[:200], "date": date, "subject": subject[:200]}
+        self._wire.send({"described": found})
 
     def _compile(self, config: Config, commit: str, facts: dict[str, Any]) -> None:
         from reconciler.catalog import dumps
@@ -247,14 +260,6 @@ def _handed(path: str) -> str:
         return keys.place(keys.copy(file)) if os.path.exists(file) else ""
     given = dict(word.split("=") for word in os.environ.get(HANDED, "").split())
     return keys.place(int(given[name])) if name in given else ""
-
-
-def _subject(mirror: Mirror, commit: str) -> dict[str, str]:
-    said = mirror.git.run(
-        "log", "-1", "--no-show-signature", "--format=%T%x00%an%x00%aI%x00%s", commit, "--"
-    )
-    tree, author, date, subject = said.decode("utf-8", "replace").strip("\n").split("\0", 3)
-    return {"tree": tree, "author": author[:200], "date": date, "subject": subject[:200]}
 
 
 if __name__ == "__main__":

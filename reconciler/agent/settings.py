@@ -12,7 +12,7 @@ import subprocess
 
 from reconciler.agent import journal
 from reconciler.agent.config import Config
-from reconciler.agent.hints import Stamp, stamp
+from reconciler.agent.hints import stamp
 from reconciler.agent.link import python
 from reconciler.agent.places import Places, read_json, write
 from reconciler.errors import ConfigError
@@ -64,10 +64,11 @@ def usable(places: Places) -> tuple[Config, str]:
         return kept, str(error)
 
 
-def key_stamps(config: Config) -> tuple[Stamp, ...]:
-    """What changes with any change of the files by which commits are judged."""
+def key_stamps(config: Config) -> list[list[int] | None]:
+    """What changes with any change of the files by which commits are judged; as JSON has it."""
     named = filter(None, (config.allowed_signers, config.revoked, config.keyring))
-    return tuple(stamp(os.path.realpath(path)) for path in named)
+    stamps = (stamp(os.path.realpath(path)) for path in named)
+    return [list(one) if one else None for one in stamps]
 
 
 def _remember(places: Places, config: Config) -> None:

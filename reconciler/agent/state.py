@@ -5,11 +5,12 @@ Trust is not in here: it has files of its own, so that no damage here can make i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from reconciler.agent import metrics
@@ -27,18 +28,25 @@ SUSPEND, SUSPEND_MAX = 4 * 3600.0, 7 * 86400.0
 class State:
     """Written after each run. Times are seconds since the epoch.
 
-    trusted: the newest commit that may be applied. applied: the one whose catalog healing goes
-    by. good: the last one that converged whole. held_by: what keeps the candidate: `Suspended`,
-    `Window`, `CompileFailed`, `Unreachable`, `RunFailed`, or "" for nothing but time; held_until:
-    when its window opens. subject: who made the trusted commit, and what it says. source: what the
-    remotes said last, each below `remotes`. problems: what stands in the way, by kind (`fetch`,
-    `server`, `trust`, `compile`, `run`, `ledger`), each an error as the wire has it, with `since`.
-    resources: counts. drifted: what differs and is left so by policy. failed, blocked: ids with
-    reasons. owed: handlers that were notified and have not run. proven_at: when a whole run last left everything as declared. totals: counters of the
-    metrics; counted_at: until when drift is counted in them.
+    trusted: the newest commit that may be applied, as the mark of trust has it. applied: the one
+    whose catalog healing goes by. good: the last one that converged whole. held_by: what keeps the
+    candidate: `Suspended`, `Window`, `CompileFailed`, `Unreadable`, `RunFailed`, or "" for nothing
+    but time; held_until: when its window opens. subject: who made the trusted commit, and what it
+    says. keys: stamps of the files by which an offer was judged last. source: what the remotes said
+    last, each below `remotes`.
+
+    problems: what stands in the way, by kind, each an error as the wire has it, with `since`. Of the
+    way to the remotes, which polls find out: `fetch`, `server`. Of what was fetched: `source` (it
+    cannot be read), `trust`, `compile`, `window`. Of this machine: `run`, `ledger`.
+
+    resources: counts. drifted: what differs and is left so, by policy or because a run was told to
+    stop. failed, blocked: ids with reasons. owed: handlers that were notified and have not run.
+    proven_at: when a whole run last left everything as declared. totals: counters of the metrics;
+    counted_at: until when drift is counted in them.
     """
 
     trusted: str = ""
+    keys: list[Any] = field(default_factory=list)
     held_by: str = ""
     held_until: float = 0.0
     applied: str = ""
@@ -160,6 +168,7 @@ class State:
         self.source = {**other.source, "refused": self.source.get("refused", "")}
         self.reached()
         self.problems |= {kind: one for kind, one in other.problems.items() if kind in REACH}
+        self.counted_at = other.counted_at
         for name, total in other.totals.items():
             meanwhile = total - totals.get(name, 0)
             if meanwhile:
@@ -205,7 +214,9 @@ class Suspension:
         """Seconds that it still lasts. now: what the clock says, to go by that alone."""
         if now is None and self.boot and self.boot == boot_id():
             return self.ends - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return self.until - (time.time() if now is None else now)
+        # A clock that went back must not make it last longer than it was asked for, nor end it:
+        # somebody may still be at work here.
+        return min(self.until - (time.time() if now is None else now), self.until - self.since)
 
 
 def suspension(places: Places, now: float | None = None) -> Suspension | None:
@@ -215,8 +226,22 @@ def suspension(places: Places, now: float | None = None) -> Suspension | None:
         held = Suspension(**found) if found else None
     except TypeError:
         held = None
-    # A clock that went back must not make it last longer than it could have been asked for.
     return held if held is not None and 0 < held.left(now) <= SUSPEND_MAX else None
+
+
+def carry_over(places: Places) -> Suspension | None:
+    """The suspension that holds after a boot, from now on by the clock that nobody sets.
+
+    A host without a clock of its own boots in the past, where a suspension would never end.
+    """
+    held = suspension(places)
+    if held is None or held.boot == boot_id():
+        return held
+    ends = time.clock_gettime(time.CLOCK_BOOTTIME) + held.left()
+    held = replace(held, boot=boot_id(), ends=ends)
+    with contextlib.suppress(OSError):  # it holds all the same, by the other clock
+        write(places.suspension, json.dumps(asdict(held)).encode())
+    return held
 
 
 def suspend(places: Places, reason: str, seconds: float, by: str) -> Suspension:

@@ -29,6 +29,8 @@ EXITS = (
     ("Ready", ConfigError.exit_code),
     ("InSync", ResourceError.exit_code),
 )
+#: What cannot be reached, and what failed all the same.
+BOTH = 6
 #: Reasons why a host is not in sync that are nobody's failure: something waits for its time, or
 #: for a person's word.
 HOLDS = ("Window", "PruneHeld")
@@ -61,6 +63,7 @@ class Live:
     valid: float = VALID
     next_fetch: float = 0.0
     next_sweep: float = 0.0
+    next_retry: float = 0.0
     contended: list[str] = field(default_factory=list)
     overflows: int = 0
     watched: int = 0
@@ -100,6 +103,7 @@ def compose(
         "next": {
             "fetch": live.next_fetch,
             "sweep": live.next_sweep,
+            "retry": live.next_retry or None,
             "gate_opens": state.held_until or None,
         },
         "source": _source(state, now, stale=bool(stale)),
@@ -148,7 +152,7 @@ def _source(state: State, now: float, *, stale: bool) -> dict[str, Any]:
         "last_attempt": source.get("last_attempt", 0),
         "last_success": source.get("last_success", 0),
         "error": state.problems.get("fetch", {}).get("message"),
-        "trusted": {"commit": state.trusted, **state.subject},
+        "trusted": {**state.subject, "commit": state.trusted},
         "candidate": {
             "commit": state.candidate,
             "since": state.first_seen,
@@ -251,7 +255,12 @@ def _ready(condition: Make, state: State, live: Live) -> Condition:
             f"{redact(live.unread)}\nuntil it is mended, the last settings that could be used hold"
         )
         return condition("Ready", False, "BadSettings", said)
-    wrong = (("compile", "CompileFailed"), ("run", "RunFailed"), ("ledger", "LedgerLost"))
+    wrong = (
+        ("compile", "CompileFailed"),
+        ("run", "RunFailed"),
+        ("ledger", "LedgerLost"),
+        ("window", "BadWindow"),
+    )
     for kind, reason in wrong:
         if kind in state.problems:
             return condition("Ready", False, reason, _text(state.problems[kind]))
@@ -275,13 +284,15 @@ def _stale(state: State, max_age: float, max_quiet: float, now: float) -> str:
 
 
 def _fresh(condition: Make, state: State, stale: str) -> Condition:
-    """Whether a remote has answered, and lately."""
-    failed = state.problems.get("fetch")
+    """Whether a remote has answered, and lately, and what it brought can be read."""
+    failed, unread = state.problems.get("fetch"), state.problems.get("source")
     if stale:
         more = f"\n{_text(failed)}" if failed else ""
         return condition("SourceFresh", False, "Stale", stale + more)
     if failed:
         return condition("SourceFresh", False, "FetchFailed", _text(failed))
+    if unread:
+        return condition("SourceFresh", False, "Unreadable", _text(unread))
     if not state.source.get("last_success"):
         return condition("SourceFresh", None, "NeverFetched")
     return condition("SourceFresh", True, "Fetched")
@@ -294,35 +305,54 @@ def _trusted(condition: Make, state: State) -> Condition:
         return condition("Trusted", False, str(refused.get("type", "Refused")), _text(refused))
     if not state.trusted:
         return condition("Trusted", None, "NothingYet")
-    ordered = state.subject.get("verified") == "order-only"
-    return condition("Trusted", True, "OrderOnly" if ordered else "Verified")
+    reasons = {"order-only": "OrderOnly", "reset": "Reset"}
+    return condition("Trusted", True, reasons.get(state.subject.get("verified", ""), "Verified"))
 
 
 def _in_sync(condition: Make, state: State, live: Live, held: Suspension | None) -> Condition:
     """Whether the machine is as the newest trusted commit says."""
+    unseen = _unseen(state, held)
+    if unseen:
+        return condition("InSync", None, *unseen)
+    other = _other(state, live) or _waiting(state)
+    return condition("InSync", False, *other) if other else condition("InSync", True, "Converged")
+
+
+def _unseen(state: State, held: Suspension | None) -> tuple[str, str] | None:
+    """Why nobody knows how the machine is."""
     if held:
-        return condition("InSync", None, "Suspended", "nothing is corrected while suspended")
+        return "Suspended", "nothing is corrected while suspended"
     if not state.resources:
-        return condition("InSync", None, "NothingYet")
+        return "NothingYet", ""
+    if "run" in state.problems:
+        return "RunFailed", _text(state.problems["run"])
+    return None
+
+
+def _other(state: State, live: Live) -> tuple[str, str] | None:
+    """Why the machine is not as it is declared."""
     if state.failed or state.blocked:
-        return condition("InSync", False, "Failed", _failures(state))
+        return "Failed", _failures(state)
     if live.contended:
-        return condition("InSync", False, "Contended", ", ".join(live.contended[:NAMED]))
+        return "Contended", ", ".join(live.contended[:NAMED])
     if state.drifted:
-        return condition("InSync", False, "Drifted", ", ".join(state.drifted[:NAMED]))
+        return "Drifted", ", ".join(state.drifted[:NAMED])
     if state.prune.get("failed"):
-        return condition("InSync", False, "PruneFailed", _unpruned(state.prune["failed"]))
+        return "PruneFailed", _unpruned(state.prune["failed"])
+    return None
+
+
+def _waiting(state: State) -> tuple[str, str] | None:
+    """What is not done yet, and what it waits for."""
+    if state.held_by == "Window":
+        opens = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(state.held_until))
+        when = f", which opens at {opens}" if state.held_until else ""
+        return "Window", f"{state.trusted[:12]} waits for its window{when}"
     if state.trusted != state.applied or state.good != state.applied:
-        if state.held_by == "Window":
-            opens = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(state.held_until))
-            said = f"{state.trusted[:12]} waits for its window, which opens at {opens}"
-            return condition("InSync", False, "Window", said)
-        said = f"{state.trusted[:12]} is not applied whole yet"
-        return condition("InSync", False, "NewCommit", said)
+        return "NewCommit", f"{state.trusted[:12]} is not applied whole yet"
     if state.prune.get("held"):
-        said = f"{state.prune['held']}\nreconciler prune --dry-run"
-        return condition("InSync", False, "PruneHeld", said)
-    return condition("InSync", True, "Converged")
+        return "PruneHeld", f"{state.prune['held']}\nreconciler prune --dry-run"
+    return None
 
 
 def _healthy(condition: Make, state: State, live: Live, held: Suspension | None) -> Condition:
@@ -361,13 +391,24 @@ def _text(problem: Mapping[str, Any] | None) -> str:
 def exit_code(document: Mapping[str, Any]) -> int:
     """The exit code that a status stands for: 0 only for a host that is as it should be."""
     known = {one["type"]: one for one in document.get("conditions", ())}
-    for kind, code in EXITS:
-        # That nothing was offered yet to be trusted is no violation of trust.
-        fine = (WANTED.get(kind, HEALTHY), "Unknown" if kind == "Trusted" else None)
-        if kind in known and known[kind]["status"] not in fine:
-            held = kind == "InSync" and known[kind]["reason"] in HOLDS
-            return Held.exit_code if held else code
-    return 0
+    codes = [
+        Held.exit_code if kind == "InSync" and known[kind]["reason"] in HOLDS else code
+        for kind, code in EXITS
+        if kind in known and not _is_fine(known[kind])
+    ]
+    failed = known.get("InSync", {}).get("status") == "False" and codes[-1:] == [
+        ResourceError.exit_code
+    ]
+    if codes[:1] == [SourceError.exit_code] and failed:
+        return BOTH
+    return codes[0] if codes else 0
+
+
+def _is_fine(one: Condition) -> bool:
+    # That nothing was offered yet to be trusted is no violation of trust, and whose run broke off
+    # has said so as one that is not ready.
+    unknown = one["type"] == "Trusted" or one["reason"] == "RunFailed"
+    return one["status"] in (WANTED.get(one["type"], HEALTHY), "Unknown" if unknown else None)
 
 
 def believe(document: Mapping[str, Any], now: float) -> dict[str, Any]:

@@ -21,20 +21,20 @@ from typing import Any
 
 import reconciler
 from reconciler.agent import journal
+from reconciler.agent.agenda import Agenda
 from reconciler.agent.alone import alone
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, contended
 from reconciler.agent.hints import Watch, stamp
 from reconciler.agent.notices import Notices, deliver
 from reconciler.agent.places import Places, machine_id
-from reconciler.agent.poll import Poller
+from reconciler.agent.poll import Poller, confirm, is_news, take_in
 from reconciler.agent.running import Running
 from reconciler.agent.schedule import NEVER, Schedule
 from reconciler.agent.settings import key_stamps, load, usable
 from reconciler.agent.signals import Signals
-from reconciler.agent.state import State, Suspension, suspension
+from reconciler.agent.state import State, Suspension, carry_over, suspension
 from reconciler.agent.status import Live, compose, oneline, publish
-from reconciler.agent.touched import Touched
 from reconciler.agent.watch import Watcher
 from reconciler.agent.worker import Job, Run
 from reconciler.errors import ReconcilerError
@@ -43,8 +43,12 @@ from reconciler.errors import ReconcilerError
 FRESH = 60.0
 #: Seconds by which the two clocks part only if the machine slept, or somebody set one of them.
 JUMP = 5.0
+#: Seconds until settings that could not be used are read again, though their file is the same.
+REREAD = 300.0
 #: What holds a commit back without being a failure.
 GATES = ("Suspended", "Window")
+#: What a run of each kind is shown as; of any other kind, `applying`.
+AT_WORK = {"heal": "healing", "sweep": "sweeping", "boot": "recovering"}
 
 
 class Supervisor:
@@ -52,44 +56,36 @@ class Supervisor:
 
     def __init__(self, places: Places, config: Config, unread: str = "") -> None:
         """unread: why the settings are not what the file says."""
+        now = time.monotonic()
         self._places = places
         self._config = config
         self._file = stamp(places.config)
-        self._keys = key_stamps(config)
+        self._reread_at = now + REREAD
+        self._code = stamp(reconciler.__file__)
         self._state = State.load(places)
+        self._held: Suspension | None = carry_over(places)
         self._live = Live(pid=os.getpid(), unread=unread)
-        self._schedule = Schedule(
-            machine_id() or socket.gethostname(), config.interval, config.sweep
-        )
-        self._fights = Fights()
-        self._notices = Notices.load(places.notices)
-        self._running: Running | None = None
-        self._superseded = False
-        self._poller = Poller(places, config)
-        self._tellers: list[subprocess.Popen[bytes]] = []
-        self._watcher = Watcher()
-        self._signals = Signals()
-        self._stopping = False
-        self._leaving = False
-        now = time.monotonic()
+        schedule = Schedule(machine_id() or socket.gethostname(), config.interval, config.sweep)
         # The catalog tells what heals, should the state have been lost.
         known = bool(self._state.trusted) or os.path.exists(places.catalog)
-        self._want: set[str] = {"boot"} if known else set()
-        # A run of all by what the next poll brings: for a person, or for what was refused before.
-        self._asked = "trust" in self._state.problems
-        self._answering = False
+        self._agenda = Agenda.begin(schedule, now, known=known)
+        self._agenda.asked = "trust" in self._state.problems
+        self._fights = Fights()
+        self._notices = Notices.load(places.notices)
+        self._tellers: list[subprocess.Popen[bytes]] = []
+        self._poller = Poller(places, config)
         self._polled_at = 0.0
-        self._fetch_at = self._schedule.first_fetch(now) if known else now
-        self._sweep_at = self._schedule.next_sweep(now)
-        self._retry_at = NEVER
-        # A window is looked at by runs; the first is there at once.
-        self._open_at = NEVER
-        self._touched = Touched()
+        self._running: Running | None = None
+        #: The commit that the last run was to judge; the run at work makes way for a newer one.
+        self._begun = ""
+        self._superseded = False
+        self._unfinished = False
+        self._watcher = Watcher()
+        self._signals = Signals()
+        self._stopping = self._leaving = self._ended = False
         self._publish_at = now
         self._fed_at = 0.0
         self._ahead = time.time() - now
-        self._held: Suspension | None = suspension(places)
-        self._code = stamp(reconciler.__file__)
 
     # -- the loop ------------------------------------------------------------------------
 
@@ -119,8 +115,11 @@ class Supervisor:
             self._show()
             self._feed()
         journal.notify("STOPPING=1")
-        self._enter("stopped")
+        self._ended = True
         self._publish()
+        # What was counted since the last run.
+        with contextlib.suppress(OSError):
+            self._state.save(self._places)
         self._watcher.close()
         return 0
 
@@ -130,12 +129,11 @@ class Supervisor:
         if self._poller.busy:
             due.append(self._poller.deadline)
         elif not self._stopping:
-            due.append(self._fetch_at)
+            due.append(self._agenda.fetch_at)
         if self._running is not None:
             due.append(self._running.due(self._config.run_limit))
-        elif not self._stopping:
-            due += [self._sweep_at, self._retry_at, self._open_at, self._touched.at]
-            due.append(now if self._want else NEVER)
+        if not self._stopping:
+            due.append(self._agenda.next(now, running=self._running is not None))
         events = self._watcher.fileno()
         reading = [self._signals.fileno(), *([events] if events >= 0 else ())]
         if self._poller.busy:
@@ -157,9 +155,9 @@ class Supervisor:
             return
         seconds = self._ahead - before
         journal.log("notice", f"the machine slept or its clock was set: {seconds:+.0f} s")
-        self._want.add("sweep")
-        if not self._poller.busy:
-            self._fetch_at = time.monotonic()
+        self._agenda.wants.add("sweep")
+        # Keys are valid from and until some time: what was refused may not be now.
+        self._ask()
 
     def _heed_signals(self) -> None:
         for number in self._signals.take():
@@ -170,7 +168,7 @@ class Supervisor:
             elif number == signal.SIGUSR1:
                 self._ask()
             elif number == signal.SIGUSR2:
-                self._want.add("sweep")
+                self._agenda.wants.add("sweep")
 
     def _stop(self) -> None:
         """The run ends after the resource at work; told so twice, nobody waits for that."""
@@ -180,30 +178,37 @@ class Supervisor:
         elif self._running is not None:
             self._running.tell(time.monotonic())
         self._stopping = True
-        self._enter("stopping")
+        self._publish_at = 0.0
 
     def _reload(self) -> None:
         """Other settings take effect at once, and so do other keys, on what was refused."""
-        before = (self._config, self._keys)
-        self._file = stamp(self._places.config)
+        before, unread = self._config, self._live.unread
+        self._file, self._reread_at = stamp(self._places.config), time.monotonic() + REREAD
         try:
             self._config, self._live.unread = load(self._places), ""
             journal.log("info", "settings read again")
         except ReconcilerError as error:
             self._live.unread = str(error)
-            journal.log("err", f"the settings stay as they were: {error}")
-        if (self._config, key_stamps(self._config)) != before:
+            if self._live.unread != unread:
+                journal.log("err", f"the settings stay as they were: {error}")
+        if self._config != before:
             self._poller.follow(self._config)
-            self._schedule.interval = self._config.interval
-            self._schedule.sweep = self._config.sweep
-            self._want.add("sweep")
+            schedule = self._agenda.schedule
+            schedule.interval, schedule.sweep = self._config.interval, self._config.sweep
+            self._agenda.wants.add("sweep")
+        if self._config != before or self._keys_changed():
             self._ask()
         self._publish_at = 0.0
 
     def _heed_settings(self) -> None:
-        """A file that could not be used is read again once it is another."""
-        if self._live.unread and stamp(self._places.config) != self._file:
+        """A file that could not be used is read again once it is another, and now and then."""
+        late = time.monotonic() >= self._reread_at
+        if self._live.unread and (late or stamp(self._places.config) != self._file):
             self._reload()
+
+    def _keys_changed(self) -> bool:
+        """Whether commits would be judged by other keys than the last time."""
+        return key_stamps(self._config) != self._state.keys
 
     def _heed_suspension(self) -> None:
         held = suspension(self._places)
@@ -211,7 +216,7 @@ class Supervisor:
             return
         if held is None:
             journal.log("notice", "the suspension has ended")
-            self._want.add("sweep")
+            self._agenda.wants.add("sweep")
         else:
             journal.log("notice", f"suspended by {held.by}: {held.reason}")
             if self._running is not None:
@@ -229,73 +234,53 @@ class Supervisor:
     # -- polling -------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        """Poll now, then run: a server that hangs must not keep a run, and so healing, waiting."""
-        self._asked = True
-        if not self._poller.busy:
-            self._fetch_at = time.monotonic()
+        self._agenda.ask(time.monotonic(), polling=self._poller.busy)
 
     def _start_poll(self) -> None:
-        self._fetch_at = NEVER
-        self._answering, self._asked = self._asked, False
+        self._agenda.poll_begins()
         # What stands in the way may be the mirror, at which only the provider looks.
-        thorough = self._answering or bool(self._state.problems)
+        thorough = self._agenda.answering or bool(self._state.problems)
         try:
-            self._poller.start(thorough=thorough)
+            self._poller.start(thorough=thorough, judging=self._running is not None)
         except OSError as error:
-            self._poll_failed({"message": f"cannot start a poll: {error.strerror}"})
+            self._poll_ended({"error": {"message": f"cannot start a poll: {error.strerror}"}})
+        if not self._poller.glancing:
+            self._publish_at = 0.0
 
     def _take_poll(self) -> None:
         try:
             found = self._poller.take()
         except OSError as error:
             found = {"error": {"message": f"cannot start a poll: {error.strerror}"}}
-        if found is None:
-            return
-        if "error" in found:
-            self._poll_failed(found["error"])
-        else:
-            self._poll_brought(found)
-        if self._answering:
-            self._want.add("sync")
-        if self._asked:
-            self._fetch_at = time.monotonic()
+        if found is not None:
+            self._poll_ended(found)
+
+    def _poll_ended(self, found: dict[str, Any]) -> None:
+        refused = self._state.source.get("refused")
+        journal.log_all(take_in(self._state, self._config, found, time.time()))
+        if "error" not in found:
+            self._poll_brought(found, refused)
         self._polled_at = time.monotonic()
+        busy = found.get("error", {}).get("type") == "LockBusy"
+        self._agenda.poll_ended(self._polled_at, failed="error" in found and not busy)
         self._publish_at = 0.0
         self._tell_people()
 
-    def _poll_failed(self, error: dict[str, Any]) -> None:
-        now, clock, state = time.time(), time.monotonic(), self._state
-        if error.get("type") == "LockBusy":
-            self._fetch_at = self._schedule.next_fetch(clock)
-            return
-        state.unheard(self._config.remotes, str(error.get("message", "")), now)
-        if state.unreached(error, now):
-            journal.log("err", f"fetch: {error.get('text') or error['message']}")
-        self._fetch_at = self._schedule.after_failure(clock)
-
-    def _poll_brought(self, offer: dict[str, Any]) -> None:
-        now, state = time.time(), self._state
-        if state.reached():
-            journal.log("info", "fetching works again")
-        if offer["rebuilt"]:
-            journal.log("warning", f"the mirror was damaged and made anew: {offer['rebuilt']}")
-        commit, refused = offer["commit"], state.source.get("refused")
-        state.heard(self._config.remotes, offer, now)
-        self._fetch_at = self._schedule.next_fetch(time.monotonic())
-        gone = commit == state.trusted and bool(refused)
-        repaired = commit == refused and key_stamps(self._config) != self._keys
-        if gone or repaired or offer["rebuilt"]:
-            self._want.add("sync")
-        elif commit == state.trusted:
-            # The word of a remote is remembered where trust is, for the alarm of `max_age`.
-            with contextlib.suppress(OSError):
-                os.utime(os.path.join(self._places.trust, "contact"), (now, now))
-        elif commit != refused and (self._running is None or commit != self._running.commit):
-            self._want.add("sync")
-            self._supersede()
+    def _poll_brought(self, offer: dict[str, Any], refused: str | None) -> None:
+        """refused: what was, before this poll."""
+        commit, trusted = offer["commit"], self._state.trusted
+        gone = commit == trusted and bool(refused)
+        if gone or offer["rebuilt"] or self._keys_changed():
+            self._agenda.wants.add("sync")
+        elif commit == trusted:
+            confirm(self._places, time.time())
+        elif commit not in (refused, self._begun):
+            self._agenda.wants.add("sync")
+            if offer.get("usable"):
+                self._supersede()
 
     def _supersede(self) -> None:
-        """What is newer is begun as soon as the resource at work is done.
+        """What is newer, and may be used, is begun as soon as the resource at work is done.
 
         What has taken over in this way comes to its end: a busy branch must not keep all runs from
         that. And what was begun in a window may finish, which what is newer might not.
@@ -310,61 +295,39 @@ class Supervisor:
     # -- runs ----------------------------------------------------------------------------
 
     def _start_what_is_due(self) -> None:
-        now = time.monotonic()
-        if now >= self._fetch_at and not self._poller.busy:
+        now, agenda = time.monotonic(), self._agenda
+        if now >= agenda.fetch_at and not self._poller.busy:
             self._start_poll()
         if self._running is not None:
             return
-        self._note_what_is_due(now)
-        for kind in ("sync", "boot", "retry", "sweep"):
-            if kind in self._want:
-                # One whole run does what any of them would do.
-                judge = self._is_news() or "sync" in self._want or "trust" in self._state.problems
-                self._want.clear()
-                self._start(kind, offer=self._poller.offer if judge else None)
-                return
-        self._start_healing(now)
-
-    def _is_news(self) -> bool:
-        """Whether nobody has judged yet what the last poll brought: a run may have broken off."""
-        known = (self._state.trusted, self._state.source.get("refused"))
-        offer = self._poller.offer
-        return offer is not None and offer["commit"] not in known
-
-    def _note_what_is_due(self, now: float) -> None:
-        if now >= self._sweep_at:
-            self._want.add("sweep")
-        if now >= self._retry_at:
-            self._want.add("retry")
-        if now >= self._open_at:
-            self._want.add("sweep")
-        if now >= self._touched.at:
+        if now >= agenda.touched.at:
             self._take_events()
-
-    def _start_healing(self, now: float) -> None:
-        if "run" in self._state.problems:
-            return  # it would break off like the last one; the retry, a whole run, is waited for
-        due = self._touched.take(self._fights, now)
-        if due:
-            self._start("heal", ids=due)
+        kind = agenda.due(now)
+        if kind:
+            offer = self._poller.offer
+            judge = kind == "sync" or (offer and is_news(self._state, self._config, offer))
+            self._start(kind, offer=offer if judge else None)
+        elif "run" not in self._state.problems:
+            # After a run that broke off, a heal would, too; the retry, a whole run, is waited for.
+            due = agenda.touched.take(self._fights, now)
+            if due:
+                self._start("heal", ids=due)
 
     def _take_events(self) -> None:
-        self._touched.at = NEVER
+        self._agenda.touched.at = NEVER
         ids, lost = self._watcher.take()
-        self._touched.ids |= ids
+        self._agenda.touched.ids |= ids
         if lost:
             self._live.overflows = self._watcher.overflows
-            self._want.add("sweep")
+            self._agenda.wants.add("sweep")
 
     def _start(
         self, kind: str, *, offer: Mapping[str, Any] | None = None, ids: Collection[str] = ()
     ) -> None:
-        now = time.monotonic()
-        kind_of_job = "sync" if kind == "retry" else kind
-        job = Job(kind_of_job, self._config, ids=tuple(ids), offer=offer)
-        if offer is not None:
-            self._keys = key_stamps(self._config)
+        now, noticed = time.monotonic(), self._agenda.touched.since
+        job = Job("sync" if kind == "retry" else kind, self._config, ids=tuple(ids), offer=offer)
         run = Run(job, self._state, self._places, self._watcher.paths)
+        self._agenda.run_begins(kind, now, blind=bool(self._live.unwatched))
         try:
             self._running = Running.begin(
                 run,
@@ -373,19 +336,14 @@ class Supervisor:
                 commit=str(offer["commit"]) if offer else "",
                 totals=dict(self._state.totals),
                 heir=self._superseded,
-                noticed=self._touched.since,
+                noticed=noticed,
             )
         except OSError as error:
             self._failed(f"a run cannot be started: {error.strerror}")
             return
         self._superseded = False
-        if kind != "heal":
-            self._sweep_at = self._schedule.next_sweep(now, blind=bool(self._live.unwatched))
-            self._retry_at = self._open_at = NEVER
-            self._touched.clear()
-        self._enter(
-            {"heal": "healing", "sweep": "sweeping", "boot": "recovering"}.get(kind, "applying")
-        )
+        self._begun = self._running.commit or self._begun
+        self._publish_at = 0.0
 
     def _take_run(self) -> None:
         running = self._running
@@ -409,38 +367,27 @@ class Supervisor:
         self._state = state
         if state.trusted != before.trusted:
             # It starts from the beginning: what the last one could not do, and what was fought over.
-            self._schedule.succeeded()
+            self._agenda.schedule.succeeded()
             self._fights.forget()
         if running.kind == "heal" and outcome["corrected"] and not outcome["failed"]:
             state.observe("heal_latency_seconds", now - running.noticed)
-        run = state.last_run.get("id", "")
-        journal.log_all(outcome["messages"], commit=state.applied, run=run)
+        about = {"commit": state.applied, "run": state.last_run.get("id", "")}
+        journal.log_all(outcome["messages"], **about)
         for id_ in self._fights.corrected(outcome["corrected"], now):
-            journal.log(
-                "err",
-                contended(id_),
-                resource=id_,
-                cause="contended",
-                commit=state.applied,
-                run=run,
-            )
+            journal.log("err", contended(id_), resource=id_, cause="contended", **about)
         behind = bool(state.candidate) and state.held_by not in GATES
-        unfinished = outcome["failed"] or behind or running.told != NEVER
+        self._unfinished = outcome["failed"] or behind or running.told != NEVER
         opens = state.held_until - time.time() if state.held_until else NEVER
-        self._open_at = now + max(0.0, opens)
-        if unfinished:
-            self._retry_at = min(self._retry_at, self._schedule.retry(now))
-        else:
-            self._schedule.succeeded()
-            self._retry_at = NEVER
+        self._agenda.run_ended(now, unfinished=self._unfinished, opens=opens)
         self._set_watches(running, outcome["watches"])
-        self._enter("degraded" if unfinished else "idle")
+        self._publish_at = 0.0
         self._tell_people()
 
     def _broke_off(self, running: Running) -> None:
         code = running.child.process.returncode
         if running.asked and code == -signal.SIGTERM:
-            self._enter("idle")  # it was told to stop before it had begun
+            self._begun = ""  # it was told to stop before it had begun
+            self._publish_at = 0.0
             return
         self._failed(f"the run ended with code {code} and without a word")
 
@@ -448,8 +395,9 @@ class Supervisor:
         """A run came to nothing, not even to an outcome."""
         self._state.problem("run", {"message": reason}, time.time())
         journal.log("err", reason)
-        self._retry_at = self._schedule.retry(time.monotonic())
-        self._enter("degraded")
+        self._unfinished = True
+        self._agenda.run_ended(time.monotonic(), unfinished=True)
+        self._publish_at = 0.0
 
     def _set_watches(self, running: Running, watches: dict[str, Any] | None) -> None:
         """What the run found is to be watched: everything, or what it was about."""
@@ -464,7 +412,7 @@ class Supervisor:
 
     def _heed_events(self) -> None:
         if self._watcher.news:
-            self._touched.settle(time.monotonic())
+            self._agenda.touched.settle(time.monotonic())
 
     def _heed_watcher(self) -> None:
         """Of what is not watched nobody tells but the sweep, which comes more often then."""
@@ -478,34 +426,52 @@ class Supervisor:
             return
         what = "no change is" if watcher.mode == "none" else "not all changes are"
         journal.log("warning", f"{what} seen before the next sweep: {live.unwatched}")
-        soon = self._schedule.next_sweep(time.monotonic(), blind=True)
-        self._sweep_at = min(self._sweep_at, soon)
+        self._agenda.sweep_soon(time.monotonic())
 
     # -- what is shown -------------------------------------------------------------------
 
-    def _enter(self, state: str) -> None:
-        if self._live.state != state:
-            self._live.state, self._live.state_since = state, time.time()
-        self._publish_at = 0.0
-
     def _show(self) -> None:
-        if self._live.state == "starting" and self._running is None:
-            self._enter("idle")
         if time.monotonic() >= self._publish_at:
             self._publish()
 
     def _publish(self) -> None:
-        now, clock, live = time.time(), time.monotonic(), self._live
-        live.contended = self._fights.contended(clock)
-        live.next_fetch = now + self._fetch_at - clock if self._fetch_at != NEVER else 0.0
-        live.next_sweep = now + self._sweep_at - clock
+        now, clock = time.time(), time.monotonic()
         document = self._compose(now)
         publish(self._places, document, self._state.totals)
         journal.notify(f"STATUS={oneline(document)}")
         self._publish_at = clock + FRESH
 
+    def _phase(self) -> str:
+        """What it is doing, or what it rests in."""
+        rests = (
+            ("suspended", self._held is not None),
+            ("degraded", self._unfinished),
+            ("contended", bool(self._live.contended)),
+            ("fetching", self._poller.busy and not self._poller.glancing),
+            ("gated", self._state.held_by == "Window"),
+            ("backoff", "fetch" in self._state.problems),
+        )
+        if self._ended:
+            return "stopped"
+        if self._stopping:
+            return "stopping"
+        if self._running is not None:
+            return AT_WORK.get(self._running.kind, "applying")
+        return next((name for name, holds in rests if holds), "idle")
+
     def _compose(self, now: float) -> dict[str, Any]:
-        return compose(self._state, self._live, self._held, **self._config.ages, now=now)
+        clock, live, agenda = time.monotonic(), self._live, self._agenda
+        live.contended = self._fights.contended(clock)
+        phase = self._phase()
+        if phase != live.state:
+            live.state, live.state_since = phase, now
+
+        def at(due: float) -> float:
+            return 0.0 if due == NEVER else now + due - clock
+
+        live.next_fetch, live.next_sweep = at(agenda.fetch_at), at(agenda.sweep_at)
+        live.next_retry = at(agenda.retry_at)
+        return compose(self._state, live, self._held, **self._config.ages, now=now)
 
     def _tell_people(self) -> None:
         """Notices of conditions that changed, sent by a child that nobody waits for."""
@@ -515,8 +481,14 @@ class Supervisor:
         now = time.time()
         document = self._compose(now)
         due = self._notices.due(document["conditions"], now)
-        if due:
-            self._tellers.append(deliver(self._config.notify, due, document))
+        try:
+            if due:
+                self._tellers.append(deliver(self._config.notify, due, document))
+        except OSError as error:
+            journal.log("err", f"notifications cannot be sent now: {error.strerror}")
+            self._notices = Notices.load(self._places.notices)  # they are due still
+            return
+        self._notices.save()
 
     def _feed(self) -> None:
         """Sign of life, unless a run outlives all its limits."""

@@ -10,27 +10,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from reconciler.agent.asking import Asking
+from reconciler.agent.choice import Choice
 from reconciler.agent.config import Config
 from reconciler.agent.contents import Contents
-from reconciler.agent.hints import Stamp, Watch, stamp, watch_list
-from reconciler.agent.link import ForkedEngine, Provider, TransientUnit
-from reconciler.agent.places import Places, read_json, sweep, write
+from reconciler.agent.hints import Watch
+from reconciler.agent.link import ForkedEngine, TransientUnit
+from reconciler.agent.outcome import Outcome, unwritten
+from reconciler.agent.places import Places, read_json, sweep
 from reconciler.agent.policy import drift_policy
 from reconciler.agent.state import State, suspension
+from reconciler.agent.watched import Watched, suspected
 from reconciler.catalog import Catalog, Declaration, Plan, Report, dumps
 from reconciler.engine import __main__ as engine_main
 from reconciler.engine import ledgerfile
 from reconciler.engine.ledger import Known, Ledger, wish_digest
-from reconciler.engine.wire import error_to_json
-from reconciler.errors import ReconcilerError, SourceError, TrustError
+from reconciler.errors import ReconcilerError
 from reconciler.transport.engine import Engine
 from reconciler.transport.link import Link
 
@@ -38,58 +40,20 @@ from reconciler.transport.link import Link
 LOCK_PATIENCE = 60.0
 #: Types whose change may run programs that must not be killed half-way.
 DELICATE = ("package", "command")
-#: What each mode of trust has verified.
-VERIFIED = {"none": "order-only", "head": "head", "every": "all-commits"}
-#: No file has this stamp: who is watched with it is looked at again.
-MOVED: Stamp = (0, 0)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done. kind: `boot`, `sync`, `sweep`, `heal`. fetch: ask the remotes first.
-    ids: only these resources. offer: what a poll has fetched, to be judged. resting: resources
-    that are only looked at this time, since somebody keeps changing them back.
+    """What is to be done. kind: `boot`, `sync`, `sweep`, `heal`. ids: of a heal, only these
+    resources. offer: what a poll has brought, to be judged. resting: resources that are only
+    looked at this time, since somebody keeps changing them back.
     """
 
     kind: str
     config: Config
-    fetch: bool = False
     ids: tuple[str, ...] = ()
     offer: Mapping[str, Any] | None = None
     resting: Collection[str] = ()
-
-
-@dataclass
-class Outcome:
-    """What came of it. corrected: drift that was undone; resisted: drift that was not, though that
-    was tried. pruned: what left Git and is gone now. messages: for the log.
-
-    watches: what is to be watched now; after a heal, of what it was about; None: as before.
-    """
-
-    state: State
-    changed: list[str] = field(default_factory=list)
-    corrected: list[str] = field(default_factory=list)
-    resisted: list[str] = field(default_factory=list)
-    pruned: list[str] = field(default_factory=list)
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    watches: Mapping[str, Watch] | None = None
-    report: Report | None = None
-
-    @property
-    def failed(self) -> bool:
-        unpruned = self.state.prune.get("failed")
-        return bool(self.state.failed or unpruned) or "run" in self.state.problems
-
-    def to_json(self) -> dict[str, Any]:
-        """What the supervisor needs of it."""
-        return {
-            "state": self.state.to_json(),
-            "corrected": [*self.corrected, *self.resisted],
-            "failed": self.failed,
-            "messages": self.messages[:500],
-            "watches": self.watches,
-        }
 
 
 class Run:
@@ -104,15 +68,11 @@ class Run:
         self._places = places
         self._watches = watches or {}
         self._outcome = Outcome(state)
-        self._catalog: Catalog | None = None
-        self._compiled = False
-        self._provider: Provider | None = None
-        self._facts: dict[str, Any] = {}
+        self._asking = Asking(places, job.config)
         self._closing = contextlib.ExitStack()
+        self._choice: Choice | None = None
         self._engine: Engine | None = None
         self._stopped = False
-        self._before: dict[str, Stamp] = {}
-        self._looked: set[str] = set()
         self._known: Mapping[str, Known] = {}
 
     def stop(self) -> None:
@@ -122,205 +82,45 @@ class Run:
             self._engine.stop()
 
     def carry_out(self) -> Outcome:
-        """Fetch if asked to, compile if need be, converge. Raises nothing that is expected."""
+        """Judge what was offered, compile if need be, converge. Raises nothing that is expected."""
         started, clock = time.time(), time.monotonic()
-        with self._closing:
-            try:
-                sweep(self._places)
-                engine = self._take(ForkedEngine())
-                # A heal goes by what was compiled: it need not wait for the engine's own look.
-                kept = read_json(self._places.facts) if self._job.ids else None
-                self._facts = kept or engine.facts()
-                self._recall()
-                if not self._job.ids:
-                    self._judge(self._fetch() if self._job.fetch else self._job.offer)
-                self._choose_catalog()
-                if self._catalog is not None and not self._stopped:
-                    self._converge(engine, self._catalog)
-                self._state.problem("run", None, started)
-            except ReconcilerError as error:
-                # An engine that was told to stop says no more, which is no trouble.
-                if not self._stopped:
-                    self._trouble("run", error)
-            except OSError as error:
-                self._trouble("run", _unwritten(error))
-            self._hold()
-            self._pin()
-        self._summarise(started, time.monotonic() - clock)
+        outcome = self._outcome
+        with self._closing, self._asking:
+            with outcome.going_on("run"):
+                self._go()
+            with outcome.going_on("run"):
+                if self._choice is not None:
+                    self._choice.close()
+        held = suspension(self._places) is not None
+        outcome.summarise(self._job.kind, started, time.monotonic() - clock, held=held)
         try:
             self._state.save(self._places)
         except OSError as error:
             # Whoever started this run has it all the same, and keeps it for the next one.
-            self._trouble("run", _unwritten(error))
-        return self._outcome
+            outcome.trouble("run", unwritten(error))
+        return outcome
 
-    # -- the way to a catalog ------------------------------------------------------------
-
-    def _recall(self) -> None:
-        """What heals, if our own memory of that was lost: the catalog tells its commit itself."""
-        state = self._state
-        known = None if state.applied else read_json(self._places.catalog)
-        if known is not None:
-            state.applied, state.applied_since = str(known.get("commit", "")), time.time()
-
-    def _fetch(self) -> Mapping[str, Any] | None:
-        """What the remotes offer; None if they cannot be asked."""
-        state, now, remotes = self._state, time.time(), self._config.remotes
+    def _go(self) -> None:
+        """All that may fail. Raises ReconcilerError, OSError."""
         try:
-            offer = self._ask().fetch(self._config.to_json())
-        except ReconcilerError as error:
-            state.unheard(remotes, error.message, now)
-            state.unreached({**error_to_json(error), "text": str(error)}, now)
-            self._say("err", f"fetch: {error}")
-            return None
-        state.heard(remotes, offer, now)
-        state.reached()
-        return offer
-
-    def _judge(self, offer: Mapping[str, Any] | None) -> None:
-        """Whether an offer may be used; then it is the trusted commit.
-
-        Damage of the memory of trust is told by each whole run, before a commit needs it.
-        """
-        from reconciler.source.mark import Mark, Marks
-
-        state, marks = self._state, Marks(self._places.trust)
-        try:
-            before = marks.mend()
-            state.trusted = state.trusted or before.commit
-            if offer is None:
-                return
-            answer = self._ask().judge(self._config.to_json(), before.to_json(), offer)
-            if "refused" in answer:
-                state.source["refused"] = offer["commit"]
-                reason = str(answer["refused"].get("type", "TrustError"))
-                state.count("verify_failures_total", reason=reason)
-                self._note("trust", answer["refused"])
-                return
-            state.source["refused"] = ""
-            new = Mark.from_json(answer["mark"])
-            mark = marks.advance(new, before=before) if new != before else before
-            if mark.commit != before.commit or not state.subject:
-                state.subject = {
-                    **answer["subject"],
-                    "signer": ", ".join(mark.signers),
-                    "verified": VERIFIED[self._config.trust],
-                }
-            marks.confirm(float(offer["received_at"]))
-            if mark.commit != state.trusted:
-                state.trusted, state.first_seen = mark.commit, time.time()
-            state.problem("trust", None, time.time())
-            if "alarm" in answer:
-                self._note("trust", answer["alarm"])
-        except TrustError as error:
-            self._trouble("trust", error)
-        except ReconcilerError as error:
-            self._trouble("fetch", error)
-
-    def _choose_catalog(self) -> None:
-        """The one of the trusted commit; where that cannot be had, the one that was applied."""
-        state = self._state
-        stored = self._stored()
-        wanted = state.applied if self._job.ids or self._gate() else state.trusted or state.applied
-        fresh = bool(self._job.ids) or state.applied_facts == self._facts_digest()
-        if stored is not None and stored.commit == wanted and fresh:
-            self._catalog = stored
-            return
-        for commit in filter(None, dict.fromkeys((wanted, state.applied))):
-            try:
-                self._catalog = self._compile(commit)
-            except ReconcilerError as error:
-                kind = "fetch" if isinstance(error, SourceError) else "compile"
-                self._trouble(kind, error, commit=commit)
-            else:
-                self._compiled = True
-                if commit == state.trusted:
-                    state.problem("compile", None, time.time())
-                return
-            if stored is not None:
-                break
-        self._catalog = stored
-
-    def _gate(self) -> str:
-        """What holds back a commit that is not applied yet; "" for nothing."""
-        state = self._state
-        state.held_until = 0.0
-        if suspension(self._places) is not None:
-            return "Suspended"
-        if self._config.windows and state.trusted != state.applied:
-            from reconciler.agent.windows import opens
-
-            state.held_until = opens(self._config.windows, time.time())
-        return "Window" if state.held_until else ""
-
-    def _stored(self) -> Catalog | None:
-        """The catalog that was applied last; for a heal, what of it that needs."""
-        document = read_json(self._places.catalog)
-        # Another one is what a run left that was killed before it could say so.
-        if document is None or document.get("commit") != self._state.applied:
-            return None
-        try:
-            if self._job.ids:
-                ids = set(self._job.ids)
-                document["resources"] = [
-                    one
-                    for one in document["resources"]
-                    if one.get("handler") or f"{one['type']}:{one['key']}" in ids
-                ]
-            return Catalog.from_json(document)
-        except (KeyError, TypeError, AttributeError, ReconcilerError):
-            return None
-
-    def _hold(self) -> None:
-        """Say which commit is waiting, and for what."""
-        state = self._state
-        waits = {"compile": "CompileFailed", "fetch": "Unreachable", "run": "RunFailed"}
-        found = [self._gate(), *(word for kind, word in waits.items() if kind in state.problems)]
-        state.held_by = next(filter(None, found), "") if state.candidate else ""
-
-    def _pin(self) -> None:
-        """The commits that may still be needed stay in the mirror; said whenever that is open."""
-        if self._provider is None:
-            return
-        state = self._state
-        pointers = {"candidate": state.candidate, "applied": state.applied, "good": state.good}
-        # What stands in the way was met and said before, and the next conversation says it again.
-        with contextlib.suppress(ReconcilerError):
-            self._provider.point(self._config.to_json(), pointers)
-
-    def _advance(self, catalog: Catalog) -> None:
-        """The run of a catalog came to its end: it is what healing goes by from now on."""
-        if not self._compiled:
-            return
-        state = self._state
-        write(self._places.facts, dumps(self._facts))
-        write(self._places.catalog, dumps(catalog.to_json()))
-        if state.applied != catalog.commit:
-            state.applied, state.applied_since = catalog.commit, time.time()
-        state.applied_facts = self._facts_digest()
-
-    def _facts_digest(self) -> str:
-        return hashlib.sha256(dumps(self._facts)).hexdigest()
-
-    def _compile(self, commit: str) -> Catalog:
-        _, document = self._ask().compile(self._config.to_json(), commit, self._facts)
-        return Catalog.from_json(document)
-
-    def _ask(self) -> Provider:
-        if self._provider is None:
-            self._provider = self._closing.enter_context(
-                Provider.start(self._places, self._config.secret_files())
+            sweep(self._places)
+            engine = self._take(ForkedEngine())
+            # A heal goes by what was compiled: it need not wait for the engine's own look.
+            kept = read_json(self._places.facts) if self._job.ids else None
+            self._choice = choice = Choice(
+                self._places, self._config, self._outcome, self._asking, kept or engine.facts()
             )
-        return self._provider
-
-    def _whole(self) -> Provider:
-        """The provider, with the catalog's contents and secrets at hand."""
-        if not self._compiled and self._catalog is not None:
-            self._ask().compile(self._config.to_json(), self._catalog.commit, self._facts)
-            self._compiled = True
-        return self._ask()
-
-    # -- the machine ---------------------------------------------------------------------
+            choice.recall()
+            if not self._job.ids:
+                choice.judge(self._job.offer)
+            choice.choose(healing=frozenset(self._job.ids))
+            if choice.catalog is not None and not self._stopped:
+                self._converge(engine, choice, choice.catalog)
+        except ReconcilerError:
+            # An engine that was told to stop says no more, which is no trouble.
+            if not self._stopped:
+                raise
+        self._state.problem("run", None, time.time())
 
     def _take(self, link: Link) -> Engine:
         """An engine that is told to stop with us, and gone with us."""
@@ -336,38 +136,39 @@ class Run:
         argv = [sys.executable, "-I", "-S", "-B", os.path.abspath(engine_main.__file__)]
         return self._take(TransientUnit(argv, f"reconciler-run-{os.urandom(4).hex()}"))
 
-    def _converge(self, engine: Engine, catalog: Catalog) -> None:
-        self._before = {path: stamp(path) for path in self._mine() or self._owned()}
+    # -- the machine ---------------------------------------------------------------------
+
+    def _converge(self, engine: Engine, choice: Choice, catalog: Catalog) -> None:
+        watched = Watched(self._watches, self._job.ids, self._places.root)
         contents = Contents(self._places.contents, _digests(catalog, secret=True))
         offered: dict[str, Any] = {
-            "content": lambda sha256: contents.get(sha256, lambda one: self._whole().content(one)),
-            "secrets": lambda: self._whole().secrets(),
+            "content": lambda sha256: contents.get(sha256, self._asking.content),
+            "secrets": self._asking.secrets,
             "diff": False,
         }
         self._remember()
         healed, left = self._split(catalog)
         free = self._may_change()
         looked: Plan | None = None
-        if not free or self._settled(healed):
+        if not free or self._settled(healed, choice):
             both = _with(catalog, (*healed.resources, *left.resources))
             looked = engine.plan(dumps(both.to_json()), **offered)
             free = self._may_change()
         report: Report | None = None
         if free and healed.resources and (looked is None or _differs(looked, left)):
-            report = self._apply(self._engine_to_change(engine, healed), healed, offered)
-            looked = None
+            report = self._apply(engine, healed, offered)
+            looked = looked if report is None else None
         if looked is None and left.resources:
             looked = engine.plan(dumps(left.to_json()), **offered)
-        self._count(report, looked)
-        whole = free and not self._job.ids and not (report and report.interrupted)
-        if whole:
-            self._advance(catalog)
+        self._outcome.count(report, looked, self._job.ids)
+        if free and not self._job.ids and not self._outcome.interrupted:
+            choice.advance(catalog)
             if not (report and report.failed):
                 self._finish(engine, catalog)
             contents.keep_only(_digests(catalog))
         with Ledger.open_readonly(self._places.root) as ledger:
             self._state.owed = list(ledger.owed()) if ledger is not None else []
-        self._watch(engine, catalog, offered)
+        self._watch(engine, catalog, watched, offered)
 
     def _may_change(self) -> bool:
         """Asked again before each step: a person may have said stop since the last one."""
@@ -379,7 +180,7 @@ class Run:
             self._known = ledger.known() if ledger is not None else {}
             lost = ledger.lost if ledger is not None else "the ledger is gone or damaged"
         if lost and self._state.good:
-            self._trouble("ledger", ReconcilerError(
+            self._outcome.trouble("ledger", ReconcilerError(
                 f"{lost}; it is begun anew: why something differs is unknown for one run, and what "
                 "left Git before is not pruned",
                 hint=f"what is left of it is beside {ledgerfile.place(self._places.root)}",
@@ -387,23 +188,35 @@ class Run:
         elif not self._job.ids:
             self._state.problem("ledger", None, time.time())
 
-    def _settled(self, healed: Catalog) -> bool:
+    def _settled(self, healed: Catalog, choice: Choice) -> bool:
         """Whether there is nothing to expect but drift: then a look comes first, and mostly last."""
         state = self._state
-        expected = self._compiled or state.good != state.applied or state.failed
+        expected = choice.compiled or state.good != state.applied or state.failed
         if self._job.kind not in ("sweep", "sync") or expected or "run" in state.problems:
             return False
         # What the ledger has lost, a run writes down again.
         return all(one.id in self._known for one in healed.resources if not one.handler)
 
-    def _apply(self, engine: Engine, catalog: Catalog, offered: Mapping[str, Any]) -> Report:
+    def _apply(self, engine: Engine, healed: Catalog, offered: Mapping[str, Any]) -> Report | None:
+        """What came of it; None if a person has said stop while an engine was being started."""
+        engine = self._engine_to_change(engine, healed)
+        if not self._may_change():
+            return None
         report = engine.apply(
-            dumps(catalog.to_json()), **offered, lock_timeout=LOCK_PATIENCE, mode="agent"
+            dumps(healed.to_json()),
+            **offered,
+            on_event=self._heed_suspension,
+            lock_timeout=LOCK_PATIENCE,
+            mode="agent",
         )
-        self._outcome.report = report
         for warning in report.warnings:
-            self._say("warning", warning)
+            self._outcome.say("warning", warning)
         return report
+
+    def _heed_suspension(self, event: Mapping[str, Any]) -> None:
+        """Who suspends may have nobody to tell but us: there need be no resident process."""
+        if event.get("event") == "start" and not self._stopped and not self._may_change():
+            self.stop()
 
     def _split(self, catalog: Catalog) -> tuple[Catalog, Catalog]:
         """What is converged, and what is only looked at: drift that policy leaves alone."""
@@ -435,45 +248,6 @@ class Run:
             return bool(catalog.commit) and catalog.commit == self._state.good
         return self._known[one.id] == Known(wish_digest(one), True)
 
-    def _count(self, report: Report | None, looked: Plan | None) -> None:
-        """Count, and remember what failed, what drifts and what was changed."""
-        results = [*(report.results if report else ()), *(looked.results if looked else ())]
-        drifted = [
-            one.id
-            for one in (looked.results if looked else ())
-            if one.status in ("pending", "unknown", "owed")
-        ]
-        state, outcome = self._state, self._outcome
-        partial = bool(self._job.ids)
-        if not partial:
-            state.failed, state.blocked, state.drifted = {}, {}, []
-        looked_at = self._looked
-        for one in results:
-            looked_at.add(one.id)
-            for status, members in (("failed", state.failed), ("blocked", state.blocked)):
-                members.pop(one.id, None)
-                if one.status == status:
-                    members[one.id] = one.reason
-                    self._say("err", f"{one.id} {status}: {one.reason}", resource=one.id)
-            if one.status == "failed" and one.id in self._job.ids:
-                outcome.resisted.append(one.id)
-            if one.status in ("changed", "notified"):
-                outcome.changed.append(one.id)
-                corrective = one.cause == "corrective"
-                kind = one.id.partition(":")[0]
-                state.count("changes_total", cause=one.cause or "intentional", type=kind)
-                if corrective:
-                    outcome.corrected.append(one.id)
-                what = ", ".join(change.attribute for change in one.changes[:8])
-                cause = "drift corrected" if corrective else "changed"
-                self._say(
-                    "notice" if corrective else "info",
-                    f"{one.id} {cause}" + (f": {what}" if what else ""),
-                    resource=one.id,
-                    cause=one.cause,
-                )
-        state.drifted = sorted({*(set(state.drifted) - looked_at), *drifted})
-
     def _finish(self, engine: Engine, catalog: Catalog) -> None:
         """A whole run that went well: the commit is good; and what left Git?"""
         state = self._state
@@ -481,8 +255,9 @@ class Run:
             if state.good != state.applied and state.first_seen:
                 state.gauge("commit_lag_seconds", time.time() - state.first_seen)
             state.good = state.applied
-        # What is not applied yet may still declare it.
-        if "trust" not in state.problems and "compile" not in state.problems:
+        # What is not applied yet, whatever keeps it, may still declare it.
+        doubts = ("trust", "compile", "source")
+        if not state.candidate and state.problems.keys().isdisjoint(doubts):
             self._prune(engine, catalog)
 
     def _prune(self, engine: Engine, catalog: Catalog) -> None:
@@ -498,133 +273,27 @@ class Run:
         listed = engine.prune(**wish, dry_run=True)
         if listed.get("ready") and not listed.get("held"):
             engine = self._engine_to_change(engine, catalog)
-        if not self._may_change():
-            return
-        state, before = self._state, self._state.prune
-        state.prune = engine.prune(**wish)
-        for one in state.prune.get("pruned", ()):
-            kind = str(one["id"]).partition(":")[0]
-            self._outcome.pruned.append(one["id"])
-            state.count("changes_total", cause="prune", type=kind)
-            self._say(
-                "notice",
-                f"{one['id']} is declared no more: {one['done']}",
-                resource=one["id"],
-                cause="prune",
-            )
-        for text in state.prune.get("failed", ()):
-            self._say("err", f"declared no more, and not pruned: {text}", cause="prune")
-        held = state.prune.get("held")
-        if held and held != before.get("held"):
-            self._say("warning", f"held: {held}; reconciler prune --dry-run", cause="prune")
+        if self._may_change():
+            self._outcome.count_pruned(engine.prune(**wish))
 
-    def _mine(self) -> Mapping[str, Watch]:
-        """The watches that this run is about."""
-        ids = set(self._job.ids)
-        if not ids:
-            return self._watches
-        return {path: one for path, one in self._watches.items() if not ids.isdisjoint(one.ids)}
-
-    def _owned(self) -> Mapping[str, Watch]:
-        """What is to be watched of all that the ledger knows."""
-        with Ledger.open_readonly(self._places.root) as ledger:
-            return watch_list(ledger.claims() if ledger is not None else {}, self._places.root)
-
-    def _watch(self, engine: Engine, catalog: Catalog, offered: Mapping[str, Any]) -> None:
+    def _watch(
+        self, engine: Engine, catalog: Catalog, watched: Watched, offered: Mapping[str, Any]
+    ) -> None:
         """Tell the supervisor what to watch, as this run left it."""
-        found = self._found(catalog)
+        outcome, failed = self._outcome, self._state.failed.keys()
+        declared = [one for one in catalog.resources if not one.handler]
+        observed = {one.id for one in declared if drift_policy(one, self._config.drift) != "ignore"}
+        found = watched.after(
+            observed, outcome.looked, {*outcome.changed, *(outcome.looked & failed)}
+        )
         # As it is now, it may be by somebody who came after us: of this only a look can tell.
-        fresh = {id_ for path, one in found.items() if path not in self._before for id_ in one.ids}
-        doubtful = {*fresh, *self._outcome.changed} - self._state.failed.keys()
-        again = [one for one in catalog.resources if one.id in doubtful and not one.handler]
+        doubtful = {*watched.fresh(found), *outcome.changed} - failed
+        again = [one for one in declared if one.id in doubtful]
         moved: set[str] = set()
         if again and suspension(self._places) is None:
             looked = engine.plan(dumps(_untold(catalog, again).to_json()), **offered)
             moved = {one.id for one in looked.results if one.status == "pending"}
-        self._outcome.watches = {
-            path: one if moved.isdisjoint(one.ids) else one._replace(stamp=MOVED)
-            for path, one in found.items()
-        }
-
-    def _found(self, catalog: Catalog) -> Mapping[str, Watch]:
-        """What is to be watched; after a heal, of what it was about."""
-        if self._job.ids:
-            return {path: self._left(path, one) for path, one in self._mine().items()}
-        observed = {
-            one.id
-            for one in catalog.resources
-            if not one.handler and drift_policy(one, self._config.drift) != "ignore"
-        }
-        found = {
-            path: self._left(path, one._replace(ids=tuple(filter(observed.__contains__, one.ids))))
-            for path, one in self._owned().items()
-            if not observed.isdisjoint(one.ids)
-        }
-        # A link that is gone is found by no search; whom it was about must be looked at first.
-        for path, one in self._watches.items():
-            if path not in found and observed & set(one.ids) - self._looked:
-                found[path] = one
-        return found
-
-    def _left(self, path: str, watch: Watch) -> Watch:
-        """A watch with the stamp that says of a later one whether somebody was there since.
-
-        As it is now, where we changed it or did not know it. What was looked at may have been
-        changed since: then the one from before the look. What was not looked at stays suspect if
-        it was.
-        """
-        # What failed may have changed something all the same; it is tried again ever more slowly.
-        ours = {*self._outcome.changed, *(self._looked & self._state.failed.keys())}
-        if path not in self._before or not ours.isdisjoint(watch.ids):
-            return watch._replace(stamp=stamp(path))
-        before = self._watches.get(path)
-        if before is not None and not self._looked.issuperset(watch.ids):
-            return watch._replace(stamp=before.stamp)
-        return watch._replace(stamp=self._before[path])
-
-    # -- what is said --------------------------------------------------------------------
-
-    def _trouble(self, kind: str, error: ReconcilerError, **more: str) -> None:
-        self._note(kind, {**error_to_json(error), "text": str(error), **more})
-
-    def _note(self, kind: str, document: Mapping[str, Any]) -> None:
-        self._state.problem(kind, dict(document), time.time())
-        text = str(document.get("text") or document.get("message"))
-        hint = str(document.get("hint") or "")
-        self._say("err", f"{kind}: {text}" + (f"; {hint}" if hint and hint not in text else ""))
-
-    def _say(self, priority: str, message: str, **fields: str) -> None:
-        self._outcome.messages.append({"priority": priority, "message": message, **fields})
-
-    def _summarise(self, started: float, seconds: float) -> None:
-        state, outcome = self._state, self._outcome
-        report = outcome.report
-        if suspension(self._places) is not None:
-            result = "held"
-        elif outcome.failed or (report is not None and report.failed):
-            result = "failed"
-        elif outcome.changed or outcome.pruned:
-            result = "changed"
-        else:
-            result = "ok"
-        causes = {
-            "intentional": len(outcome.changed) - len(outcome.corrected),
-            "corrective": len(outcome.corrected),
-            "prune": len(outcome.pruned),
-        }
-        state.last_run = {
-            "id": report.run if report is not None else "",
-            "kind": self._job.kind,
-            "cause": causes,
-            "outcome": result,
-            "started": started,
-            "duration_s": round(seconds, 3),
-        }
-        state.gauge("last_run_timestamp_seconds", started, kind=self._job.kind)
-        state.count("runs_total", kind=self._job.kind, outcome=result)
-        state.observe("run_duration_seconds", seconds, kind=self._job.kind)
-        if self._looked and not self._job.ids and result in ("ok", "changed") and not state.drifted:
-            state.proven_at = time.time()
+        outcome.watches = suspected(found, moved)
 
 
 def _with(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
@@ -649,14 +318,6 @@ def _differs(plan: Plan, left: Catalog) -> bool:
     """Whether anything is to be done, besides what policy leaves alone."""
     alone = {one.id for one in left.resources}
     return any(one.status != "ok" and one.id not in alone for one in plan.results)
-
-
-def _unwritten(error: OSError) -> ReconcilerError:
-    """A full disk, mostly. Of what was to be written the old content is still there."""
-    return ReconcilerError(
-        f"cannot write {error.filename or 'what the agent remembers'}: {error.strerror}",
-        hint="df -h; the next run goes on from here",
-    )
 
 
 def _digests(catalog: Catalog, *, secret: bool = False) -> set[str]:

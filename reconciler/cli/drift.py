@@ -7,8 +7,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from reconciler.agent.asking import Asking
 from reconciler.agent.config import Config, load
-from reconciler.agent.link import Provider
 from reconciler.agent.places import Places
 from reconciler.agent.policy import drift_policy
 from reconciler.agent.state import State
@@ -77,27 +77,11 @@ def applied(places: Places) -> Catalog:
 
 
 def _plan(places: Places, config: Config, catalog: Catalog) -> Plan:
-    with Engine.local(root=places.root) as engine:
-        facts = engine.facts()
-        provider: list[Provider] = []
-
-        def whole() -> Provider:
-            """Texts and secrets are asked for only where something differs."""
-            if not provider:
-                provider.append(Provider.start(places))
-                commit = catalog.commit or State.load(places).applied
-                provider[0].compile(config.to_json(), commit, facts)
-            return provider[0]
-
-        try:
-            return engine.plan(
-                dumps(catalog.to_json()),
-                content=lambda sha256: whole().content(sha256),
-                secrets=lambda: whole().secrets(),
-            )
-        finally:
-            for one in provider:
-                one.__exit__()
+    with Engine.local(root=places.root) as engine, Asking(places, config) as asking:
+        # Texts and secrets are asked for only where something differs.
+        asking.take(catalog.commit or State.load(places).applied, engine.facts())
+        text = dumps(catalog.to_json())
+        return engine.plan(text, content=asking.content, secrets=asking.secrets)
 
 
 def _say_policies(plan: Plan, policies: Mapping[str, str], out: Output) -> None:

@@ -18,7 +18,7 @@ from reconciler.engine.diff import harmless, shown, unified
 from reconciler.engine.ledger import Intent, Ledger, Memory, Takeover
 from reconciler.engine.limit import limit
 from reconciler.engine.order import Node, Order
-from reconciler.errors import NotYet, ReconcilerError, ResourceError
+from reconciler.errors import NotYet, ReconcilerError, ResourceError, unforeseen
 from reconciler.host import Host
 from reconciler.resource import Diff, Resource, Secret
 
@@ -117,16 +117,8 @@ def examine(node: Node, host: Host) -> Diff:
 
 def bug(node: Node, error: Exception) -> ResourceError:
     """An exception that no module should let through, as an error that names the place."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = (
-        f" at {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
-        if trace
-        else ""
-    )
     return ResourceError(
-        f"the module of type '{node.declaration.type}' failed: {type(error).__name__}: {error}{place}",
+        f"the module of type '{node.declaration.type}' failed: {unforeseen(error)}",
         hint="this is a bug in the module, not in the state repo",
     )
 

@@ -15,6 +15,7 @@ import pytest
 from reconciler.agent import running, supervisor
 from reconciler.agent.config import Config
 from reconciler.agent.places import Places, read_json
+from reconciler.agent.settings import key_stamps
 from reconciler.agent.signals import HEARD
 from reconciler.agent.state import State
 from reconciler.agent.supervisor import Supervisor
@@ -37,6 +38,7 @@ class Day:
         self.sizes: list[int] = []
         settled = State(trusted=COMMIT, applied=COMMIT, good=COMMIT, resources={"total": 9})
         settled.source = {"last_success": START, "head": COMMIT}
+        settled.keys = key_stamps(CONFIG)
         settled.save(places)
         self.agent = Supervisor(places, CONFIG)
 
@@ -82,12 +84,13 @@ class Polls:
 
     def __init__(self, day: Day) -> None:
         self.day = day
-        self.busy = False
+        self.busy = self.glancing = False
         self.offer: dict[str, Any] | None = None
 
-    def start(self, *, thorough: bool) -> None:
+    def start(self, *, thorough: bool, judging: bool) -> None:
         assert not thorough
-        self.busy = True
+        assert judging is (self.day.agent._running is not None)
+        self.busy = self.glancing = True
 
     def take(self) -> dict[str, Any] | None:
         if not self.busy:
@@ -104,9 +107,10 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     handlers = {number: signal.getsignal(number) for number in HEARD}
     made = Day(Places(str(tmp_path_factory.mktemp("host"))))
     clock = SimpleNamespace(monotonic=lambda: made.now, time=lambda: START + made.now)
-    made.agent._sweep_at = made.agent._schedule.next_sweep(0.0)
-    made.agent._fetch_at = made.agent._schedule.first_fetch(0.0)
-    made.agent._publish_at = 0.0
+    agenda = made.agent._agenda
+    agenda.sweep_at = agenda.schedule.next_sweep(0.0)
+    agenda.fetch_at = agenda.schedule.first_fetch(0.0)
+    made.agent._publish_at, made.agent._ahead = 0.0, START
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervisor, "time", clock)
         patch.setattr(supervisor, "select", SimpleNamespace(select=made.select))

@@ -24,7 +24,9 @@ BAD, GOOD, UNKNOWN = condition("False"), condition("True", "Verified"), conditio
 
 
 def events(notices: Notices, *seen: dict[str, object], at: float) -> list[tuple[str, int]]:
-    return [(one["event"], one["missed"]) for one in notices.due(seen, START + at)]
+    due = notices.due(seen, START + at)
+    notices.save()
+    return [(one["event"], one["missed"]) for one in due]
 
 
 def test_a_flicker_is_not_told_and_what_lasts_is_told_once_and_resolved_once() -> None:

@@ -44,14 +44,14 @@ def spoil(machine: Machine) -> None:
 def asked(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How the machine was whenever the remotes were asked."""
     seen: list[str] = []
-    fetch = Run._fetch
+    really = module.ask
 
-    def look(self: Run) -> object:
+    def look(*about: Any) -> dict[str, Any]:
         path = machine.root / "etc/motd"
         seen.append(path.read_text() if path.exists() else "")
-        return fetch(self)
+        return really(*about)
 
-    monkeypatch.setattr(Run, "_fetch", look)
+    monkeypatch.setattr(module, "ask", look)
     return seen
 
 
@@ -148,11 +148,11 @@ def test_a_run_that_takes_too_long_is_told_to_stop(
 ) -> None:
     machine.commit(SITE)
 
-    def hang(self: Run) -> None:
-        while not self._stopped:
+    def hang(run: Run) -> None:
+        while not run._stopped:
             time.sleep(0.01)
 
-    monkeypatch.setattr(Run, "_fetch", hang)
+    monkeypatch.setattr(Run, "_go", hang)
     outcome, _ = once(machine.places, replace(machine.config, run_limit=0.5))
     assert [one["message"] for one in outcome.messages] == [
         "the run took longer than 0 s and is told to stop"

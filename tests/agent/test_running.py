@@ -139,7 +139,7 @@ class TestASupervisor:
 
         child.pipe = 0  # type: ignore[attr-defined]
         monkeypatch.setattr(module, "select", SimpleNamespace(select=pass_by))
-        agent._fetch_at = NEVER
+        agent._agenda.fetch_at = NEVER
         while clock.now < 1000 + LIMIT + 5 * GRACE:
             agent._wait()
             agent._take_run()

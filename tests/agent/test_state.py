@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.agent import state as module
 from reconciler.agent.places import Places
-from reconciler.agent.state import State, resume, suspend, suspension
+from reconciler.agent.state import State, carry_over, resume, suspend, suspension
 from reconciler.agent.status import Live, compose, exit_code, oneline
 from reconciler.errors import UsageError
 
@@ -78,8 +79,6 @@ def test_a_suspension_ends_by_itself_and_survives_what_is_in_between(tmp_path: P
     held = suspend(places, "TICKET-7", 3600, "alice")
     assert suspension(places) == held
     assert suspension(places, held.until + 1) is None
-    # A clock that is far in the past does not prolong it for years.
-    assert suspension(places, held.until - 3650 * 86400) is None
     assert resume(places)
     assert not resume(places)
     assert suspension(places) is None
@@ -96,6 +95,25 @@ def test_a_suspension_ends_when_it_was_asked_to_whatever_the_clock_does(
     monkeypatch.setattr(time, "clock_gettime", lambda kind: since_boot(kind) + 3599)
     assert suspension(places) == held
     monkeypatch.setattr(time, "clock_gettime", lambda kind: since_boot(kind) + 3601)
+    assert suspension(places) is None
+
+
+def test_a_suspension_outlives_a_boot_into_the_past_and_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host without a clock of its own begins in 1970, until the network tells."""
+    places, clock = Places(str(tmp_path)), time.time
+    held = suspend(places, "TICKET-7", 3600, "alice")
+    monkeypatch.setattr(module, "boot_id", lambda: "another")
+    monkeypatch.setattr(time, "time", lambda: clock() - 3650 * 86400)
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 5.0)
+    carried = carry_over(places)
+    assert carried == suspension(places)
+    assert carried is not None
+    assert (carried.reason, carried.until) == (held.reason, held.until)
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 5 + 3599.0)
+    assert suspension(places) == carried
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 5 + 3601.0)
     assert suspension(places) is None
 
 
@@ -173,3 +191,31 @@ def test_a_condition_keeps_its_beginning_while_it_stays() -> None:
     first = {one["type"]: one["since"] for one in state.conditions}
     compose(state, Live(), None, now=500.0)
     assert {one["type"]: one["since"] for one in state.conditions} == first
+
+
+def test_what_cannot_be_reached_and_what_failed_are_one_exit_code() -> None:
+    state = settled()
+    state.problem("fetch", {"message": "no route"}, 1.0)
+    assert exit_code(compose(state, Live(), None, now=110.0)) == 5
+    state.failed = {"file:/etc/motd": "no space"}
+    assert exit_code(compose(state, Live(), None, now=110.0)) == 6
+    state.problem("trust", {"message": "not signed"}, 1.0)
+    assert exit_code(compose(state, Live(), None, now=110.0)) == 10
+
+
+def test_a_run_that_broke_off_says_nothing_of_the_machine() -> None:
+    state = settled()
+    state.problem("run", {"message": "the run ended with code -9"}, 1.0)
+    assert (status(state)["Ready"], status(state)["InSync"]) == ("False", "Unknown")
+    assert exit_code(compose(state, Live(), None, now=110.0)) == 3
+
+
+def test_drift_of_the_time_of_a_run_is_counted_once() -> None:
+    before, after = settled(), settled()
+    before.drifted = after.drifted = ["file:/etc/motd"]
+    before.counted_at = after.counted_at = 100.0
+    totals = dict(before.totals)
+    before.count_drift(130.0)
+    after.catch_up(before, totals)
+    after.count_drift(140.0)
+    assert after.totals["drift_seconds_total"] == 40.0

@@ -75,7 +75,7 @@ def test_the_document_has_every_field_and_stays_json() -> None:
     }  # fmt: skip
     assert document["schema"] == "status/1"
     assert set(document["agent"]) == {"version", "id", "boot_id", "pid", "started"}
-    assert set(document["next"]) == {"fetch", "sweep", "gate_opens"}
+    assert set(document["next"]) == {"fetch", "sweep", "retry", "gate_opens"}
     assert set(document["source"]) == {
         "remotes", "remote", "head", "last_attempt", "last_success", "error", "trusted",
         "candidate", "applied", "good", "quarantine", "stale", "age_s",
@@ -215,7 +215,8 @@ def test_what_is_worst_decides_the_exit_code() -> None:
     assert exit_code(compose(state, Live(), HELD, now=110.0)) == 10
     del state.problems["trust"]
     assert exit_code(compose(state, Live(), HELD, now=110.0)) == 7
-    assert exit_code(compose(state, Live(), None, now=110.0)) == 5
+    # Something has failed as well.
+    assert exit_code(compose(state, Live(), None, now=110.0)) == 6
     del state.problems["fetch"]
     assert exit_code(compose(state, Live(), None, now=110.0)) == 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from reconciler.agent.schedule import NEVER
 from reconciler.agent.state import State, resume, suspend
 from reconciler.agent.supervisor import Supervisor
 from reconciler.agent.touched import QUIET_MAX
+from reconciler.agent.worker import Run
 
 OLD, NEW, NEWER = "a" * 40, "b" * 40, "c" * 40
 
@@ -43,26 +44,9 @@ class Child:
 
 
 class Tried(Supervisor):
-    """Notes what it would start."""
+    """started: what it has begun, which is noted and goes no further."""
 
     started: list[tuple[str, tuple[str, ...]]]
-
-    def _start(
-        self, kind: str, *, offer: Mapping[str, Any] | None = None, ids: Collection[str] = ()
-    ) -> None:
-        self.started.append((kind, tuple(ids)))
-        self._retry_at = NEVER
-        child = cast("running.Child", Child())
-        self._keys = module.key_stamps(self._config) if offer else self._keys
-        commit, totals = str(offer["commit"]) if offer else "", dict(self._state.totals)
-        self._running = Running(
-            child, kind, module.time.monotonic(), commit, totals, heir=self._superseded
-        )
-        self._superseded = False
-
-    def _start_poll(self) -> None:
-        self.started.append(("poll", ()))
-        self._fetch_at = NEVER
 
 
 @pytest.fixture
@@ -73,13 +57,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, clock: Clock) -> Iterator[Tried]:
+def agent(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tried]:
     places = Places(str(tmp_path))
     settled = State(trusted=OLD, applied=OLD, good=OLD, resources={"total": 1})
     settled.save(places)
     write(places.status, b"{}")
     made = Tried(places, Config(remotes=({"url": "/nowhere", "name": "origin"},)))
+    made._state.keys = module.key_stamps(made._config)
     made.started = []
+
+    def begin(run: Run, kind: str, since: float, **known: Any) -> Running:
+        made.started.append((kind, run._job.ids))
+        return Running(cast("running.Child", Child()), kind, since, **known)
+
+    monkeypatch.setattr(module.Running, "begin", begin)
+    monkeypatch.setattr(made._poller, "start", lambda **_: made.started.append(("poll", ())))
     made._start_what_is_due()
     assert made.started == [("boot", ())]
     made.started.clear()
@@ -93,6 +85,8 @@ def end(agent: Tried, clock: Clock, *, state: State | None = None, **said: Any) 
     ended = agent._running
     assert ended is not None
     agent._running = None
+    if state is not None:
+        state.keys = agent._state.keys
     answer = {
         "state": (state or agent._state).to_json(),
         "corrected": [],
@@ -115,78 +109,80 @@ def due(agent: Tried) -> list[str]:
 def test_a_run_that_fails_is_tried_again_after_5_10_20_seconds_and_so_on(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
-    agent._want = {"sweep"}
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sweep"}
     waits: list[float] = []
     for _ in range(10):
         assert due(agent) != []
         end(agent, clock, failed=True)
-        waits.append(agent._retry_at - clock.now)
-        clock.now = agent._retry_at - 0.001
+        waits.append(agent._agenda.retry_at - clock.now)
+        clock.now = agent._agenda.retry_at - 0.001
         assert due(agent) == []
-        clock.now = agent._retry_at
+        clock.now = agent._agenda.retry_at
     assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
 def test_a_newer_commit_does_not_wait_for_the_retry_of_an_older_one(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._sweep_at = NEVER
-    agent._want = {"sync"}
+    agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sync"}
     failing = State(trusted=NEW, applied=NEW, good=OLD)
     for _ in range(8):
         due(agent)
         end(agent, clock, state=failing, failed=True)
-        clock.now = agent._retry_at
+        clock.now = agent._agenda.retry_at
     due(agent)
     end(agent, clock, state=failing, failed=True)
-    assert agent._retry_at - clock.now == 900
+    assert agent._agenda.retry_at - clock.now == 900
     clock.now += 1
-    agent._poll_brought({"commit": NEWER, "remote": "origin", "rebuilt": "", "tried": {}})
+    offer(agent, NEWER)
     assert due(agent) == ["sync"]
     newer = State(trusted=NEWER, applied=NEWER, good=OLD)
     end(agent, clock, state=newer, failed=True)
-    assert agent._retry_at - clock.now == 5
+    assert agent._agenda.retry_at - clock.now == 5
 
 
 def test_a_run_that_dies_without_a_word_is_tried_again_and_nothing_is_healed_before(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
-    agent._want = {"sweep"}
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sweep"}
     due(agent)
     end(agent, clock, broken=True)
     assert "run" in agent._state.problems
-    agent._touched.ids = {"file:/etc/motd"}
+    agent._agenda.touched.ids = {"file:/etc/motd"}
     assert due(agent) == []
-    clock.now = agent._retry_at
+    clock.now = agent._agenda.retry_at
     assert due(agent) == ["retry"]
 
 
 def test_a_commit_that_waits_for_its_window_is_looked_at_again_when_that_opens(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
-    agent._want = {"sync"}
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sync"}
     due(agent)
     waiting = State(trusted=NEW, applied=OLD, good=OLD)
     waiting.held_by, waiting.held_until = "Window", clock.now + 3600
     end(agent, clock, state=waiting)
-    assert agent._live.state == "idle"
+    assert agent._phase() == "gated"
+    agent._agenda.sweep_at = NEVER
     clock.now += 3599
     assert due(agent) == []
     clock.now += 1
     assert due(agent) == ["sweep"]
     end(agent, clock, state=State(trusted=NEW, applied=NEW, good=NEW))
+    agent._agenda.sweep_at = NEVER
     clock.now += 1e6
     assert due(agent) == []
 
 
 def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: Clock) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
-    agent._want = {"sweep"}
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sweep"}
     due(agent)
-    agent._want |= {"sweep", "sync"}
+    agent._agenda.wants |= {"sweep", "sync"}
     assert due(agent) == []
     end(agent, clock)
     assert due(agent) == ["sync"]
@@ -200,17 +196,18 @@ def told(agent: Tried) -> list[str]:
     return cast("Child", agent._running.child).said
 
 
-def offer(agent: Tried, commit: str) -> None:
-    """A poll that the running agent has made brings this."""
-    brought = {"commit": commit, "remote": "origin", "rebuilt": "", "tried": {}}
-    agent._poller.offer = brought
-    agent._poll_brought(brought)
+def offer(agent: Tried, commit: str, **more: object) -> None:
+    """A poll that the running agent has made brings this, which may be used."""
+    brought = {"commit": commit, "remote": "origin", "rebuilt": "", "tried": {}, "usable": True}
+    agent._poller.offer = brought | more
+    agent._poll_ended(brought | more)
+    agent._agenda.fetch_at = NEVER
 
 
 def test_a_run_makes_way_for_a_newer_commit_but_one_that_took_over_so_does_not(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     offer(agent, NEW)
     assert due(agent) == ["sync"]
     offer(agent, NEW)
@@ -239,7 +236,7 @@ def test_what_was_begun_in_a_window_makes_way_for_nothing(agent: Tried, clock: C
 
 
 def test_a_commit_that_a_run_judges_is_no_news_while_it_does(agent: Tried, clock: Clock) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     for _ in range(3):
         offer(agent, NEW)
         due(agent)
@@ -250,8 +247,8 @@ def test_a_commit_that_a_run_judges_is_no_news_while_it_does(agent: Tried, clock
 def test_a_suspension_ends_the_run_at_work_and_nothing_is_tried_again_before_it_is_over(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
-    agent._want = {"sync"}
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sync"}
     due(agent)
     suspend(agent._places, "TICKET-7", 60, "alice")
     for _ in range(3):
@@ -262,6 +259,7 @@ def test_a_suspension_ends_the_run_at_work_and_nothing_is_tried_again_before_it_
     assert agent._running.due(1800) == clock.now + 1800
     broken_off = State(trusted=NEW, applied=OLD, good=OLD, held_by="Suspended")
     end(agent, clock, state=broken_off)
+    agent._agenda.sweep_at = NEVER
     clock.now += 3600
     assert due(agent) == []
     resume(agent._places)
@@ -272,8 +270,8 @@ def test_a_suspension_ends_the_run_at_work_and_nothing_is_tried_again_before_it_
 def test_a_run_that_was_told_to_stop_before_it_had_begun_has_not_failed(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
-    agent._want = {"sweep"}
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sweep"}
     due(agent)
     assert agent._running is not None
     agent._running.ask()
@@ -285,13 +283,13 @@ def test_a_run_that_was_told_to_stop_before_it_had_begun_has_not_failed(
 
 
 def test_a_run_that_took_too_long_is_tried_again(agent: Tried, clock: Clock) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
-    agent._want = {"sweep"}
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sweep"}
     due(agent)
     assert agent._running is not None
     agent._running.heed(clock.now + 1800, 1800)
     end(agent, clock)
-    clock.now = agent._retry_at
+    clock.now = agent._agenda.retry_at
     assert due(agent) == ["retry"]
 
 
@@ -305,14 +303,14 @@ class TestWhatAnOperatorRepairs:
         file.parent.mkdir(parents=True)
         file.write_text(f"repo: /nowhere\nallowed_signers: {tmp_path}/signers\n")
         agent._reload()
-        agent._fetch_at = agent._sweep_at = NEVER
-        agent._want.clear()
-        agent._asked = False
+        agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+        agent._agenda.wants.clear()
+        agent._agenda.asked = False
         return file
 
     def refuse(self, agent: Tried, clock: Clock) -> None:
         """The newest commit is judged, and refused."""
-        agent._keys = module.key_stamps(agent._config)
+        agent._state.keys = module.key_stamps(agent._config)
         offer(agent, NEW)
         assert due(agent) == ["sync"]
         refused = State(trusted=OLD, applied=OLD, good=OLD, source={"refused": NEW})
@@ -328,7 +326,7 @@ class TestWhatAnOperatorRepairs:
         agent._reload()
         # What is known is gone by at once, whatever becomes of the poll.
         assert due(agent) == ["poll", "sweep"]
-        assert agent._answering or agent._asked
+        assert agent._agenda.answering or agent._agenda.asked
 
     def test_a_commit_that_was_refused_is_judged_again_by_other_keys(
         self, agent: Tried, clock: Clock, tmp_path: Path
@@ -340,12 +338,23 @@ class TestWhatAnOperatorRepairs:
         offer(agent, NEW)
         assert due(agent) == ["sync"]
 
+    def test_the_applied_commit_is_judged_again_by_other_keys(
+        self, agent: Tried, clock: Clock, tmp_path: Path
+    ) -> None:
+        """Its key may have been revoked, which is an alarm."""
+        agent._state.keys = module.key_stamps(agent._config)
+        offer(agent, OLD)
+        assert due(agent) == []
+        (tmp_path / "signers").write_text("alice\n")
+        offer(agent, OLD)
+        assert due(agent) == ["sync"]
+
     def test_keys_that_are_others_are_asked_for_by_a_reload(
         self, agent: Tried, clock: Clock, tmp_path: Path
     ) -> None:
         self.refuse(agent, clock)
         agent._reload()
-        agent._fetch_at = NEVER
+        agent._agenda.fetch_at = NEVER
         assert due(agent) == []
         (tmp_path / "signers").write_text("alice\n")
         agent._reload()
@@ -376,28 +385,28 @@ class TestWhatAnOperatorRepairs:
 
 
 def test_healing_goes_on_while_a_commit_is_refused(agent: Tried, clock: Clock) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     agent._state.problem("trust", {"message": "not signed"}, clock.now)
-    agent._touched.ids = {"file:/etc/motd"}
+    agent._agenda.touched.ids = {"file:/etc/motd"}
     assert due(agent) == ["heal"]
 
 
 def test_what_is_fought_about_is_healed_ever_later_and_the_rest_at_once(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     waits: list[float] = []
     for _ in range(8):
         touched = clock.now
-        agent._touched.ids = {"file:/fought"}
+        agent._agenda.touched.ids = {"file:/fought"}
         while due(agent) == []:
-            clock.now = agent._touched.at
+            clock.now = agent._agenda.touched.at
         waits.append(clock.now - touched)
         end(agent, clock, corrected=["file:/fought"])
     assert waits == [0, 2, 6, 18, 54, 162, 300, 300]
     agent._publish()
     assert agent._live.contended == ["file:/fought"]
-    agent._touched.ids = {"file:/fought", "file:/other"}
+    agent._agenda.touched.ids = {"file:/fought", "file:/other"}
     due(agent)
     assert agent.started == [("heal", ("file:/other",))]
 
@@ -405,7 +414,7 @@ def test_what_is_fought_about_is_healed_ever_later_and_the_rest_at_once(
 def test_events_are_waited_for_until_it_is_quiet_but_not_for_ever(
     agent: Tried, clock: Clock, tmp_path: Path
 ) -> None:
-    agent._fetch_at = agent._sweep_at = NEVER
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     path = tmp_path / "motd"
     path.write_text("good")
     agent._watcher.set(watch_list({"file:motd": [f"path:{path}"]}))
@@ -413,7 +422,7 @@ def test_events_are_waited_for_until_it_is_quiet_but_not_for_ever(
     agent._watcher.read()
     began = clock.now
     while due(agent) == []:
-        agent._touched.settle(clock.now)  # somebody writes and writes
+        agent._agenda.touched.settle(clock.now)  # somebody writes and writes
         clock.now += 0.02
         assert clock.now - began < 3
     assert agent.started == [("heal", ("file:motd",))]
@@ -427,10 +436,10 @@ def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
     def sweep() -> float:
-        agent._want = {"sweep"}
+        agent._agenda.wants = {"sweep"}
         Supervisor._start(agent, "sweep")
         end(agent, clock, watches={})
-        return agent._sweep_at - clock.now
+        return agent._agenda.sweep_at - clock.now
 
     monkeypatch.setattr(running, "Child", lambda _: Child())
     with monkeypatch.context() as patch:
@@ -438,7 +447,7 @@ def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
         agent._watcher.close()
         agent._watcher = watch.Watcher()
         agent._heed_watcher()
-        assert agent._sweep_at - clock.now <= 330
+        assert agent._agenda.sweep_at - clock.now <= 330
         for _ in range(3):
             assert 270 <= sweep() <= 330
         agent._publish()
@@ -462,7 +471,7 @@ def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
 def test_after_a_sleep_or_with_another_time_all_is_asked_and_compared_at_once(
     agent: Tried, clock: Clock, jump: float
 ) -> None:
-    agent._fetch_at = agent._sweep_at = clock.now + 1000
+    agent._agenda.fetch_at = agent._agenda.sweep_at = clock.now + 1000
     # Clocks are corrected by little all the time.
     for slew in (0.5, -0.5, 4.9):
         clock.ahead += slew
@@ -472,7 +481,7 @@ def test_after_a_sleep_or_with_another_time_all_is_asked_and_compared_at_once(
     agent._heed_clock()
     assert due(agent) == ["poll", "sweep"]
     end(agent, clock)
-    agent._sweep_at = clock.now + 1000
+    agent._agenda.sweep_at = clock.now + 1000
     agent._heed_clock()
     assert due(agent) == []
 
@@ -484,7 +493,7 @@ def test_another_version_on_the_disk_ends_the_process_between_two_runs(
     installed.write_text("")
     monkeypatch.setattr(module.reconciler, "__file__", str(installed))
     agent._code = module.stamp(str(installed))
-    agent._want = {"sweep"}
+    agent._agenda.wants = {"sweep"}
     due(agent)
     installed.unlink()
     installed.write_text("")
@@ -499,7 +508,7 @@ def test_what_remotes_said_and_how_often_they_were_asked_survives_a_run_that_beg
     agent: Tried, clock: Clock
 ) -> None:
     offer(agent, OLD)
-    agent._want = {"sweep"}
+    agent._agenda.wants = {"sweep"}
     assert due(agent) == ["sweep"]
     told = State.from_json(agent._state.to_json())
     told.count("runs_total", kind="sweep")
@@ -523,13 +532,13 @@ def test_a_machine_that_has_no_process_left_is_waited_for(
     agent = Supervisor(Places(str(tmp_path)), Config(remotes=({"url": "/nowhere", "name": "o"},)))
     monkeypatch.setattr(os, "fork", full)
     try:
-        agent._fetch_at = clock.now
+        agent._agenda.fetch_at = clock.now
         agent._start_what_is_due()
         assert agent._running is None
         assert not agent._poller.busy
         for kind in ("run", "fetch"):
             assert "Resource temporarily unavailable" in agent._state.problems[kind]["message"]
-        assert clock.now < agent._retry_at < clock.now + 10
-        assert clock.now < agent._fetch_at < clock.now + 10
+        assert clock.now < agent._agenda.retry_at < clock.now + 10
+        assert clock.now < agent._agenda.fetch_at < clock.now + 10
     finally:
         agent._watcher.close()

@@ -15,11 +15,13 @@ import pytest
 from reconciler.agent.config import Config
 from reconciler.agent.contents import Contents
 from reconciler.agent.hints import Watch, stamp
+from reconciler.agent.outcome import Outcome
 from reconciler.agent.places import Places
+from reconciler.agent.poll import ask, take_in
 from reconciler.agent.state import State, resume, suspend
 from reconciler.agent.windows import DAYS, WEEK
-from reconciler.agent.worker import Job, Outcome, Run, is_delicate
-from reconciler.catalog import Catalog, Declaration, Plan, Report
+from reconciler.agent.worker import Job, Run, is_delicate
+from reconciler.catalog import Catalog, Declaration, Report
 from reconciler.errors import Mark, TransportError
 from reconciler.source.mark import Marks
 from source.conftest import Repo
@@ -56,9 +58,16 @@ class Machine:
         return self.repo.commit({"site.yml": site})
 
     def run(self, kind: str = "sync", ids: tuple[str, ...] = (), *, fetch: bool = True) -> Outcome:
-        watches: dict[str, Watch] = {}
-        job = Job(kind, self.config, fetch and not ids, ids)
-        return Run(job, State.load(self.places), self.places, watches).carry_out()
+        """What came of it. fetch: after a poll, as the agent would have made it."""
+        state = State.load(self.places)
+        offer = self.poll(state) if fetch and not ids else None
+        return Run(Job(kind, self.config, ids, offer), state, self.places, {}).carry_out()
+
+    def poll(self, state: State) -> dict[str, Any] | None:
+        """What the remotes offer; None if they do not answer."""
+        found = ask(self.places, self.config)
+        take_in(state, self.config, found, time.time())
+        return None if "error" in found else found
 
     def motd(self) -> str:
         return (self.root / "etc/motd").read_text()
@@ -274,6 +283,7 @@ def test_who_made_the_trusted_commit_and_of_what_is_known(machine: Machine) -> N
         "subject": "a change",
         "signer": "",
         "verified": "order-only",
+        "commit": machine.repo.git("rev-parse", "HEAD"),
     }
 
 
@@ -294,13 +304,13 @@ def test_who_comes_between_our_change_and_the_end_of_the_run_is_not_taken_for_us
     machine.run()
     motd = machine.root / "etc/motd"
     motd.write_text("by hand\n")
-    counted = Run._count
+    counted = Outcome.count
 
-    def meddle(run: Run, report: Report | None, looked: Plan | None) -> None:
-        counted(run, report, looked)
+    def meddle(outcome: Outcome, *found: Any) -> None:
+        counted(outcome, *found)
         motd.write_text("by hand, again\n")
 
-    monkeypatch.setattr(Run, "_count", meddle)
+    monkeypatch.setattr(Outcome, "count", meddle)
     outcome = machine.run("sweep", fetch=False)
     assert outcome.corrected == ["file:/etc/motd"]
     watches = outcome.watches or {}
@@ -381,7 +391,8 @@ def test_a_run_that_is_told_to_stop_ends_after_the_resource_at_work_and_that_is_
     first = machine.commit(SITE)
     machine.run()
     second = machine.commit(SITE.replace("hello", "good morning").replace("other\\n", "new\\n"))
-    run = Run(Job("sync", machine.config, fetch=True), State.load(machine.places), machine.places)
+    state = State.load(machine.places)
+    run = Run(Job("sync", machine.config, offer=machine.poll(state)), state, machine.places)
     get = Contents.get
 
     def tell_then_get(contents: Contents, *args: Any) -> Any:

@@ -186,7 +186,7 @@ def test_a_machine_whose_whole_memory_is_gone_trusts_nothing_until_a_person_says
     shutil.rmtree(machine.places.trust)
     second = machine.commit(SITE.replace("hello", "good morning"))
     (machine.root / "etc/motd").write_text("by hand\n")
-    job = Job("sync", machine.config, fetch=True)
+    job = Job("sync", machine.config, offer=machine.poll(remembered))
     outcome = Run(job, remembered, machine.places).carry_out()
     assert machine.motd() == "hello\n"
     assert outcome.state.applied == outcome.state.trusted != second

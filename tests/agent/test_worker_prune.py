@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.test_worker import SITE, Machine
 from reconciler.agent.config import Config
+from reconciler.agent.outcome import Outcome
 from reconciler.agent.state import resume, suspend
 from reconciler.agent.status import Live, compose, exit_code, oneline
-from reconciler.agent.worker import Outcome, Run
-from reconciler.catalog import Catalog, Plan, Report
+from reconciler.agent.worker import Run
 
 #: Each run starts a provider, which fetches and compiles.
 pytestmark = pytest.mark.slow
@@ -98,14 +99,14 @@ def test_more_than_the_budget_is_held_and_said_once_and_is_not_green(machine: Ma
 def test_nothing_is_pruned_once_a_suspension_has_begun(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = Run._count
+    counted = Outcome.count
 
-    def suspend_then(run: Run, report: Report | None, looked: Plan | None) -> None:
-        counted(run, report, looked)
+    def suspend_then(outcome: Outcome, *found: Any) -> None:
+        counted(outcome, *found)
         suspend(machine.places, "TICKET-7", 60, "alice")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "_count", suspend_then)
+        patched.setattr(Outcome, "count", suspend_then)
         outcome = machine.run("sweep", fetch=False)
     assert guest(machine).read_text() == "ours\n"
     assert outcome.state.last_run["outcome"] == "held"
@@ -121,12 +122,12 @@ def test_nothing_is_changed_once_a_person_has_said_stop_while_the_run_looked(
     (machine.root / "etc/motd").write_text("by hand\n")
     settled = Run._settled
 
-    def say_stop(run: Run, healed: Catalog) -> bool:
+    def say_stop(run: Run, *about: Any) -> bool:
         if by == "a suspension":
             suspend(machine.places, "TICKET-7", 60, "alice")
         else:
             run._stopped = True
-        return settled(run, healed)
+        return settled(run, *about)
 
     with monkeypatch.context() as patched:
         patched.setattr(Run, "_settled", say_stop)
