@@ -22,7 +22,7 @@ from reconciler.agent.schedule import NEVER, Rests
 from reconciler.agent.settings import key_stamps
 from reconciler.agent.state import State
 from reconciler.engine.wire import error_to_json
-from reconciler.errors import ProtocolError, ReconcilerError, SourceError, StateLost
+from reconciler.errors import ProtocolError, ReconcilerError, SourceError
 from reconciler.source.mark import CONTACT, Marks
 from reconciler.source.refs import full_ref
 from reconciler.source.remote import Remote, in_order
@@ -144,10 +144,14 @@ def ask(
             offer = _offer(provider.fetch(config.to_json(), resting))
             spare = offer["remote"] != Remote(**config.remotes[0]).name
             if spare or judging:
-                _judge(places, config, provider, offer, spare=spare)
-            return offer
+                _judge(places, config, provider, offer)
     except ReconcilerError as error:
         return {"error": {**error_to_json(error), "text": str(error)}}
+    if not (spare and offer.pop("behind", False)):
+        return offer
+    if resting:  # the first remote may be well again
+        return ask(places, config, judging=judging)
+    return {"error": _lagging(offer)}
 
 
 def _offer(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,26 +165,23 @@ def _offer(found: Mapping[str, Any]) -> dict[str, Any]:
         raise ProtocolError(f"the provider does not say what it has fetched: {error}") from None
 
 
-def _judge(
-    places: Places, config: Config, provider: Provider, offer: dict[str, Any], *, spare: bool
-) -> None:
-    """Raises SourceError for a spare remote that lags behind: it has nothing to say.
-
-    Of the first remote, the same would be history that was set back.
-    """
+def _judge(places: Places, config: Config, provider: Provider, offer: dict[str, Any]) -> None:
+    """Say of an offer whether it is `usable`, and whether it is `behind` what is trusted."""
     try:
         mark = Marks(places.trust).load()
-    except StateLost:
-        return
-    if not mark.commit or offer["commit"] == mark.commit:
-        return
-    found = provider.judge(config.to_json(), mark.to_json(), offer)
-    offer["usable"] = "refused" not in found
-    if spare and found.get("behind"):
-        name, commit = offer["remote"], offer["commit"]
-        lags = f"{name} lags behind: it offers {commit[:12]}, and {mark.commit[:12]} is trusted"
-        others = [said for one, said in offer["tried"].items() if one != name]
-        raise SourceError("\n".join([*others, lags]), hint="it catches up by itself")
+        if mark.commit and offer["commit"] != mark.commit:
+            found = provider.judge(config.to_json(), mark.to_json(), offer)
+            offer |= {"usable": "refused" not in found, "behind": bool(found.get("behind"))}
+    except ReconcilerError:
+        return  # nobody knows, and whoever needs to will say why
+
+
+def _lagging(offer: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a spare remote, an older commit is no word. Of the first one, it is history set back."""
+    said = f"{offer['remote']} lags behind: it offers {offer['commit'][:12]}, which is older than what is trusted"
+    others = [text for name, text in offer["tried"].items() if name != offer["remote"]]
+    error = SourceError("\n".join([*others, said]), hint="it catches up by itself")
+    return {**error_to_json(error), "text": str(error)}
 
 
 def is_news(state: State, config: Config, offer: Mapping[str, Any]) -> bool:

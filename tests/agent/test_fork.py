@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from reconciler.agent import child as module
+from reconciler.agent.child import Child
 from reconciler.agent.fork import Forked
 
 
@@ -61,3 +63,37 @@ def test_waiting_for_a_fork_has_an_end() -> None:
     assert child.wait(10) == -signal.SIGKILL
     child.terminate()
     assert child.poll() == -signal.SIGKILL
+
+
+def test_a_child_that_lives_on_after_its_last_word_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def linger(end: int) -> None:
+        os.write(end, b"done")
+        os.close(end)
+        time.sleep(60)
+
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    child = Child(linger)
+    while not child.ended():
+        time.sleep(0.01)
+    assert bytes(child.said) == b"done"
+    assert child.process.poll() == -signal.SIGKILL
+
+
+def test_who_asks_for_the_end_of_a_fork_in_the_middle_of_asking_gets_the_same_answer() -> None:
+    """A signal handler of a parent that waits."""
+    child = Forked(lambda: os._exit(3))
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    wait = os.waitpid
+
+    def interrupted(pid: int, options: int) -> tuple[int, int]:
+        os.waitpid = wait
+        assert child.poll() == 3
+        return wait(pid, options)
+
+    os.waitpid = interrupted
+    try:
+        assert child.poll() == 3
+    finally:
+        os.waitpid = wait

@@ -172,6 +172,71 @@ def test_a_run_that_does_not_heed_that_is_ended_by_the_kernel(
     assert in_a_child(lambda: once(machine.places, config)) == -signal.SIGALRM
 
 
+def test_while_it_is_at_work_the_status_says_so_for_as_long_as_that_may_take(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a first run of ten minutes would be taken for a dead agent."""
+    machine.commit(SITE)
+    seen: list[dict[str, Any]] = []
+    really = Run.carry_out
+
+    def look(run: Run) -> Any:
+        seen.append(read_json(machine.places.status) or {})
+        return really(run)
+
+    monkeypatch.setattr(Run, "carry_out", look)
+    _, document = once(machine.places, replace(machine.config, run_limit=3600))
+    (during,) = seen
+    assert during["state"] == "applying"
+    assert during["valid_until"] - during["written"] >= 3600
+    assert document["state"] == "idle"
+    assert document["valid_until"] - document["written"] < 3600
+
+
+def test_a_timer_asks_ever_less_often_while_nobody_answers_and_heals_all_the_same(
+    machine: Machine, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config, patient=True)
+    machine.repo.path.rename(f"{machine.repo.path}.gone")
+    passed, now = [0.0], time.monotonic
+    monkeypatch.setattr(module.time, "monotonic", lambda: now() + passed[0])
+    del asked[:]
+    for _ in range(60):
+        passed[0] += 60
+        once(machine.places, machine.config, patient=True)
+    # Once a minute would be 60 times; at most a quarter of an hour lies between two.
+    assert 3600 / 900 <= len(asked) <= 25
+    spoil(machine)
+    # Who waits for it is not kept waiting.
+    once(machine.places, machine.config)
+    assert machine.motd() == "hello\n"
+    Path(f"{machine.repo.path}.gone").rename(machine.repo.path)
+    _, document = once(machine.places, machine.config)
+    assert verdict(document, "SourceFresh") == ("True", "Fetched")
+
+
+def test_hosts_that_booted_together_come_to_their_server_one_after_the_other(
+    machine: Machine, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config, patient=True)
+    spoil(machine)
+    monkeypatch.setattr(module, "boot_id", lambda: "another")
+    waits: list[float] = []
+
+    def pass_by(seconds: float) -> None:
+        waits.append(seconds)
+        assert machine.motd() == "hello\n"
+
+    first = time.monotonic() + 2.5
+    monkeypatch.setattr(module.Schedule, "first_fetch", lambda *_: first)
+    monkeypatch.setattr(module.time, "sleep", pass_by)
+    once(machine.places, machine.config, patient=True)
+    assert waits
+    assert len(asked) == 2
+
+
 def in_a_child(work: Callable[[], object]) -> int:
     """How a child ends that does this."""
     pid = os.fork()

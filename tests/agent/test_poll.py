@@ -16,8 +16,10 @@ import pytest
 
 from reconciler.agent import glance, poll
 from reconciler.agent.config import Config
+from reconciler.agent.link import Provider
 from reconciler.agent.places import Places
 from reconciler.agent.poll import Poller
+from reconciler.source.mark import Marks
 from source.conftest import Repo
 
 
@@ -66,9 +68,14 @@ def settings(url: str, **said: Any) -> Config:
     return Config(remotes=({"url": url, "name": "origin"},), **said)
 
 
-def brought(poller: Poller, *, thorough: bool = False, patience: float = 30.0) -> dict[str, Any]:
+def brought(poller: Poller, *, patience: float = 30.0, **how: bool) -> dict[str, Any]:
     """What one poll brings."""
-    poller.start(thorough=thorough)
+    poller.start(**{"thorough": False, **how})
+    return waited(poller, patience)
+
+
+def waited(poller: Poller, patience: float = 30.0) -> dict[str, Any]:
+    """What the poll at work brings."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         found = poller.take()
@@ -128,6 +135,79 @@ def test_other_settings_are_asked_of_the_provider(poller: Poller, repo: Repo, as
     poller.follow(settings(str(repo.path)))
     brought(poller)
     assert asked.times == 2
+
+
+def test_what_was_asked_by_other_settings_counts_no_more(
+    poller: Poller, repo: Repo, asked: Asked
+) -> None:
+    repo.git("branch", "next")
+    repo.git("checkout", "--quiet", "next")
+    newer = repo.commit({"site.yml": "- name: next\n"})
+    poller.start(thorough=True)
+    poller.follow(settings(str(repo.path), branch="next"))
+    found = waited(poller)
+    assert (found["ref"], found["commit"]) == ("refs/heads/next", newer)
+    assert poller.offer == found
+    assert asked.times == 3
+
+
+def test_a_poll_beside_a_run_says_whether_its_offer_may_be_used(
+    poller: Poller, repo: Repo, tmp_path: Path
+) -> None:
+    """Or who can push and not sign would have runs make way for nothing."""
+    places = Places(str(tmp_path / "host"))
+    Marks(places.trust).enrol()
+    Marks(places.trust).reset(head(repo), "to begin with", "alice")
+    assert "usable" not in brought(poller, thorough=True, judging=True)
+    repo.commit({"site.yml": "- name: new\n"})
+    assert brought(poller, thorough=True, judging=True)["usable"] is True
+    strict = {"trust": "head", "allowed_signers": str(tmp_path / "nobody")}
+    poller.follow(settings(str(repo.path), **strict))
+    assert brought(poller, judging=True)["usable"] is False
+
+
+def test_a_spare_remote_that_lags_behind_has_nothing_to_say(
+    tmp_path: Path, repo: Repo, asked: Asked
+) -> None:
+    spare = tmp_path / "spare.git"
+    repo.git("clone", "--quiet", "--bare", str(repo.path), str(spare))
+    newer = repo.commit({"site.yml": "- name: new\n"})
+    remotes = ({"url": str(repo.path), "name": "one"}, {"url": str(spare), "name": "two"})
+    places = Places(str(tmp_path / "host"))
+    poller = Poller(places, Config(remotes=remotes))
+    assert brought(poller)["commit"] == newer
+    Marks(places.trust).enrol()
+    Marks(places.trust).reset(newer, "to begin with", "alice")
+    repo.path.rename(f"{repo.path}.gone")
+    error = brought(poller)["error"]
+    assert error["type"] == "SourceError"
+    one, two = error["message"].splitlines()
+    assert one.startswith("one (")
+    assert two.startswith("two lags behind: it offers ")
+    Path(f"{repo.path}.gone").rename(repo.path)
+    repo.git("push", "--quiet", str(spare), "main")
+    repo.path.rename(f"{repo.path}.gone")
+    found = brought(poller)
+    assert (found["remote"], found["commit"]) == ("two", newer)
+    # Of the first remote, the same is history that was set back, and is to be judged.
+    subprocess.run(["git", "update-ref", "refs/heads/main", f"{newer}~1"], cwd=spare, check=True)
+    Path(f"{repo.path}.gone").rename(repo.path)
+    repo.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert brought(poller, thorough=True)["commit"] == head(repo)
+
+
+@pytest.mark.parametrize("lacks", ["commit", "remote", "tried", "received_at"])
+def test_a_provider_that_does_not_say_all_is_an_error_and_no_end(
+    poller: Poller, repo: Repo, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    fetch = Provider.fetch
+
+    def half(*about: Any) -> dict[str, Any]:
+        return {name: said for name, said in fetch(*about).items() if name != lacks}
+
+    monkeypatch.setattr(Provider, "fetch", half)
+    error = brought(poller, thorough=True)["error"]
+    assert error["message"] == f"the provider does not say what it has fetched: '{lacks}'"
 
 
 @pytest.fixture

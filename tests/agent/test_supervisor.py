@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -529,16 +530,71 @@ def test_a_machine_that_has_no_process_left_is_waited_for(
 
     settled = State(trusted=OLD, applied=OLD, good=OLD)
     settled.save(Places(str(tmp_path)))
-    agent = Supervisor(Places(str(tmp_path)), Config(remotes=({"url": "/nowhere", "name": "o"},)))
+    config = Config(({"url": "/nowhere", "name": "o"},), notify=({"command": ["true"]},))
+    agent = Supervisor(Places(str(tmp_path)), config)
     monkeypatch.setattr(os, "fork", full)
+    monkeypatch.setattr(subprocess, "Popen", full)
+    agenda = agent._agenda
     try:
-        agent._agenda.fetch_at = clock.now
-        agent._start_what_is_due()
-        assert agent._running is None
-        assert not agent._poller.busy
-        for kind in ("run", "fetch"):
-            assert "Resource temporarily unavailable" in agent._state.problems[kind]["message"]
-        assert clock.now < agent._agenda.retry_at < clock.now + 10
-        assert clock.now < agent._agenda.fetch_at < clock.now + 10
+        for _ in range(3):
+            clock.now = max(clock.now, agenda.retry_at if agenda.retry_at != NEVER else 0.0)
+            agenda.fetch_at = agenda.sweep_at = clock.now
+            agent._start_what_is_due()
+            assert agent._running is None
+            assert not agent._poller.busy
+            for kind in ("run", "fetch"):
+                assert "Resource temporarily unavailable" in agent._state.problems[kind]["message"]
+            # Nothing is due again at once, not even what was due by time.
+            assert agenda.next(clock.now, running=False) >= clock.now + 5
+            assert clock.now < agenda.fetch_at < clock.now + 10
+        # Nobody could be told, so they are not taken to know.
+        assert {one.told for one in agent._notices.standing.values()} == {""}
     finally:
         agent._watcher.close()
+
+
+def test_a_commit_that_cannot_be_judged_is_tried_at_the_pace_of_retries(
+    agent: Tried, clock: Clock
+) -> None:
+    """And not with each poll."""
+    offer(agent, NEW)
+    assert due(agent) == ["sync"]
+    unread = State(trusted=OLD, applied=OLD, good=OLD)
+    unread.problem("source", {"message": "cannot be read"}, clock.now)
+    end(agent, clock, state=unread, failed=True)
+    offer(agent, NEW)
+    assert due(agent) == []
+    clock.now = agent._agenda.retry_at
+    assert due(agent) == ["retry"]
+
+
+def test_a_run_makes_way_for_nothing_that_may_not_be_used(agent: Tried, clock: Clock) -> None:
+    offer(agent, NEW)
+    assert due(agent) == ["sync"]
+    offer(agent, NEWER, usable=False)
+    assert told(agent) == []
+    end(agent, clock, state=State(trusted=NEW, applied=NEW, good=NEW))
+    assert due(agent) == ["sync"]
+
+
+def test_after_a_sleep_all_is_asked_and_judged_anew(agent: Tried, clock: Clock) -> None:
+    """Keys are valid from some time on: what was refused in 1970 may not be now."""
+    agent._agenda.fetch_at = NEVER
+    agent._ahead -= 3600
+    agent._heed_clock()
+    assert due(agent) == ["poll", "sweep"]
+    assert agent._agenda.answering
+
+
+def test_what_it_rests_in_is_its_state(agent: Tried, clock: Clock) -> None:
+    assert agent._phase() == "idle"
+    agent._poll_ended({"error": {"type": "SourceError", "message": "no route"}})
+    assert agent._phase() == "backoff"
+    agent._agenda.wants = {"sweep"}
+    agent._start_what_is_due()
+    assert agent._phase() == "sweeping"
+    end(agent, clock, failed=True)
+    assert agent._phase() == "degraded"
+    suspend(agent._places, "TICKET-7", 60, "alice")
+    agent._heed_suspension()
+    assert agent._phase() == "suspended"

@@ -19,6 +19,7 @@ from reconciler.agent.outcome import Outcome
 from reconciler.agent.places import Places
 from reconciler.agent.poll import ask, take_in
 from reconciler.agent.state import State, resume, suspend
+from reconciler.agent.status import Live, compose, oneline
 from reconciler.agent.windows import DAYS, WEEK
 from reconciler.agent.worker import Job, Run, is_delicate
 from reconciler.catalog import Catalog, Declaration, Report
@@ -393,14 +394,8 @@ def test_a_run_that_is_told_to_stop_ends_after_the_resource_at_work_and_that_is_
     second = machine.commit(SITE.replace("hello", "good morning").replace("other\\n", "new\\n"))
     state = State.load(machine.places)
     run = Run(Job("sync", machine.config, offer=machine.poll(state)), state, machine.places)
-    get = Contents.get
-
-    def tell_then_get(contents: Contents, *args: Any) -> Any:
-        run.stop()
-        return get(contents, *args)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Contents, "get", tell_then_get)
+        stop_at_the_first_content(patched, run)
         outcome = run.carry_out()
     assert machine.motd() == "good morning\n"
     assert (machine.root / "etc/other").read_text() == "other\n"
@@ -409,3 +404,78 @@ def test_a_run_that_is_told_to_stop_ends_after_the_resource_at_work_and_that_is_
     assert pointers(outcome.state) == (second, second, first, first)
     assert pointers(machine.run().state) == (second, "", second, second)
     assert (machine.root / "etc/other").read_text() == "new\n"
+
+
+def test_what_a_run_did_not_reach_because_it_was_told_to_stop_is_not_in_sync(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    proven = machine.run().state.proven_at
+    for name in ("motd", "other"):
+        (machine.root / "etc" / name).write_text("by hand\n")
+    run = Run(Job("sweep", machine.config), State.load(machine.places), machine.places)
+    with monkeypatch.context() as patched:
+        stop_at_the_first_content(patched, run)
+        outcome = run.carry_out()
+    assert outcome.corrected == ["file:/etc/motd"]
+    assert outcome.state.drifted == ["file:/etc/other"]
+    assert outcome.state.proven_at == proven
+    document = compose(outcome.state, Live(), None, now=time.time())
+    assert oneline(document).startswith("InSync=False (Drifted)")
+    state = machine.run("sweep", fetch=False).state
+    assert state.drifted == []
+    assert state.proven_at > proven
+
+
+def stop_at_the_first_content(patched: pytest.MonkeyPatch, run: Run) -> None:
+    get = Contents.get
+
+    def stop_then_get(contents: Contents, *args: Any) -> Any:
+        run.stop()
+        return get(contents, *args)
+
+    patched.setattr(Contents, "get", stop_then_get)
+
+
+def test_a_suspension_stops_a_run_that_no_resident_process_could_tell(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("motd", "other", "third", "fourth")
+    more = '    - {name: x, copy: {dest: /etc/x, content: "x\\n"}}\n'
+    machine.commit(SITE + "".join(more.replace("x", name) for name in names[2:]))
+    machine.run()
+    for name in names:
+        (machine.root / "etc" / name).write_text("by hand\n")
+    get = Contents.get
+
+    def suspend_then_get(contents: Contents, *args: Any) -> Any:
+        suspend(machine.places, "TICKET-7", 60, "alice")
+        return get(contents, *args)
+
+    monkeypatch.setattr(Contents, "get", suspend_then_get)
+    outcome = machine.run("sweep", fetch=False)
+    assert machine.motd() == "hello\n"
+    # The engine may have begun the next one already.
+    assert (machine.root / "etc/fourth").read_text() == "by hand\n"
+    assert "file:/etc/fourth" in outcome.state.drifted
+    assert outcome.state.last_run["outcome"] == "held"
+
+
+def test_who_says_stop_while_an_engine_is_started_is_heard(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The word went to the engine that only looks; the one that changes has not heard it."""
+    machine.commit(SITE)
+    machine.run()
+    (machine.root / "etc/motd").write_text("by hand\n")
+    ready = Run._engine_to_change
+
+    def stop_first(run: Run, *about: Any) -> Any:
+        run._stopped = True
+        return ready(run, *about)
+
+    monkeypatch.setattr(Run, "_engine_to_change", stop_first)
+    outcome = machine.run("sweep", fetch=False)
+    assert machine.motd() == "by hand\n"
+    assert outcome.state.drifted == ["file:/etc/motd"]
+    assert outcome.state.problems == {}

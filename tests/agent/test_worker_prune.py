@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from reconciler.agent.config import Config
 from reconciler.agent.outcome import Outcome
 from reconciler.agent.state import resume, suspend
 from reconciler.agent.status import Live, compose, exit_code, oneline
+from reconciler.agent.windows import DAYS, WEEK
 from reconciler.agent.worker import Run
 
 #: Each run starts a provider, which fetches and compiles.
@@ -135,3 +137,26 @@ def test_nothing_is_changed_once_a_person_has_said_stop_while_the_run_looked(
     assert machine.motd() == "by hand\n"
     assert guest(machine).read_text() == "ours\n"
     assert outcome.state.drifted == ["file:/etc/motd"]
+
+
+@pytest.mark.parametrize("held", ["by a window", "by an error of its own"])
+def test_nothing_is_pruned_that_a_newer_commit_which_waits_may_declare(
+    machine: Machine, held: str
+) -> None:
+    """It was dropped by mistake, and is back already."""
+    shut = {"kind": "deny", "days": list(DAYS), "from": "00:00", "seconds": WEEK, "zone": "UTC"}
+    if held == "by a window":
+        machine.config = replace(machine.config, windows=(shut,))
+        machine.commit(SITE + GUESTS)
+    else:
+        machine.commit(SITE + GUESTS + "    - nonsense: {}\n")
+    for _ in range(2):
+        outcome = machine.run()
+        assert outcome.pruned == []
+        assert outcome.state.candidate
+    assert guest(machine).read_text() == "ours\n"
+    machine.config = replace(machine.config, windows=())
+    machine.commit(SITE)
+    assert machine.run().state.candidate == ""
+    machine.run("sweep", fetch=False)
+    assert guest(machine).read_text() == "theirs\n"
