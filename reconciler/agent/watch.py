@@ -31,6 +31,7 @@ MASK = Mask(
     | InotifyConstants.IN_MOVE_SELF
     | InotifyConstants.IN_ONLYDIR
 )
+Identity = tuple[int, int] | None
 Mode = Literal["inotify", "partial", "none"]
 #: Which setting of the kernel's bounds what could not be had.
 LIMITS = {errno.EMFILE: "max_user_instances", errno.ENOSPC: "max_user_watches"}
@@ -45,6 +46,8 @@ class Watcher:
         self._lost = False
         self.overflows = 0
         self._watches: dict[bytes, int] = {}
+        # What was under that name when it was watched: the kernel goes on watching that.
+        self._identities: dict[bytes, Identity] = {}
         # One directory may be known by several names; the kernel knows it once.
         self._names: dict[int, set[str]] = {}
         # A thread that is never started: we read where we wait for everything else.
@@ -100,8 +103,9 @@ class Watcher:
             self._open()
         # A directory that is watched itself tells of what happens to it, too.
         directories = {_above(path) for path in paths}
-        for gone in self._watches.keys() - directories:
-            self._remove(gone)
+        for old in list(self._watches):
+            if old not in directories or _identity(old) != self._identities[old]:
+                self._remove(old)
         self._add(directories)
         self._look(paths)
 
@@ -116,6 +120,7 @@ class Watcher:
             return
         for fresh in set(directories) - self._watches.keys():
             name: Any = fresh
+            identity = _identity(fresh)
             try:
                 wd = int(self._inotify.add_callback(fresh, MASK, self, name))
             except (FileNotFoundError, NotADirectoryError):
@@ -123,7 +128,7 @@ class Watcher:
             except OSError as error:
                 self._refused = error
                 continue
-            self._watches[fresh] = wd
+            self._watches[fresh], self._identities[fresh] = wd, identity
             self._names.setdefault(wd, set()).add(os.fsdecode(fresh))
             if wd < 0:
                 # So watchdog says that we may not look into it.
@@ -132,6 +137,7 @@ class Watcher:
 
     def _remove(self, directory: bytes) -> None:
         wd: Any = self._watches.pop(directory)
+        del self._identities[directory]
         name: Any = directory
         self._names[wd].discard(os.fsdecode(directory))
         if not self._names[wd]:
@@ -169,17 +175,21 @@ class Watcher:
 
     def on_event(self, event: InotifyEvent) -> None:
         """An event in a directory, or of it."""
-        for directory in self._names.get(int(event.wd), ()):
+        for directory in tuple(self._names.get(int(event.wd), ())):
             path = os.path.join(directory, os.fsdecode(event.name)) if event.name else directory
             if path in self._paths:
                 self._touched.add(path)
-            elif event.is_delete_self or event.is_move_self:
+            if event.is_delete_self or event.is_move_self:
                 self._lost = True
+            if event.is_move_self:
+                # It tells from elsewhere now; whatever takes its place is watched by the next set.
+                self._remove(os.fsencode(directory))
 
     def on_watch_deleted(self, wd: int) -> None:
         """A directory is gone, and with it all that it held."""
         for name in self._names.pop(int(wd), ()):
             self._watches.pop(os.fsencode(name), None)
+            self._identities.pop(os.fsencode(name), None)
             self._lost = True
 
     def on_queue_overflow(self) -> None:
@@ -196,3 +206,12 @@ class Watcher:
 def _above(path: str) -> bytes:
     """The directory whose events tell of a path."""
     return os.fsencode(os.path.dirname(path))
+
+
+def _identity(directory: bytes) -> Identity:
+    """What no other directory that there is shares; None where there is nothing."""
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -130,6 +130,37 @@ def test_a_directory_that_goes_away_means_a_sweep(tmp_path: Path, watcher: Watch
     assert taken(watcher)[1]
 
 
+@pytest.mark.parametrize("how", ["moved away and made anew", "behind a link that was switched"])
+@pytest.mark.parametrize("managed", [True, False])
+def test_whatever_takes_the_place_of_a_directory_is_watched_from_the_next_sweep_on(
+    tmp_path: Path, watcher: Watcher, how: str, managed: bool
+) -> None:
+    first, second, place = tmp_path / "app-1", tmp_path / "app-2", tmp_path / "app"
+    for one in (first, second):
+        one.mkdir()
+        (one / "conf").write_text("1")
+    linked = how.startswith("behind")
+    place.symlink_to(first) if linked else first.rename(place)
+    claims = {"file:conf": [f"path:{place}/conf"]}
+    claims |= {"file:app": [f"path:{place}"]} if managed else {}
+    watcher.set(watch_list(claims))
+    if linked:
+        (tmp_path / "new").symlink_to(second)
+        (tmp_path / "new").rename(place)
+    else:
+        place.rename(first)
+        second.rename(place)
+    _, lost = taken(watcher)
+    assert lost or linked
+    watcher.set(watch_list(claims))
+    assert taken(watcher) == (set(), False)
+    (place / "conf").write_text("drift")
+    assert taken(watcher)[0] >= {"file:conf"}
+    watcher.set(watch_list(claims))
+    (first / "conf").write_text("nobody declared this")
+    assert taken(watcher) == (set(), False)
+
+
 def test_more_events_than_the_kernel_keeps_mean_a_sweep(tmp_path: Path, watcher: Watcher) -> None:
     path = tmp_path / "a"
     path.write_text("x")
