@@ -1,4 +1,4 @@
-"""A fork of ours at work, that nobody waits on: what it says is taken as it comes."""
+"""A child at work, that nobody waits on: what it says is taken as it comes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ SPACIOUS = 256 << 20
 #: Seconds that a child lives on at most after its last word: somebody else may be due meanwhile.
 PATIENCE = 5.0
 
+#: At the head of a process group of its own.
+Process = Forked | subprocess.Popen[bytes]
+
 
 class Child:
-    """A fork with a pipe to us. pipe: readable when there is something to take."""
+    """A process with a pipe to us. pipe: readable when there is something to take."""
 
-    def __init__(self, work: Callable[[int], object], most: int = SPACIOUS) -> None:
-        """work: gets the end that it speaks into. most: bytes; who says more is ended.
+    def __init__(self, start: Callable[[int], Process], most: int = SPACIOUS) -> None:
+        """start: gets the end that it speaks into. most: bytes; who says more is ended.
 
-        Raises OSError.
+        Raises what `start` does, and OSError.
         """
         self.pipe, end = os.pipe()
         try:
-            self.process = Forked(lambda: work(end), keep=[end])
-        except OSError:
+            self.process = start(end)
+        except BaseException:
             os.close(self.pipe)
             raise
         finally:
@@ -74,6 +77,11 @@ class Child:
         except subprocess.TimeoutExpired:
             self.kill()
             self.process.wait()
+
+
+def forked(work: Callable[[int], object]) -> Callable[[int], Process]:
+    """What starts a fork of ours that does `work`, which gets the end that it speaks into."""
+    return lambda end: Forked(lambda: work(end), keep=[end])
 
 
 def answer(pipe: int, document: dict[str, Any]) -> None:

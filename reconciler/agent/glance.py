@@ -1,24 +1,24 @@
 """Whether a remote still says the same word: git asks, and nobody reads what comes.
 
-A poll mostly brings the word that was brought before. So the fork becomes git, as the user that
-fetches and without a way back to any privilege, and the supervisor compares what it prints with
-what the provider has read once, byte by byte. Any other output, and any failure, is for the
-provider in its sandbox to read.
+A poll mostly brings the word that was brought before. So git asks, as the user that fetches and
+without a way back to any privilege, and the supervisor compares what it prints with what the
+provider has read once, byte by byte. Any other output, and any failure, is for the provider in
+its sandbox to read.
+
+It is started as a program and not as a fork: that would copy the tables of all our memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import pwd
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 from reconciler.agent import keys
-from reconciler.agent.config import SECRETS
 from reconciler.agent.places import USER, Places
-from reconciler.errors import ReconcilerError
 from reconciler.source import network
 from reconciler.source.network import Limits
 from reconciler.source.remote import Remote
@@ -32,41 +32,41 @@ def word(offer: Mapping[str, Any]) -> bytes:
     return f"{offer['object']}\t{offer['ref']}\n".encode()
 
 
-def ask(places: Places, remote: Remote, ref: str, limits: Limits, end: int) -> None:
-    """In a fork: become git that asks what `ref` names, speaking into `end`.
+def start(
+    places: Places, remote: Remote, ref: str, limits: Limits, end: int
+) -> subprocess.Popen[bytes]:
+    """git that asks what `ref` names, speaking into `end`.
 
-    Comes back if that cannot be started; nothing is said then.
+    Raises OSError, ConfigError for keys that cannot be read, and KeyError where there is no user
+    who could ask.
     """
-    with contextlib.suppress(ReconcilerError, OSError, KeyError):
-        drop, remote = (
-            _as_user(remote) if os.geteuid() == 0 and places.root == "/" else ([], remote)
+    root = os.geteuid() == 0
+    drop, user = _as_user() if root and places.root == "/" else ([], -1)
+    args = ["ls-remote", "--", remote.url, ref]
+    with contextlib.ExitStack() as closing:
+        config = closing.enter_context(network.configuration(remote, root=root and not drop))
+        argv, env = network.command(remote, args, limits, MOST, config)
+        given = [config]
+        if remote.deploy_key and drop:
+            key = keys.copy(remote.deploy_key, user)
+            closing.callback(os.close, key)
+            given.append(key)
+            env |= network.key_of_git(key)
+        return subprocess.Popen(
+            [*drop, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=end,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=given,
         )
-        args = ["ls-remote", "--", remote.url, ref]
-        with network.configuration(remote, root=os.geteuid() == 0 and not drop) as config:
-            argv, env = network.command(remote, args, limits, MOST, config)
-            os.set_inheritable(config, True)
-            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            for fd, place in ((nothing, 0), (end, 1), (nothing, 2)):
-                os.dup2(fd, place)
-            os.chdir("/")
-            os.execvpe([*drop, *argv][0], [*drop, *argv], env)
 
 
-def _as_user(remote: Remote) -> tuple[list[str], Remote]:
-    """The argv that gives up all rights for good, and the remote with keys that are then readable.
-
-    Raises OSError, and KeyError where there is no such user.
-    """
+def _as_user() -> tuple[list[str], int]:
+    """The argv that gives up all rights for good, and who it becomes. Raises KeyError."""
     user = pwd.getpwnam(USER)
     argv = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
     argv += ["--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--"]
-    named = [name for name in SECRETS if getattr(remote, name)]
-    copies = {name: _copy(getattr(remote, name), user.pw_uid) for name in named}
-    return argv, dataclasses.replace(remote, **copies)
-
-
-def _copy(path: str, owner: int) -> str:
-    """A copy in memory that only `owner` can read. git will be this process, and keeps its number."""
-    copy = keys.copy(path, owner)
-    os.set_inheritable(copy, True)
-    return keys.place(copy)
+    return argv, user.pw_uid

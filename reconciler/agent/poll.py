@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.agent import glance
-from reconciler.agent.child import Child, answer
+from reconciler.agent.child import Child, answer, forked
 from reconciler.agent.config import Config
 from reconciler.agent.link import Provider
 from reconciler.agent.places import Places
@@ -81,10 +81,13 @@ class Poller:
             self._ask(now)
             return
         limits, ref = config.fetch_limits(), full_ref(config.branch)
-        self._deadline = now + limits.poll
-        self._child = Child(
-            lambda end: glance.ask(self._places, first, ref, limits, end), glance.MOST
-        )
+        try:
+            self._child = Child(
+                lambda end: glance.start(self._places, first, ref, limits, end), glance.MOST
+            )
+            self._deadline = now + limits.poll
+        except (ReconcilerError, KeyError):  # the provider will say what is missing
+            self._ask(now)
 
     def take(self) -> dict[str, Any] | None:
         """What the poll at work has brought, or its `error`; None while it goes on.
@@ -118,7 +121,8 @@ class Poller:
         self._deadline = now + LIMIT
         places, config, judging = self._places, self._config, self._judging
         resting = self._rests.resting(now)
-        self._child = Child(lambda end: answer(end, ask(places, config, resting, judging=judging)))
+        start = forked(lambda end: answer(end, ask(places, config, resting, judging=judging)))
+        self._child = Child(start)
 
     def _bring(self, child: Child) -> dict[str, Any]:
         found = child.answer() or {"error": {"message": "the poll ended without a word"}}

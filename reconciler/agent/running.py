@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from reconciler.agent import journal
-from reconciler.agent.child import Child, answer
+from reconciler.agent.child import Child, answer, forked
 from reconciler.agent.schedule import NEVER
 from reconciler.agent.worker import Run
 
@@ -41,7 +41,8 @@ class Running:
     @classmethod
     def begin(cls, run: Run, kind: str, since: float, **known: Any) -> Self:
         """Carry it out in a fork. known: other fields of ours. Raises OSError."""
-        return cls(Child(lambda end: answer(end, _carry_out(run, kind))), kind, since, **known)
+        start = forked(lambda end: answer(end, _carry_out(run, kind)))
+        return cls(Child(start), kind, since, **known)
 
     def ask(self) -> None:
         """End after the resource at work, however long that takes."""

@@ -66,7 +66,7 @@ _PINS = {
 }
 
 #: A constant: what differs between remotes is in variables that this shell text quotes.
-_SSH = 'exec ssh -F none -a -x -T -o UserKnownHostsFile="$RECONCILER_KNOWN_HOSTS" -o ConnectTimeout="$RECONCILER_CONNECT" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o UpdateHostKeys=no -o VerifyHostKeyDNS=no -o BatchMode=yes -o PreferredAuthentications=publickey -o IdentitiesOnly=yes -o IdentityAgent=none -o IdentityFile="$RECONCILER_KEY" -o ClearAllForwardings=yes -o PermitLocalCommand=no -o ProxyCommand=none -o ControlPath=none -o CanonicalizeHostname=no -o ServerAliveInterval=10 -o ServerAliveCountMax=3 -o LogLevel=ERROR'
+_SSH = 'exec ssh -F none -a -x -T -o UserKnownHostsFile="$RECONCILER_KNOWN_HOSTS" -o ConnectTimeout="$RECONCILER_CONNECT" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o UpdateHostKeys=no -o VerifyHostKeyDNS=no -o BatchMode=yes -o PreferredAuthentications=publickey -o IdentitiesOnly=yes -o IdentityAgent=none -o IdentityFile="${RECONCILER_KEY:-/proc/$PPID/fd/$RECONCILER_KEY_FD}" -o ClearAllForwardings=yes -o PermitLocalCommand=no -o ProxyCommand=none -o ControlPath=none -o CanonicalizeHostname=no -o ServerAliveInterval=10 -o ServerAliveCountMax=3 -o LogLevel=ERROR'
 
 
 def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: int) -> bytes:
@@ -148,6 +148,12 @@ def environment(remote: Remote, limits: Limits) -> dict[str, str]:
     for n, (key, value) in enumerate(settings.items()):
         made |= {f"GIT_CONFIG_KEY_{n}": key, f"GIT_CONFIG_VALUE_{n}": value}
     return made
+
+
+def key_of_git(fd: int) -> dict[str, str]:
+    """More of the environment: the key is in a descriptor that git holds open, and ssh, which closes
+    what it was started with, opens anew."""
+    return {"RECONCILER_KEY": "", "RECONCILER_KEY_FD": str(fd)}
 
 
 @contextlib.contextmanager

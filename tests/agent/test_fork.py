@@ -10,7 +10,7 @@ import time
 import pytest
 
 from reconciler.agent import child as module
-from reconciler.agent.child import Child
+from reconciler.agent.child import Child, forked
 from reconciler.agent.fork import Forked
 
 
@@ -74,7 +74,7 @@ def test_a_child_that_lives_on_after_its_last_word_keeps_nobody_waiting(
         time.sleep(60)
 
     monkeypatch.setattr(module, "PATIENCE", 0.2)
-    child = Child(linger)
+    child = Child(forked(linger))
     while not child.ended():
         time.sleep(0.01)
     assert bytes(child.said) == b"done"

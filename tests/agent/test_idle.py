@@ -115,6 +115,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
         patch.setattr(supervisor, "time", clock)
         patch.setattr(supervisor, "select", SimpleNamespace(select=made.select))
         patch.setattr(running, "Child", Instant)
+        patch.setattr(running, "forked", lambda work: work)
         patch.setattr(running, "_carry_out", made.run)
         patch.setattr(running, "answer", lambda _, document: document)
         patch.setattr(made.agent, "_poller", Polls(made))
