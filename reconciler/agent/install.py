@@ -17,8 +17,8 @@ from typing import Any
 import reconciler
 from reconciler import yamldoc
 from reconciler.agent.config import Config, parse
-from reconciler.agent.link import Provider
 from reconciler.agent.places import UNIT, USER, Places, write
+from reconciler.agent.trial import try_out
 from reconciler.agent.units import (
     DEADMAN,
     DEADMAN_TIMER,
@@ -53,7 +53,8 @@ class Installer:
 
     def install(self, wish: Wish) -> bool:
         """Whether anything was changed. Raises ReconcilerError; nothing was changed then, unless
-        it is that no remote brings the state repo, which the agent goes on trying."""
+        it is what the agent itself meets: a remote that brings nothing, a commit that may not be
+        used or does not compile. It goes on trying."""
         self._check()
         if wish.timer and not has_systemd():
             raise UsageError("a timer takes systemd, which does not run here", hint=BY_CRON)
@@ -85,7 +86,7 @@ class Installer:
         self._close(self.places.config)
         if has_systemd():
             self._put_units(wish, config)
-        trouble = self._ask(config) if self.changed else None
+        trouble = self._try(config) if self.changed else None
         if has_systemd():
             self._start(wish)
         elif self.changed:
@@ -204,11 +205,10 @@ class Installer:
             _run(["userdel", USER])
             self._said(f"removed the user {USER}")
 
-    def _ask(self, config: Config) -> ReconcilerError | None:
-        """Why no remote brings the state repo, asked the way the agent will ask."""
+    def _try(self, config: Config) -> ReconcilerError | None:
+        """Why the agent will not converge this host, tried the way that it will take."""
         try:
-            with Provider.start(self.places, config.secret_files()) as provider:
-                provider.fetch(config.to_json())
+            try_out(self.places, config)
         except ReconcilerError as error:
             return error
         return None
