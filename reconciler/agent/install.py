@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +28,9 @@ from reconciler.agent.units import (
     TIMER,
     units,
 )
-from reconciler.agent.wish import KEYRING, KNOWN_HOSTS, Wish
+from reconciler.agent.wish import KEYRING, KNOWN_HOSTS, Wish, remotes_of
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
+from reconciler.source.remote import redact
 
 SYSTEMD = "/etc/systemd/system"
 #: What is started, and so stopped; and every unit that there may be.
@@ -81,6 +82,7 @@ class Installer:
         self._copy(wish.ca_file, self.places.ca_file, 0o644)
         self._trust(config)
         if settings != kept:
+            self._say_remotes(wish, kept, settings)
             text = HEAD + yamldoc.dump(settings, sort_keys=False)
             self._put(self.places.config, text.encode(), 0o600)
         self._close(self.places.config)
@@ -169,6 +171,21 @@ class Installer:
             self._said("nothing is trusted yet: the first commit that is offered will be the first")
             if config.trust == "none":
                 self.say("no signature is asked for (--trust none): who can push is root here")
+
+    def _say_remotes(
+        self, wish: Wish, kept: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> None:
+        """Whom an address that was given replaces, and who is still asked besides."""
+        if not wish.addresses:
+            return
+        before, now = (
+            [redact(str(one.get("url"))) for one in remotes_of(said)] for said in (kept, settings)
+        )
+        for url in before:
+            if url not in now:
+                self.say(f"no longer followed: {url}")
+        for url in now[len(wish.addresses) :]:
+            self.say(f"asked if those before it do not answer: {url}")
 
     def _put_units(self, wish: Wish, config: Config) -> None:
         secrets = [path for path in config.secret_files() if os.path.exists(path)]

@@ -67,7 +67,12 @@ def _install_options(parser: argparse.ArgumentParser) -> None:
     def add(name: str, metavar: str, what: str) -> None:
         parser.add_argument(name, metavar=metavar, help=what)
 
-    add("--repo", "URL", "https://..., ssh://..., or a path on this host")
+    parser.add_argument(
+        "--repo",
+        metavar="URL",
+        action="append",
+        help="https://..., ssh://..., or a path on this host; given again: asked if the one before does not answer",
+    )
     add("--branch", "BRANCH", "branch to follow (default: main), or refs/tags/NAME")
     add("--host", "NAME", "the name of this host in the inventory (default: its host name)")
     add("--inventory", "PATH", "inventory, relative to the state repo")
