@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from reconciler.agent import journal
-from reconciler.agent.places import UNIT, Places, read_json
+from reconciler.agent.places import Places, read_json
 from reconciler.agent.restate import restate
 from reconciler.agent.state import SUSPEND, State, resume, suspend, suspension
 from reconciler.cli.agentstatus import read_status, show, watch
+from reconciler.cli.agentsync import pid_of_agent, sync
 from reconciler.cli.console import Output
 from reconciler.cli.options import Parser, add_action
 from reconciler.errors import ConfigError, ReconcilerError, TransportError, UsageError
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 FILES = ("allowed_signers", "keyring", "deploy_key", "known_hosts", "credentials", "ca_file")
 SUSPENSION = ["reconciler/suspension", 1]
 NOTIFY = ["reconciler/agent-notify", 1]
-#: Seconds that `sync` waits for the run that it asked for.
-PATIENCE = 300.0
 #: Seconds that the agent has to say that it is suspended, or is not any more.
 SOON = 10.0
 
@@ -41,7 +40,12 @@ def configure(parser: Parser) -> None:
     status = add_action(actions, "status", "show whether this host is as it should be")
     status.add_argument("--oneline", action="store_true", help="one line only")
     status.add_argument("--watch", action="store_true", help="go on showing it, until Ctrl-C")
-    add_action(actions, "sync", "make the running agent fetch and converge now")
+    now = add_action(actions, "sync", "make the running agent fetch and converge now")
+    now.add_argument(
+        "--timeout",
+        metavar="TIME",
+        help="wait so long for it (default: as long as a fetch and a run may take)",
+    )
     held = add_action(actions, "suspend", "change nothing on this host for a while")
     held.add_argument(
         "--for",
@@ -132,7 +136,7 @@ def _once(args: argparse.Namespace, out: Output) -> int:
     from reconciler.agent.status import exit_code, oneline
 
     places = _own_places()
-    if _pid_of_agent():
+    if pid_of_agent(Places()):
         raise UsageError("the agent runs already", hint="reconciler agent sync")
     try:
         outcome, document = once(places, load(places.config))
@@ -154,48 +158,23 @@ def _status(args: argparse.Namespace, out: Output) -> int:
 
 
 def _sync(args: argparse.Namespace, out: Output) -> int:
-    _own_places()
-    pid = _pid_of_agent()
-    if not pid:
-        raise UsageError(
-            "the agent does not run", hint=f"systemctl start {UNIT}, or: reconciler agent once"
-        )
-    asked = time.time()
-    os.kill(pid, signal.SIGUSR1)
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        document = read_status()
-        last = document["last_run"]
-        if last and last["kind"] == "sync" and last["started"] >= asked:
-            return show(document, out, short=True)
-        time.sleep(0.1)
-    raise ReconcilerError(
-        f"the run did not end within {PATIENCE:.0f} s", hint="journalctl -u reconciler-agent"
-    )
+    patience = None if args.timeout is None else _span(args.timeout)
+    return show(sync(_own_places(), out, patience), out, short=True)
 
 
-def _pid_of_agent() -> int:
-    """The resident agent's process; 0 if none runs."""
-    document = read_json(Places().status) or {}
-    pid = document.get("agent", {}).get("pid", 0)
-    try:
-        with open(f"/proc/{int(pid)}/cmdline", "rb") as file:
-            if b"reconciler.agent" in file.read().split(b"\0"):
-                return int(pid)
-    except OSError:
-        pass
-    return 0
-
-
-def _suspend(args: argparse.Namespace, out: Output) -> int:
+def _span(text: str) -> float:
+    """A time in seconds. Raises UsageError."""
     from reconciler.agent.config import duration
 
     try:
-        seconds = duration(args.span)
+        return duration(text)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _suspend(args: argparse.Namespace, out: Output) -> int:
     places = _own_places()
-    held = suspend(places, args.reason, seconds, who())
+    held = suspend(places, args.reason, _span(args.span), who())
     if not _tell(places, [held.until]):
         journal.record("notice", f"suspended by {held.by}: {held.reason}")
     if out.as_json:
@@ -260,7 +239,7 @@ def _own_places() -> Places:
 
 def nudge(number: signal.Signals = signal.SIGHUP) -> bool:
     """Let a running agent see at once what changed; whether there is one."""
-    pid = _pid_of_agent()
+    pid = pid_of_agent(Places())
     if pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +26,8 @@ from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspend, suspension
 from reconciler.agent.status import Live, compose, publish
 from reconciler.catalog import Catalog, dumps
+from reconciler.cli import agentsync
+from reconciler.cli.console import Output
 
 GOOD = "a" * 40
 SETTLED = State(
@@ -75,8 +80,8 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: Places) ->
 def put(places: Places) -> Put:
     """Publish a status, as the agent does."""
 
-    def publish_one(state: State = SETTLED, ago: float = 0.0, **live_too: Any) -> None:
-        live = Live("idle", state_since=1.0, started=1.0, **live_too)
+    def publish_one(state: State = SETTLED, /, ago: float = 0.0, **live_too: Any) -> None:
+        live = replace(Live("idle", state_since=1.0, started=1.0), **live_too)
         document = compose(state, live, suspension(places), now=time.time() - ago)
         state.save(places)
         publish(places, document, {})
@@ -356,6 +361,112 @@ def test_there_is_no_sync_without_an_agent(call: Call, put: Put) -> None:
     done = call("agent", "sync")
     assert done.code == 3
     assert "the agent does not run" in done.err
+
+
+class Resident:
+    """An agent that does one of its steps whenever who waits for it sleeps."""
+
+    def __init__(self, put: Put) -> None:
+        self.put = put
+        self.pid = 7
+        self.clock = 0.0
+        self.signals: list[int] = []
+        self.steps: list[Callable[[], None]] = []
+
+    def hear(self, pid: int, number: int) -> None:
+        assert pid == self.pid
+        self.signals.append(number)
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+        if self.steps:
+            self.steps.pop(0)()
+
+    def run(self, kind: str, began: float, **state: Any) -> Callable[[], None]:
+        """A step: a run is at its end."""
+        last = {**SETTLED.last_run, "kind": kind, "started": began}
+        document = {**SETTLED.to_json(), "last_run": last, **state}
+        return lambda: self.put(State.from_json(document))
+
+    def die(self, then: int = 0) -> None:
+        self.pid = then
+
+
+@pytest.fixture
+def resident(put: Put, monkeypatch: pytest.MonkeyPatch) -> Resident:
+    made = Resident(put)
+    module = "reconciler.cli.agentsync"
+    monkeypatch.setattr(f"{module}.pid_of_agent", lambda _: made.pid)
+    monkeypatch.setattr(f"{module}.os.kill", made.hear)
+    # Its own clock, and not that of all who wait: what it starts is real.
+    clock = SimpleNamespace(time=time.time, sleep=made.sleep, monotonic=lambda: made.clock)
+    monkeypatch.setattr(f"{module}.time", clock)
+    put()
+    return made
+
+
+def test_sync_waits_for_a_run_that_began_after_it_was_asked_for(
+    call: Call, resident: Resident
+) -> None:
+    later = time.time() + 60
+    resident.steps = [
+        resident.run("sync", 1.0),
+        resident.run("heal", later),
+        resident.run("sync", later, failed={"file:/a": "no"}),
+    ]
+    done = call("agent", "sync")
+    assert (done.code, done.err) == (4, "")
+    assert done.out.startswith("InSync=False (Failed)")
+    assert (resident.signals, resident.steps) == ([signal.SIGUSR1], [])
+
+
+def test_sync_waits_as_long_as_a_fetch_and_a_run_may_take_or_as_it_is_told(
+    call: Call, resident: Resident, places: Places
+) -> None:
+    settings = Path(places.config)
+    settings.parent.mkdir(parents=True)
+    settings.write_text("remotes: [/srv/a, /srv/b]\nlimits: {fetch: 1m}\nrun_limit: 10m\n")
+    for words, waited in ((), 720), (("--timeout", "90s"), 90):
+        resident.clock = 0.0
+        done = call("agent", "sync", *words)
+        assert (done.code, done.out) == (7, "")
+        assert "the agent is still at work after" in done.err
+        assert "(fetching), and goes on" in done.err
+        assert "agent status --watch" in done.err
+        assert waited <= resident.clock < waited + 1
+    assert call("agent", "sync", "--timeout", "soon").code == 3
+    assert len(resident.signals) == 2
+
+
+@pytest.mark.parametrize("then, said", [(0, "has ended"), (8, "was started anew")])
+def test_sync_waits_for_no_agent_that_is_gone(
+    call: Call, resident: Resident, then: int, said: str
+) -> None:
+    resident.steps = [lambda: None, lambda: resident.die(then)]
+    done = call("agent", "sync")
+    assert (done.code, done.out) == (5, "")
+    assert f"the agent {said} before it had done" in done.err
+    assert "journalctl -u reconciler-agent.service" in done.err
+    assert resident.clock < 1
+
+
+def test_sync_shows_a_person_what_the_agent_is_at(
+    resident: Resident, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    out = Output()
+
+    @contextlib.contextmanager
+    def progress(verb: str) -> Iterator[Callable[[dict[str, str]], None]]:
+        yield lambda event: shown.append(f"{verb} {event['id']}")
+
+    monkeypatch.setattr(out, "progress", progress)
+    resident.steps = [
+        lambda: resident.put(SETTLED, state="applying"),
+        resident.run("sync", time.time() + 60),
+    ]
+    assert agentsync.sync(places, out, 60.0)["state"] == "idle"
+    assert shown == ["sync fetching", "sync applying"]
 
 
 @pytest.mark.parametrize(
