@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from typing import Any
 
 import reconciler
 from reconciler import yamldoc
+from reconciler.agent import bycron
 from reconciler.agent.config import Config, parse
-from reconciler.agent.places import UNIT, USER, Places, write
+from reconciler.agent.places import UNIT, USER, Places, machine_id, write
 from reconciler.agent.trial import try_out
 from reconciler.agent.units import (
     DEADMAN,
@@ -36,11 +38,6 @@ SYSTEMD = "/etc/systemd/system"
 #: What is started, and so stopped; and every unit that there may be.
 STARTED = (DEADMAN_TIMER, TIMER, UNIT, PROVIDER_SOCKET)
 ALL = (*STARTED, DEADMAN, PROVIDER, RUN)
-#: Where no systemd is.
-BY_CRON = (
-    "run it now and then, as /etc/cron.d/reconciler would: "
-    f"* * * * * root {sys.prefix}/bin/reconciler agent once >/dev/null"
-)
 HEAD = "# What the agent of reconciler follows on this host; `reconciler agent install` wrote it.\n"
 
 
@@ -58,7 +55,10 @@ class Installer:
         used or does not compile. It goes on trying."""
         self._check()
         if wish.timer and not has_systemd():
-            raise UsageError("a timer takes systemd, which does not run here", hint=BY_CRON)
+            raise UsageError(
+                "a timer takes systemd, which does not run here",
+                hint="without --timer, install says how cron runs it",
+            )
         for path in (sys.prefix, os.path.realpath(sys.executable), reconciler.__file__):
             _check_owner(path)
         kept = self._kept()
@@ -92,7 +92,9 @@ class Installer:
         if has_systemd():
             self._start(wish)
         elif self.changed:
-            self.say(f"nothing starts it: this machine does not run systemd; {BY_CRON}")
+            when = bycron.line(config.interval, machine_id() or socket.gethostname())
+            self.say("nothing starts it: this machine does not run systemd")
+            self.say(f"cron does with this line in /etc/cron.d/reconciler: {when}")
         os.unlink(self.places.installing)
         if trouble is not None:
             self.say("the agent is installed and goes on trying, but now:")

@@ -18,7 +18,7 @@ from reconciler.cli.agentstatus import read_status, show, watch
 from reconciler.cli.agentsync import pid_of_agent, sync
 from reconciler.cli.console import Output
 from reconciler.cli.options import Parser, add_action
-from reconciler.errors import ConfigError, ReconcilerError, TransportError, UsageError
+from reconciler.errors import ConfigError, TransportError, UsageError
 from reconciler.words import counted
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def configure(parser: Parser) -> None:
     """The options of this verb."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_action(actions, "run", "follow the state repo until stopped: what the service runs")
-    add_action(actions, "once", "fetch, verify, compile and converge once")
+    once = add_action(actions, "once", "fetch, verify, compile and converge once")
+    once.add_argument(
+        "--log", action="store_true", help="say it in the log of the system, not here: for cron"
+    )
     status = add_action(actions, "status", "show whether this host is as it should be")
     status.add_argument("--oneline", action="store_true", help="one line only")
     status.add_argument("--watch", action="store_true", help="go on showing it, until Ctrl-C")
@@ -131,24 +134,10 @@ def _run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _once(args: argparse.Namespace, out: Output) -> int:
-    from reconciler.agent.config import load
-    from reconciler.agent.once import once
-    from reconciler.agent.status import exit_code, oneline
+    from reconciler.cli.agentonce import run_and_log, run_and_say
 
     places = _own_places()
-    if pid_of_agent(Places()):
-        raise UsageError("the agent runs already", hint="reconciler agent sync")
-    try:
-        outcome, document = once(places, load(places.config))
-    except OSError as error:
-        raise ReconcilerError(f"the agent cannot write its state: {error}") from error
-    if out.as_json:
-        out.document(document)
-    else:
-        for message in outcome.messages:
-            out.line(str(message["message"]))
-        out.line(oneline(document))
-    return exit_code(document)
+    return run_and_log(places) if args.log else run_and_say(places, out)
 
 
 def _status(args: argparse.Namespace, out: Output) -> int:

@@ -52,7 +52,8 @@ def places(root: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(f"reconciler.cli.{name}.Places", lambda: places)
     monkeypatch.setattr("reconciler.cli.agent.os.geteuid", lambda: 0)
     monkeypatch.setattr(status_module, "REBOOT", str(root / "nothing"))
-    monkeypatch.setattr(journal, "JOURNAL", str(root / "no journal"))
+    for name in ("JOURNAL", "SYSLOG"):
+        monkeypatch.setattr(journal, name, str(root / "no log"))
     return places
 
 
