@@ -73,6 +73,11 @@ class Places:
         return self.at("var/lib/reconciler/suspension.json")
 
     @property
+    def override(self) -> str:
+        """The commit that a person lets through a window, until the next boot."""
+        return self.at("run/reconciler/override.json")
+
+    @property
     def settings(self) -> str:
         """The last settings that could be used."""
         return self.at("var/lib/reconciler/settings.json")

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.agent import journal
@@ -15,7 +16,7 @@ from reconciler.agent.places import Places, read_json
 from reconciler.agent.restate import restate
 from reconciler.agent.state import SUSPEND, State, resume, suspend, suspension
 from reconciler.cli.agentstatus import read_status, show, watch
-from reconciler.cli.agentsync import pid_of_agent, sync
+from reconciler.cli.agentsync import NO_WAIT, pid_of_agent, sync
 from reconciler.cli.console import Output
 from reconciler.cli.options import Parser, add_action
 from reconciler.errors import ConfigError, TransportError, UsageError
@@ -23,6 +24,7 @@ from reconciler.words import counted
 
 if TYPE_CHECKING:
     from reconciler.agent.install import Installer
+    from reconciler.cli.agentonce import Override
 
 #: Files that `install` copies.
 FILES = ("allowed_signers", "keyring", "deploy_key", "known_hosts", "credentials", "ca_file")
@@ -49,6 +51,13 @@ def configure(parser: Parser) -> None:
         metavar="TIME",
         help="wait so long for it (default: as long as a fetch and a run may take)",
     )
+    for parser in (once, now):
+        parser.add_argument(
+            "--override-window",
+            action="store_true",
+            help="apply the commit that waits for its window; takes --reason",
+        )
+        parser.add_argument("--reason", metavar="WHY", help="why; it is kept in the journal")
     held = add_action(actions, "suspend", "change nothing on this host for a while")
     held.add_argument(
         "--for",
@@ -136,8 +145,8 @@ def _run(args: argparse.Namespace, out: Output) -> int:
 def _once(args: argparse.Namespace, out: Output) -> int:
     from reconciler.cli.agentonce import run_and_log, run_and_say
 
-    places = _own_places()
-    return run_and_log(places) if args.log else run_and_say(places, out)
+    places, override = _own_places(), _override(args)
+    return run_and_log(places, override) if args.log else run_and_say(places, out, override)
 
 
 def _status(args: argparse.Namespace, out: Output) -> int:
@@ -148,7 +157,26 @@ def _status(args: argparse.Namespace, out: Output) -> int:
 
 def _sync(args: argparse.Namespace, out: Output) -> int:
     patience = None if args.timeout is None else _span(args.timeout)
-    return show(sync(_own_places(), out, patience), out, short=True)
+    places, override = _own_places(), _override(args)
+    document = sync(places, out, patience)
+    if override and override(document):
+        document = sync(places, out, patience)
+    elif override:
+        out.note(NO_WAIT)
+    return show(document, out, short=True)
+
+
+def _override(args: argparse.Namespace) -> Override | None:
+    """What lets through the commit that a status shows to wait; None unless it is asked for."""
+    from reconciler.agent.override import let_through
+
+    reason = (args.reason or "").strip()
+    if bool(reason) != args.override_window:
+        raise UsageError(
+            "--override-window and --reason go together",
+            hint="--override-window --reason 'TICKET-7: it cannot wait'",
+        )
+    return partial(let_through, Places(), reason=reason, by=who()) if reason else None
 
 
 def _span(text: str) -> float:

@@ -19,6 +19,8 @@ from reconciler.errors import Held, ReconcilerError, TransportError, UsageError
 
 #: Seconds between two looks.
 BETWEEN = 0.1
+#: Of a window that is to be passed.
+NO_WAIT = "no commit waits for a window"
 #: States in which a run is at work; in the others the remotes are being asked.
 AT_WORK = ("starting", "recovering", "applying", "healing", "sweeping", "stopping")
 

@@ -22,6 +22,7 @@ from cli.conftest import Call
 from cli.test_json_documents import documented, fields
 from reconciler.agent import journal
 from reconciler.agent import status as status_module
+from reconciler.agent.override import overridden
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspend, suspension
 from reconciler.agent.status import Live, compose, publish
@@ -133,6 +134,17 @@ def test_what_is_wrong_is_listed_with_its_reason(call: Call, put: Put) -> None:
         "  resources  3: 0 in sync, 1 drifted, 1 failed, 1 blocked",
     ):
         assert line in done.out.splitlines()
+
+
+def test_a_commit_that_a_person_lets_through_its_window_is_shown(
+    call: Call, put: Put, places: Places
+) -> None:
+    put()
+    document = json.loads(Path(places.status).read_text())
+    said = {"commit": GOOD, "reason": "TICKET-7", "by": "alice", "since": 1.0}
+    Path(places.status).write_text(json.dumps({**document, "override": said}))
+    lines = call("agent", "status").out.splitlines()
+    assert f"  override   {GOOD[:12]} passes its window: TICKET-7 (alice)" in lines
 
 
 def test_what_the_process_cannot_see_or_read_is_said(call: Call, put: Put) -> None:
@@ -364,6 +376,19 @@ def test_there_is_no_sync_without_an_agent(call: Call, put: Put) -> None:
     assert "the agent does not run" in done.err
 
 
+@pytest.mark.parametrize("action", ["sync", "once"])
+@pytest.mark.parametrize(
+    "words", [("--override-window",), ("--reason", "x"), ("--override-window", "--reason", " ")]
+)
+def test_who_passes_a_window_says_so_and_why(
+    call: Call, put: Put, action: str, words: tuple[str, ...]
+) -> None:
+    put()
+    done = call("agent", action, *words)
+    assert done.code == 3
+    assert "--override-window and --reason go together" in done.err
+
+
 class Resident:
     """An agent that does one of its steps whenever who waits for it sleeps."""
 
@@ -437,6 +462,32 @@ def test_sync_waits_as_long_as_a_fetch_and_a_run_may_take_or_as_it_is_told(
         assert waited <= resident.clock < waited + 1
     assert call("agent", "sync", "--timeout", "soon").code == 3
     assert len(resident.signals) == 2
+
+
+def test_a_commit_that_waits_for_its_window_is_let_through_and_applied_by_a_second_run(
+    call: Call, resident: Resident, places: Places, recorded: Recorded
+) -> None:
+    later, urgent = time.time() + 60, "c" * 40
+    waiting = {"trusted": urgent, "held_by": "Window", "held_until": later}
+    done_with = {"trusted": urgent, "applied": urgent, "good": urgent}
+    words = ("agent", "sync", "--override-window", "--reason", "TICKET-7")
+
+    def wait() -> None:
+        resident.run("sync", time.time(), **waiting)()
+
+    def apply() -> None:
+        assert overridden(places, urgent)
+        resident.run("sync", later, **done_with)()
+
+    resident.steps = [wait, lambda: None, apply]
+    done = call(*words)
+    assert (done.code, done.out[:24]) == (0, f"in sync at {urgent[:12]},")
+    assert len(resident.signals) == 2
+    (said,) = recorded()
+    assert said.endswith(f" lets {urgent[:12]} through its window: TICKET-7")
+    again = call(*words)
+    assert (again.code, again.err) == (0, "no commit waits for a window\n")
+    assert len(resident.signals) == 3
 
 
 @pytest.mark.parametrize("then, said", [(0, "has ended"), (8, "was started anew")])
