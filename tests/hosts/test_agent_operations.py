@@ -297,6 +297,11 @@ def test_a_suspension_shows_in_the_very_next_status_and_so_does_its_end(one: Boo
     held = one.reconciler("agent", "status", "--oneline", check=False)
     assert (held.returncode, "Suspended=True" in held.stdout) == (7, True)
     assert text(one, "/run/motd.d/reconciler").startswith("reconciler is suspended until 20")
+    # Who logs in is mostly not root.
+    assert (
+        one.run(["stat", "-c", "%a", "/run/motd.d", "/run/motd.d/reconciler"]).stdout
+        == "755\n644\n"
+    )
     one.reconciler("agent", "resume")
     assert one.reconciler("agent", "status", "--oneline").stdout.startswith("in sync at ")
     assert one.run(["ls", "/run/motd.d"]).stdout == ""
