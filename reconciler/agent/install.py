@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
@@ -192,7 +193,13 @@ class Installer:
     def _put_units(self, wish: Wish, config: Config) -> None:
         secrets = [path for path in config.secret_files() if os.path.exists(path)]
         memory = config.fetch_limits().memory
-        wanted = units(timer=wish.timer, interval=config.interval, memory=memory, secrets=secrets)
+        wanted = units(
+            timer=wish.timer,
+            interval=config.interval,
+            memory=memory,
+            secrets=secrets,
+            systemd=systemd_version(),
+        )
         for name, text in wanted.items():
             self._put(os.path.join(SYSTEMD, name), text.encode(), 0o644)
         if not wish.timer:
@@ -303,21 +310,33 @@ def has_systemd() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
+def systemd_version() -> int:
+    """Of the one that is installed; 0 if it does not say."""
+    found = re.match(r"systemd (\d+)", _done(["systemctl", "--version"]).stdout)
+    return int(found[1]) if found else 0
+
+
 def _systemctl(*words: str) -> None:
     _run(["systemctl", "--quiet", *words])
 
 
 def _run(argv: Sequence[str], *, check: bool = True) -> int:
     """The exit code of a program. Raises ReconcilerError, without `check` only if it cannot run."""
+    done = _done(argv)
+    if check and done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        raise ReconcilerError(f"{' '.join(argv)} failed: {said}")
+    return done.returncode
+
+
+def _done(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What a program came to. Raises ReconcilerError if it cannot run."""
     command = " ".join(argv)
     try:
-        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
+        return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
     except FileNotFoundError as error:
         raise ReconcilerError(
             f"{argv[0]} is not installed", hint=f"by hand, or as it is done here: {command}"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise ReconcilerError(f"{command} did not end within 180 s") from error
-    if check and done.returncode:
-        raise ReconcilerError(f"{command} failed: {done.stderr.strip() or done.stdout.strip()}")
-    return done.returncode

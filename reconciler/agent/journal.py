@@ -6,7 +6,8 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 PRIORITIES = {"err": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 JOURNAL = "/run/systemd/journal/socket"
@@ -25,6 +26,20 @@ def notify(message: str) -> None:
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.sendto(message.encode(), address)
+
+
+@contextlib.contextmanager
+def reloading() -> Iterator[None]:
+    """Tell the service manager that the settings are read again, and when they hold.
+
+    The time is how it tells this reload from one that was asked for before.
+    """
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notify(f"RELOADING=1\nMONOTONIC_USEC={now}")
+    try:
+        yield
+    finally:
+        notify("READY=1")
 
 
 def watchdog() -> float:

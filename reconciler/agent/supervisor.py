@@ -182,6 +182,7 @@ class Supervisor:
         self._stopping = True
         self._enter("stopping")
 
+    @journal.reloading()
     def _reload(self) -> None:
         """Other settings take effect at once, and so do other keys, on what was refused."""
         before = (self._config, self._keys)

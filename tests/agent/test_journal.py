@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,3 +70,25 @@ def test_who_reads_what_we_print_gets_it_there_and_nowhere_else(
     assert capsys.readouterr().err == ""
     assert b"MESSAGE=done\nPRIORITY=6\n" in (rows := logs[0].recv(1 << 16))
     assert b"RECONCILER_COMMIT=abc\nRECONCILER_RESOURCE=file:/a\n" in rows
+
+
+def test_a_reload_is_said_to_have_begun_and_to_be_over_whatever_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = time.monotonic_ns() // 1000
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+
+        @journal.reloading()
+        def fail() -> None:
+            raise OSError("no memory")
+
+        for _ in range(2):
+            with pytest.raises(OSError, match="no memory"):
+                fail()
+            first, at = manager.recv(1024).decode().split("\n")
+            assert first == "RELOADING=1"
+            assert begun <= int(at.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+            assert manager.recv(1024) == b"READY=1"
