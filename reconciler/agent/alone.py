@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from reconciler.agent.places import Places
+from reconciler.agent.places import Places, make_directory
 from reconciler.errors import LockBusy, ReconcilerError
 
 
@@ -19,7 +19,7 @@ def alone(places: Places) -> Iterator[None]:
     """
     path = places.lock
     try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        make_directory(os.path.dirname(path), 0o755)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ReconcilerError(f"cannot open the lock {path}: {error.strerror}") from error

@@ -7,6 +7,7 @@ The file is YAML and is read by short-lived processes only; the supervisor gets 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -167,10 +168,11 @@ def parse(document: object, file: str) -> Config:
     if not values.get("remotes"):
         raise wrong("which state repo is to be followed?", hint="add repo: URL")
     config = Config(**values)
-    try:
-        _check(config)
-    except ConfigError as error:
-        raise wrong(error.message, hint=error.hint) from None
+    for key, check in _CHECKS.items():
+        try:
+            check(config)
+        except ConfigError as error:
+            raise wrong(error.message, key if key in document else "repo", error.hint) from None
     return config
 
 
@@ -180,16 +182,45 @@ def _check_name(key: object, wrong: Callable[..., ConfigError]) -> None:
         raise wrong(f"there is no setting '{key}'", key, did_you_mean(str(key), known) or HELP)
 
 
-def _check(config: Config) -> None:
-    """Refuse addresses, names and branches that Git must never see. Raises ConfigError."""
+def _check_branch(config: Config) -> None:
+    """Refuse a name that Git must never see. Raises ConfigError."""
     from reconciler.source.refs import full_ref
-    from reconciler.source.remote import Remote
 
     full_ref(config.branch)
+
+
+def _check_remotes(config: Config) -> None:
+    """The same for addresses, and for names that could be taken for each other."""
+    from reconciler.source.remote import Remote
+
     names = [Remote(**one).name for one in config.remotes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise ConfigError(f"two remotes are named {twice}", hint="give each a name of its own")
+
+
+def _check_age(key: str) -> Callable[[Config], None]:
+    """Refuse an age at which what is known would be old before it is asked for again."""
+
+    def check(config: Config) -> None:
+        age, interval = getattr(config, key), config.interval
+        if 0 < age < 2 * interval:
+            raise ConfigError(
+                f"{key} is {age:g} s, and the remotes are asked every {interval:g} s: "
+                "what is known would be too old between two fetches",
+                hint=f"at least twice the interval, {2 * interval:g}s; 0 for any age",
+            )
+
+    return check
+
+
+#: What settings must be together; errors are where the key is.
+_CHECKS: Mapping[str, Callable[[Config], None]] = {
+    "branch": _check_branch,
+    "remotes": _check_remotes,
+    "max_age": _check_age("max_age"),
+    "max_quiet": _check_age("max_quiet"),
+}
 
 
 def _fit(key: str, value: Any) -> Any:
@@ -211,10 +242,25 @@ def _policy(value: Any, words: tuple[str, ...]) -> Policy:
     return {"default": _word(value, words)}
 
 
-def _number(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("expected a number from 0 on")
+def _drift(value: Any) -> Policy:
+    for name in value if isinstance(value, Mapping) else ():
+        if name in DRIFT:
+            raise ValueError(f"'{name}' is what is done, and no tag: write TAG: {name}")
+    return _policy(value, DRIFT)
+
+
+def _number(value: Any, least: int = 0, most: float = float("inf")) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        to = f"to {most:g}" if most < float("inf") else "on"
+        raise ValueError(f"expected a number from {least} {to}")
     return value
+
+
+def _path(value: Any) -> str:
+    """An absolute path: whoever reads these settings is in a directory of its own."""
+    if _text(value) and not value.startswith("/"):
+        raise ValueError(f"expected an absolute path, found {value!r}")
+    return str(value)
 
 
 def _text(value: Any) -> str:
@@ -236,22 +282,6 @@ def _remote(value: Any) -> dict[str, str]:
         if key not in REMOTE:
             raise ValueError(f"a remote has no '{key}'; it has {', '.join(REMOTE)}")
     return {str(key): str(text) for key, text in value.items()}
-
-
-def _sink(value: Any) -> dict[str, Any]:
-    kinds = {"apprise": str, "webhook": str, "command": list}
-    found = [kind for kind in kinds if isinstance(value, Mapping) and kind in value]
-    if len(found) != 1 or not isinstance(value[found[0]], kinds[found[0]]):
-        raise ValueError(
-            "a notification goes to one of apprise: URL, webhook: URL, command: [WORDS]"
-        )
-    extra = set(value) - {found[0], "secret_file"}
-    if extra:
-        raise ValueError(f"a notification has no '{min(extra)}'")
-    return {
-        str(key): [str(w) for w in one] if isinstance(one, list) else str(one)
-        for key, one in value.items()
-    }
 
 
 def _word(value: Any, words: tuple[str, ...]) -> str:
@@ -299,6 +329,12 @@ def size(value: object) -> int:
     return int(found[1]) << SIZES[found[2]]
 
 
+def _notify(value: Any) -> tuple[dict[str, Any], ...]:
+    from reconciler.agent.sinks import sink
+
+    return tuple(sink(one, _path) for one in listed(value))
+
+
 def _windows(value: Any) -> tuple[dict[str, Any], ...]:
     from reconciler.agent.windows import window
 
@@ -307,14 +343,17 @@ def _windows(value: Any) -> tuple[dict[str, Any], ...]:
 
 _FITS: Mapping[str, Callable[[Any], Any]] = {
     "remotes": _remotes,
-    "notify": lambda value: tuple(_sink(one) for one in listed(value)),
+    "notify": _notify,
     "windows": _windows,
     "limits": _limits,
     "trust": lambda value: _word(value, TRUST),
-    "drift": lambda value: _policy(value, DRIFT),
+    "drift": _drift,
     "prune": lambda value: _policy(value, PRUNE),
     **dict.fromkeys(("fingerprints", "protected"), lambda value: tuple(map(_text, listed(value)))),
-    **dict.fromkeys(("prune_max", "prune_percent", "approvals"), _number),
+    **dict.fromkeys(("allowed_signers", "revoked", "keyring"), _path),
+    "prune_max": _number,
+    "prune_percent": lambda value: _number(value, most=100),
+    "approvals": lambda value: _number(value, least=1),
     **dict.fromkeys(("interval", "sweep", "run_limit"), lambda value: duration(value, 5)),
     **dict.fromkeys(("max_age", "max_quiet"), duration),
 }
@@ -326,12 +365,23 @@ def load(path: str) -> Config:
 
     try:
         with open(path, "rb") as file:
+            _require_own(path, os.fstat(file.fileno()))
             content = file.read(1 << 20)
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}", hint="reconciler agent install --repo URL"
         ) from error
     return parse(yamldoc.load(content, path), path)
+
+
+def _require_own(path: str, found: os.stat_result) -> None:
+    """Refuse what somebody else could have written: as root, we would do what it says."""
+    if os.geteuid() == 0 and (found.st_uid != 0 or found.st_mode & 0o022):
+        raise ConfigError(
+            f"{path} can be changed by others than root (uid {found.st_uid}, "
+            f"mode {found.st_mode & 0o7777:04o}), and what it says is done as root",
+            hint=f"look through it; then: chown root:root {path}; chmod 0600 {path}",
+        )
 
 
 def main() -> int:

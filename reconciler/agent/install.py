@@ -6,19 +6,22 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import reconciler
 from reconciler import yamldoc
+from reconciler.agent import bycron
 from reconciler.agent.config import Config, parse
-from reconciler.agent.link import Provider
-from reconciler.agent.places import UNIT, USER, Places, write
+from reconciler.agent.places import UNIT, USER, Places, machine_id, write
+from reconciler.agent.trial import try_out
 from reconciler.agent.units import (
     DEADMAN,
     DEADMAN_TIMER,
@@ -28,18 +31,14 @@ from reconciler.agent.units import (
     TIMER,
     units,
 )
-from reconciler.agent.wish import KEYRING, KNOWN_HOSTS, Wish
+from reconciler.agent.wish import KEYRING, KNOWN_HOSTS, Wish, remotes_of
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
+from reconciler.source.remote import redact
 
 SYSTEMD = "/etc/systemd/system"
 #: What is started, and so stopped; and every unit that there may be.
 STARTED = (DEADMAN_TIMER, TIMER, UNIT, PROVIDER_SOCKET)
 ALL = (*STARTED, DEADMAN, PROVIDER, RUN)
-#: Where no systemd is.
-BY_CRON = (
-    "run it now and then, as /etc/cron.d/reconciler would: "
-    f"* * * * * root {sys.prefix}/bin/reconciler agent once >/dev/null"
-)
 HEAD = "# What the agent of reconciler follows on this host; `reconciler agent install` wrote it.\n"
 
 
@@ -53,10 +52,14 @@ class Installer:
 
     def install(self, wish: Wish) -> bool:
         """Whether anything was changed. Raises ReconcilerError; nothing was changed then, unless
-        it is that no remote brings the state repo, which the agent goes on trying."""
+        it is what the agent itself meets: a remote that brings nothing, a commit that may not be
+        used or does not compile. It goes on trying."""
         self._check()
         if wish.timer and not has_systemd():
-            raise UsageError("a timer takes systemd, which does not run here", hint=BY_CRON)
+            raise UsageError(
+                "a timer takes systemd, which does not run here",
+                hint="without --timer, install says how cron runs it",
+            )
         for path in (sys.prefix, os.path.realpath(sys.executable), reconciler.__file__):
             _check_owner(path)
         kept = self._kept()
@@ -80,16 +83,19 @@ class Installer:
         self._copy(wish.ca_file, self.places.ca_file, 0o644)
         self._trust(config)
         if settings != kept:
+            self._say_remotes(wish, kept, settings)
             text = HEAD + yamldoc.dump(settings, sort_keys=False)
             self._put(self.places.config, text.encode(), 0o600)
         self._close(self.places.config)
         if has_systemd():
             self._put_units(wish, config)
-        trouble = self._ask(config) if self.changed else None
+        trouble = self._try(config) if self.changed else None
         if has_systemd():
             self._start(wish)
         elif self.changed:
-            self.say(f"nothing starts it: this machine does not run systemd; {BY_CRON}")
+            when = bycron.line(config.interval, machine_id() or socket.gethostname())
+            self.say("nothing starts it: this machine does not run systemd")
+            self.say(f"cron does with this line in /etc/cron.d/reconciler: {when}")
         os.unlink(self.places.installing)
         if trouble is not None:
             self.say("the agent is installed and goes on trying, but now:")
@@ -169,10 +175,31 @@ class Installer:
             if config.trust == "none":
                 self.say("no signature is asked for (--trust none): who can push is root here")
 
+    def _say_remotes(
+        self, wish: Wish, kept: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> None:
+        """Whom an address that was given replaces, and who is still asked besides."""
+        if not wish.addresses:
+            return
+        before, now = (
+            [redact(str(one.get("url"))) for one in remotes_of(said)] for said in (kept, settings)
+        )
+        for url in before:
+            if url not in now:
+                self.say(f"no longer followed: {url}")
+        for url in now[len(wish.addresses) :]:
+            self.say(f"asked if those before it do not answer: {url}")
+
     def _put_units(self, wish: Wish, config: Config) -> None:
         secrets = [path for path in config.secret_files() if os.path.exists(path)]
         memory = config.fetch_limits().memory
-        wanted = units(timer=wish.timer, interval=config.interval, memory=memory, secrets=secrets)
+        wanted = units(
+            timer=wish.timer,
+            interval=config.interval,
+            memory=memory,
+            secrets=secrets,
+            systemd=systemd_version(),
+        )
         for name, text in wanted.items():
             self._put(os.path.join(SYSTEMD, name), text.encode(), 0o644)
         if not wish.timer:
@@ -204,11 +231,10 @@ class Installer:
             _run(["userdel", USER])
             self._said(f"removed the user {USER}")
 
-    def _ask(self, config: Config) -> ReconcilerError | None:
-        """Why no remote brings the state repo, asked the way the agent will ask."""
+    def _try(self, config: Config) -> ReconcilerError | None:
+        """Why the agent will not converge this host, tried the way that it will take."""
         try:
-            with Provider.start(self.places, config.secret_files()) as provider:
-                provider.fetch(config.to_json())
+            try_out(self.places, config)
         except ReconcilerError as error:
             return error
         return None
@@ -284,21 +310,33 @@ def has_systemd() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
+def systemd_version() -> int:
+    """Of the one that is installed; 0 if it does not say."""
+    found = re.match(r"systemd (\d+)", _done(["systemctl", "--version"]).stdout)
+    return int(found[1]) if found else 0
+
+
 def _systemctl(*words: str) -> None:
     _run(["systemctl", "--quiet", *words])
 
 
 def _run(argv: Sequence[str], *, check: bool = True) -> int:
     """The exit code of a program. Raises ReconcilerError, without `check` only if it cannot run."""
+    done = _done(argv)
+    if check and done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        raise ReconcilerError(f"{' '.join(argv)} failed: {said}")
+    return done.returncode
+
+
+def _done(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What a program came to. Raises ReconcilerError if it cannot run."""
     command = " ".join(argv)
     try:
-        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
+        return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
     except FileNotFoundError as error:
         raise ReconcilerError(
             f"{argv[0]} is not installed", hint=f"by hand, or as it is done here: {command}"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise ReconcilerError(f"{command} did not end within 180 s") from error
-    if check and done.returncode:
-        raise ReconcilerError(f"{command} failed: {done.stderr.strip() or done.stdout.strip()}")
-    return done.returncode

@@ -135,7 +135,9 @@ def deliver(
         "sinks": list(sinks),
         "notices": list(notices),
         "host": status["host"],
-        "next_fetch": status["next"]["fetch"],
+        "id": status["agent"]["id"],
+        "next": status["next"],
+        "named": {name: list(status[name])[:1] for name in ("failed", "drifted", "contended")},
         "subject": {key: status["source"]["trusted"].get(key, "") for key in ("author", "subject")},
     }
     # A file that only we and it have: addresses hold secrets, and argv is everybody's.

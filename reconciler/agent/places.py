@@ -73,6 +73,11 @@ class Places:
         return self.at("var/lib/reconciler/suspension.json")
 
     @property
+    def override(self) -> str:
+        """The commit that a person lets through a window, until the next boot."""
+        return self.at("run/reconciler/override.json")
+
+    @property
     def settings(self) -> str:
         """The last settings that could be used."""
         return self.at("var/lib/reconciler/settings.json")
@@ -133,7 +138,7 @@ def credential(path: str) -> str:
 
 def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Put a file in place, whole or not at all. Raises OSError."""
-    os.makedirs(os.path.dirname(path), mode=0o755 if mode & 0o044 else 0o700, exist_ok=True)
+    make_directory(os.path.dirname(path), 0o755 if mode & 0o044 else 0o700)
     temp = f"{path}.{os.getpid()}.new"
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
@@ -157,6 +162,17 @@ def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True)
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def make_directory(path: str, mode: int) -> None:
+    """A directory, and those that it is in, of this mode, whatever the umask; what is there stays
+    as it is. Raises OSError."""
+    if not path or os.path.isdir(path):
+        return
+    make_directory(os.path.dirname(path), mode)
+    with contextlib.suppress(FileExistsError):  # somebody else was faster
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
 
 
 def sweep(places: Places) -> None:

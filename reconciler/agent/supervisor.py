@@ -180,6 +180,7 @@ class Supervisor:
         self._stopping = True
         self._publish_at = 0.0
 
+    @journal.reloading()
     def _reload(self) -> None:
         """Other settings take effect at once, and so do other keys, on what was refused."""
         before, unread = self._config, self._live.unread

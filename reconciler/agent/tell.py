@@ -16,9 +16,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from typing import Any, NoReturn
+
+from reconciler.agent import advice
 
 #: Seconds for each of them.
 PATIENCE = 20.0
@@ -62,7 +64,8 @@ def compose(job: Mapping[str, Any]) -> dict[str, Any]:
         "at": round(time.time(), 3),
         "title": f"{job['host']}: {titles[0]}{more}",
         "text": _text(job, titles),
-        "notices": notices,
+        # What is told of one condition of one host may be one message that is changed.
+        "notices": [{**one, "key": f"{job['id']}/{one['type']}"} for one in notices],
     }
 
 
@@ -83,28 +86,31 @@ def _text(job: Mapping[str, Any], titles: list[str]) -> str:
     for one, name in zip(job["notices"], titles, strict=True):
         lines.append(name)
         lines += [f"  {row}" for row in str(one.get("message", "")).splitlines()]
-        lines.append(f"  since {_clock(one['since'])}, at commit {one['commit'][:12] or 'none'}")
-        if one["event"] == "problem" and one["missed"]:
-            lines.append(f"  before that it was bad {_times(one)} and went by")
+        lines.append(
+            f"  since {advice.clock(one['since'])}, at commit {one['commit'][:12] or 'none'}"
+        )
+        if one["event"] == "problem":
+            lines += [f"  {row}" for row in _about(job, one)]
     subject = job.get("subject", {})
     if subject.get("subject"):
         lines.append(f"newest commit: {subject['subject']} ({subject['author']})")
     if any(one["event"] == "problem" for one in job["notices"]):
-        if job.get("next_fetch"):
-            lines.append(
-                f"it is tried again by itself; the next fetch is at {_clock(job['next_fetch'])}"
-            )
         lines.append("more: reconciler agent status")
         lines.append("to stop it for a while: reconciler agent suspend --reason WHY")
     return "\n".join(lines)
 
 
+def _about(job: Mapping[str, Any], notice: Mapping[str, Any]) -> Iterator[str]:
+    if notice["missed"]:
+        yield f"before that it was bad {_times(notice)} and went by"
+    if step := advice.next_step(notice, job["next"]):
+        yield step
+    if command := advice.more(notice, job["named"]):
+        yield f"more: {command}"
+
+
 def _times(notice: Mapping[str, Any]) -> str:
     return "once" if notice["missed"] == 1 else f"{notice['missed']} times"
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def send(sink: Mapping[str, Any], message: Mapping[str, Any]) -> None:

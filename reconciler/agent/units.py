@@ -44,11 +44,15 @@ MemoryMax=1G
 [Install]
 WantedBy=multi-user.target
 """
+#: Version of systemd -> how a reload is asked for. Only the newer way waits until it is done.
+RELOADS = {
+    0: "Type=notify\nExecReload=/bin/kill -HUP $MAINPID",
+    253: "Type=notify-reload",
+}
 RESIDENT = """\
-Type=notify
+{reload}
 NotifyAccess=main
 ExecStart={python} -I -B -m reconciler.agent
-ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=5
 WatchdogSec=120"""
@@ -198,18 +202,20 @@ WantedBy=timers.target
 
 
 def units(
-    *, timer: bool, interval: float, memory: int, secrets: Sequence[str] = ()
+    *, timer: bool, interval: float, memory: int, secrets: Sequence[str] = (), systemd: int = 0
 ) -> Mapping[str, str]:
     """File name -> text, for a resident agent or for one that a timer starts.
 
-    memory: bytes that the provider may use. secrets: files of root's that it needs.
+    memory: bytes that the provider may use. secrets: files of root's that it needs. systemd: its
+    version; 0 if that is not known.
     """
     python = sys.executable
+    reload = RELOADS[max(since for since in RELOADS if since <= systemd)]
     binds = hidden(sys.prefix, os.path.dirname(os.path.dirname(__file__)))
     found = {
         UNIT: AGENT.format(
             socket=PROVIDER_SOCKET,
-            how=(ONESHOT if timer else RESIDENT).format(python=python),
+            how=(ONESHOT if timer else RESIDENT).format(python=python, reload=reload),
             hardening=AGENT_HARDENING,
         ),
         PROVIDER_SOCKET: SOCKET,

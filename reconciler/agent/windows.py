@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from reconciler.errors import ConfigError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 KINDS = ("allow", "deny")
@@ -46,9 +48,9 @@ def window(value: object, duration: Any) -> dict[str, Any]:
         raise ValueError("`for` is a week at most")
     zone = str(said.get("zone", "UTC"))
     try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"there is no zone {zone!r}: write UTC or Europe/Berlin") from None
+        _zone(zone)
+    except ConfigError as error:
+        raise ValueError(f"{error.message}: {error.hint}") from None
     return {
         "kind": str(kind),
         "days": [str(day) for day in days],
@@ -62,6 +64,8 @@ def opens(windows: Sequence[Window], now: float) -> float:
     """0 if a new commit may be applied now, else when, in seconds since the epoch.
 
     `deny` wins; where anything is allowed, all else is not. Never: a week from now, to look again.
+    Raises ConfigError where a zone is not known (any more): whether it is open nobody can tell, so
+    it is not.
     """
     if _open(windows, now):
         return 0.0
@@ -80,10 +84,24 @@ def _open(windows: Sequence[Window], now: float) -> bool:
 
 def _spans(one: Window, now: float) -> Iterator[tuple[float, float]]:
     """When it begins and ends, from the week before until the week after."""
-    zone = ZoneInfo(one["zone"])
+    zone = _zone(one["zone"])
     today = datetime.fromtimestamp(now, UTC).astimezone(zone).date()
     for offset in range(-8, 9):
         day = today + timedelta(days=offset)
         if DAYS[day.weekday()] in one["days"]:
             start = datetime.combine(day, time.fromisoformat(one["from"]), zone).timestamp()
             yield start, start + one["seconds"]
+
+
+def _zone(name: str) -> tzinfo:
+    """UTC needs no database, which a minimal machine lacks. Raises ConfigError."""
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(
+            f"this machine knows no zone {name!r}",
+            hint="Europe/Berlin and such take: apt-get install tzdata; names of old, such as "
+            "US/Eastern: tzdata-legacy; UTC takes nothing",
+        ) from None

@@ -24,14 +24,17 @@ KEYRING = "/etc/reconciler/keyring"
 #: A line of a file of allowed signers: who, perhaps options, the kind of key, the key.
 SIGNER = re.compile(r"\S+\s+(?:\S+\s+)?(?:ssh-|ecdsa-|sk-)\S+\s+[A-Za-z0-9+/=]{16,}(?:\s.*)?")
 LARGEST = 1 << 20
+#: Files that a remote is asked with.
+KEYS = ("deploy_key", "credentials", "ca_file")
 
 
 @dataclass(frozen=True)
 class Wish:
-    """settings: of agent.yml, only those that were given; `repo` is the address.
+    """settings: of agent.yml, only those that were given; `repo` is the address, or several in the
+    order in which they are asked.
 
     Files are copied: allowed_signers, keyring, deploy_key, known_hosts, credentials, ca_file; ""
-    for none.
+    for none. Keys are those of all the addresses that were given, else of the first that there is.
     """
 
     settings: Mapping[str, Any]
@@ -46,21 +49,39 @@ class Wish:
     def merged(self, kept: Mapping[str, Any], places: Places) -> dict[str, Any]:
         """The settings that there are with those that were asked for; the rest stays."""
         settings = {**kept, **self.settings}
-        url = str(settings.pop("repo", "") or "")
-        remotes = settings.pop("remotes", None) or []
-        remotes = [
-            dict(one) if isinstance(one, Mapping) else {"url": one} for one in listed(remotes)
-        ]
-        if url and (not remotes or remotes[0].get("url") != url):
-            remotes = [{"url": url}]  # another place altogether: its keys are others, too
-        for name in ("deploy_key", "credentials", "ca_file"):
-            if getattr(self, name) and remotes:
-                remotes[0][name] = getattr(places, name)
+        settings.pop("repo", None)
+        settings.pop("remotes", None)
+        remotes = self._remotes(kept)
+        for one in remotes[: self.keyed]:
+            for name in KEYS:
+                if getattr(self, name):
+                    one[name] = getattr(places, name)
         if self.keyring:
             settings["keyring"] = KEYRING
         if (self.allowed_signers or self.keyring) and "trust" not in settings:
             settings["trust"] = "head"
         return {**({"remotes": remotes} if remotes else {}), **settings}
+
+    @property
+    def addresses(self) -> list[str]:
+        """Those that were given."""
+        return list(dict.fromkeys(map(str, listed(self.settings.get("repo") or []))))
+
+    @property
+    def keyed(self) -> int:
+        """How many remotes, from the first on, the keys are for."""
+        return max(1, len(self.addresses))
+
+    def _remotes(self, kept: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Each address that was given in its place; what there is behind these stays.
+
+        A place that there was keeps its keys, wherever in the list it is now; another one is
+        another server, whose keys are others.
+        """
+        before = remotes_of(kept)
+        known = {one.get("url"): one for one in before}
+        given = [known.get(url, {"url": url}) for url in self.addresses]
+        return [*given, *(one for one in before[len(given) :] if one not in given)]
 
     def check(self, config: Config, places: Places) -> None:
         """Refuse files that cannot be what they are given as, and a machine that lacks a program.
@@ -86,10 +107,10 @@ class Wish:
         self._check_trust(config)
         for number, settings in enumerate(config.remotes):
             remote = Remote(**settings)
-            if number == 0:
+            if number < self.keyed:
                 given = {
                     name: os.path.abspath(getattr(self, name))
-                    for name in ("deploy_key", "credentials", "ca_file")
+                    for name in KEYS
                     if getattr(self, name)
                 }
                 remote = replace(remote, **given)
@@ -110,6 +131,12 @@ class Wish:
             check_ssh_signatures()
         if config.keyring:
             _check_openpgp(self.keyring or config.keyring, config.fingerprints)
+
+
+def remotes_of(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The remotes of settings as they are written, each with its address as `url`."""
+    written = listed(settings.get("remotes") or settings.get("repo") or [])
+    return [dict(one) if isinstance(one, Mapping) else {"url": str(one)} for one in written]
 
 
 def programs(config: Config) -> dict[str, str]:

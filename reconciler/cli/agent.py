@@ -8,27 +8,28 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.agent import journal
-from reconciler.agent.places import UNIT, Places, read_json
+from reconciler.agent.places import Places, read_json
 from reconciler.agent.restate import restate
 from reconciler.agent.state import SUSPEND, State, resume, suspend, suspension
 from reconciler.cli.agentstatus import read_status, show, watch
+from reconciler.cli.agentsync import NO_WAIT, pid_of_agent, sync
 from reconciler.cli.console import Output
 from reconciler.cli.options import Parser, add_action
-from reconciler.errors import ConfigError, ReconcilerError, TransportError, UsageError
+from reconciler.errors import ConfigError, TransportError, UsageError
 from reconciler.words import counted
 
 if TYPE_CHECKING:
     from reconciler.agent.install import Installer
+    from reconciler.cli.agentonce import Override
 
 #: Files that `install` copies.
 FILES = ("allowed_signers", "keyring", "deploy_key", "known_hosts", "credentials", "ca_file")
 SUSPENSION = ["reconciler/suspension", 1]
 NOTIFY = ["reconciler/agent-notify", 1]
-#: Seconds that `sync` waits for the run that it asked for.
-PATIENCE = 300.0
 #: Seconds that the agent has to say that it is suspended, or is not any more.
 SOON = 10.0
 
@@ -37,11 +38,26 @@ def configure(parser: Parser) -> None:
     """The options of this verb."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_action(actions, "run", "follow the state repo until stopped: what the service runs")
-    add_action(actions, "once", "fetch, verify, compile and converge once")
+    once = add_action(actions, "once", "fetch, verify, compile and converge once")
+    once.add_argument(
+        "--log", action="store_true", help="say it in the log of the system, not here: for cron"
+    )
     status = add_action(actions, "status", "show whether this host is as it should be")
     status.add_argument("--oneline", action="store_true", help="one line only")
     status.add_argument("--watch", action="store_true", help="go on showing it, until Ctrl-C")
-    add_action(actions, "sync", "make the running agent fetch and converge now")
+    now = add_action(actions, "sync", "make the running agent fetch and converge now")
+    now.add_argument(
+        "--timeout",
+        metavar="TIME",
+        help="wait so long for it (default: as long as a fetch and a run may take)",
+    )
+    for parser in (once, now):
+        parser.add_argument(
+            "--override-window",
+            action="store_true",
+            help="apply the commit that waits for its window; takes --reason",
+        )
+        parser.add_argument("--reason", metavar="WHY", help="why; it is kept in the journal")
     held = add_action(actions, "suspend", "change nothing on this host for a while")
     held.add_argument(
         "--for",
@@ -67,7 +83,12 @@ def _install_options(parser: argparse.ArgumentParser) -> None:
     def add(name: str, metavar: str, what: str) -> None:
         parser.add_argument(name, metavar=metavar, help=what)
 
-    add("--repo", "URL", "https://..., ssh://..., or a path on this host")
+    parser.add_argument(
+        "--repo",
+        metavar="URL",
+        action="append",
+        help="https://..., ssh://..., or a path on this host; given again: asked if the one before does not answer",
+    )
     add("--branch", "BRANCH", "branch to follow (default: main), or refs/tags/NAME")
     add("--host", "NAME", "the name of this host in the inventory (default: its host name)")
     add("--inventory", "PATH", "inventory, relative to the state repo")
@@ -122,24 +143,10 @@ def _run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _once(args: argparse.Namespace, out: Output) -> int:
-    from reconciler.agent.config import load
-    from reconciler.agent.once import once
-    from reconciler.agent.status import exit_code, oneline
+    from reconciler.cli.agentonce import run_and_log, run_and_say
 
-    places = _own_places()
-    if _pid_of_agent():
-        raise UsageError("the agent runs already", hint="reconciler agent sync")
-    try:
-        outcome, document = once(places, load(places.config))
-    except OSError as error:
-        raise ReconcilerError(f"the agent cannot write its state: {error}") from error
-    if out.as_json:
-        out.document(document)
-    else:
-        for message in outcome.messages:
-            out.line(str(message["message"]))
-        out.line(oneline(document))
-    return exit_code(document)
+    places, override = _own_places(), _override(args)
+    return run_and_log(places, override) if args.log else run_and_say(places, out, override)
 
 
 def _status(args: argparse.Namespace, out: Output) -> int:
@@ -149,48 +156,42 @@ def _status(args: argparse.Namespace, out: Output) -> int:
 
 
 def _sync(args: argparse.Namespace, out: Output) -> int:
-    _own_places()
-    pid = _pid_of_agent()
-    if not pid:
+    patience = None if args.timeout is None else _span(args.timeout)
+    places, override = _own_places(), _override(args)
+    document = sync(places, out, patience)
+    if override and override(document):
+        document = sync(places, out, patience)
+    elif override:
+        out.note(NO_WAIT)
+    return show(document, out, short=True)
+
+
+def _override(args: argparse.Namespace) -> Override | None:
+    """What lets through the commit that a status shows to wait; None unless it is asked for."""
+    from reconciler.agent.override import let_through
+
+    reason = (args.reason or "").strip()
+    if bool(reason) != args.override_window:
         raise UsageError(
-            "the agent does not run", hint=f"systemctl start {UNIT}, or: reconciler agent once"
+            "--override-window and --reason go together",
+            hint="--override-window --reason 'TICKET-7: it cannot wait'",
         )
-    asked = time.time()
-    os.kill(pid, signal.SIGUSR1)
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        document = read_status()
-        last = document["last_run"]
-        if last and last["kind"] == "sync" and last["started"] >= asked:
-            return show(document, out, short=True)
-        time.sleep(0.1)
-    raise ReconcilerError(
-        f"the run did not end within {PATIENCE:.0f} s", hint="journalctl -u reconciler-agent"
-    )
+    return partial(let_through, Places(), reason=reason, by=who()) if reason else None
 
 
-def _pid_of_agent() -> int:
-    """The resident agent's process; 0 if none runs."""
-    document = read_json(Places().status) or {}
-    pid = document.get("agent", {}).get("pid", 0)
-    try:
-        with open(f"/proc/{int(pid)}/cmdline", "rb") as file:
-            if b"reconciler.agent" in file.read().split(b"\0"):
-                return int(pid)
-    except OSError:
-        pass
-    return 0
-
-
-def _suspend(args: argparse.Namespace, out: Output) -> int:
+def _span(text: str) -> float:
+    """A time in seconds. Raises UsageError."""
     from reconciler.agent.config import duration
 
     try:
-        seconds = duration(args.span)
+        return duration(text)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _suspend(args: argparse.Namespace, out: Output) -> int:
     places = _own_places()
-    held = suspend(places, args.reason, seconds, who())
+    held = suspend(places, args.reason, _span(args.span), who())
     if not _tell(places, [held.until]):
         journal.record("notice", f"suspended by {held.by}: {held.reason}")
     if out.as_json:
@@ -255,7 +256,7 @@ def _own_places() -> Places:
 
 def nudge(number: signal.Signals = signal.SIGHUP) -> bool:
     """Let a running agent see at once what changed; whether there is one."""
-    pid = _pid_of_agent()
+    pid = pid_of_agent(Places())
     if pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

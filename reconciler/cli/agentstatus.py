@@ -121,6 +121,11 @@ def _left(document: Mapping[str, Any]) -> Iterator[Line]:
             f"  suspended  until {until}: {held['reason']} ({held['by']}); "
             "reconciler agent resume ends it"
         )
+    passes = document.get("override")
+    if passes:
+        yield line(
+            f"  override   {passes['commit'][:12]} passes its window: {passes['reason']} ({passes['by']})"
+        )
     for id_ in document["drifted"]:
         yield line(f"  drifted    {id_}")
     for name in ("failed", "blocked"):

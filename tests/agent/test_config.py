@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from reconciler.agent.config import LIMITS, Config, duration, parse
+from reconciler import yamldoc
+from reconciler.agent.config import LIMITS, Config, duration, load, parse
 from reconciler.errors import ConfigError
 from reconciler.source.network import Limits, command
 from reconciler.source.remote import Remote
@@ -71,7 +74,34 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
         ({"remotes": [{"name": "x"}]}, "with `url`"),
         ({"remotes": [{"url": "x", "key": "y"}]}, "no 'key'"),
         ({"repo": "x", "notify": [{"mail": "y"}]}, "one of apprise"),
-        ({"repo": "x", "prune_max": -1}, "a number from 0"),
+        ({"repo": "x", "interval": 0}, "less than 5 s"),
+        ({"repo": "x", "drift": "restore"}, "'restore' is none of"),
+        ({"repo": "x", "drift": {"warn": "heal"}}, "'warn' is what is done, and no tag"),
+        ({"repo": "/x", "max_age": "1m"}, "60 s, and the remotes are asked every 60 s"),
+        ({"repo": "/x", "max_quiet": "1h", "interval": "50m"}, "max_quiet is 3600 s"),
+        ({"repo": "x", "allowed_signers": "signers"}, "expected an absolute path"),
+        ({"repo": "x", "revoked": "./revoked"}, "expected an absolute path"),
+        ({"repo": "x", "keyring": "~/keyring"}, "expected an absolute path"),
+        ({"repo": "x", "notify": {"webhook": "ftp://x"}}, "an https:// or http:// address"),
+        ({"repo": "x", "notify": {"webhook": "https://"}}, "an https:// or http:// address"),
+        ({"repo": "x", "notify": {"apprise": "mail"}}, "apprise takes an address"),
+        ({"repo": "x", "notify": {"command": []}}, "a command is a list of words"),
+        ({"repo": "x", "notify": {"command": "page"}}, "a command is a list of words"),
+        (
+            {"repo": "x", "notify": {"webhook": "https://x", "secret_file": "hook"}},
+            "expected an absolute path",
+        ),
+        (
+            {"repo": "x", "notify": {"command": ["page"], "secret_file": "/etc/s"}},
+            "by command has no 'secret_file'",
+        ),
+        (
+            {"repo": "x", "notify": {"apprise": "mailto://x", "secret_file": "/etc/s"}},
+            "by apprise has no 'secret_file'",
+        ),
+        ({"repo": "x", "approvals": 0}, "a number from 1 on"),
+        ({"repo": "x", "prune_percent": 500}, "a number from 0 to 100"),
+        ({"repo": "x", "prune_max": -1}, "a number from 0 on"),
         ({"repo": "x", "limits": {"disk": "1G"}}, "with fetch, poll, connect, stall, mirror"),
         ({"repo": "x", "limits": {"connect": "0s"}}, "connect is from 1s to 1m, and '0s' is not"),
         ({"repo": "x", "limits": {"poll": "6m"}}, "poll is from 5s to 5m"),
@@ -87,6 +117,47 @@ def test_what_is_wrong_is_said(document: object, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(document, "agent.yml")
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prune_percent: 500",
+        "branch: a b",
+        "max_age: 1s",
+        "notify: {webhook: 'ftp://x'}",
+        "drift: {ignore: heal}",
+        "windows: [{allow: {from: '09:00'}}]",
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(line: str) -> None:
+    text = f"# what this host follows\nrepo: /srv/state.git\ninterval: 60s\n{line}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(yamldoc.load(text.encode(), "agent.yml"), "agent.yml")
+    assert str(caught.value.mark) == "agent.yml:4:1"
+    address = yamldoc.load(b"repo: ftp://x/y\n", "agent.yml")
+    with pytest.raises(ConfigError, match="no address of a state repo") as caught:
+        parse(address, "agent.yml")
+    assert str(caught.value.mark) == "agent.yml:1:1"
+
+
+def test_an_age_that_is_longer_than_two_intervals_is_fine() -> None:
+    said = {"repo": "/x", "interval": "30m", "max_age": "1h", "max_quiet": 0}
+    assert parse(said, "agent.yml").max_age == 3600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files change hands")
+def test_settings_that_somebody_else_could_have_written_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yml"
+    path.write_text("repo: /srv/state.git\n")
+    for owner, mode in ((1, 0o600), (0, 0o620), (0, 0o602)):
+        os.chown(path, owner, 0)
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match="can be changed by others than root") as caught:
+            load(str(path))
+        assert f"chown root:root {path}; chmod 0600 {path}" in caught.value.hint
+    path.chmod(0o644)
+    assert load(str(path)).branch == "main"
 
 
 def test_what_a_fetch_may_cost_is_what_the_settings_say() -> None:

@@ -83,6 +83,26 @@ def test_a_file_that_holds_no_settings_is_not_replaced(
         Installer(pytest.fail, places=places).install(WISH)
 
 
+def test_whom_an_address_replaces_is_said_and_who_is_still_asked() -> None:
+    kept = {"remotes": ["https://a/x", {"url": "https://b/x", "name": "b"}]}
+    for given, said in (
+        ([], []),
+        (["https://a/x"], ["asked if those before it do not answer: https://b/x"]),
+        (
+            ["/srv/x"],
+            [
+                "no longer followed: https://a/x",
+                "asked if those before it do not answer: https://b/x",
+            ],
+        ),
+        (["https://b/x", "/srv/x"], ["no longer followed: https://a/x"]),
+    ):
+        heard: list[str] = []
+        wish = Wish({"repo": given})
+        Installer(heard.append)._say_remotes(wish, kept, wish.merged(kept, Places()))
+        assert heard == said
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="files change hands")
 def test_what_others_wrote_is_roots_alone_afterwards(tmp_path: Path) -> None:
     said: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def test_settings_that_are_broken_leave_the_last_that_were_not(places: Places) -
     assert "interval" in unread
     say(places, GOOD.replace("stable", "main"))
     assert usable(places)[0].branch == "main"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="anybody else may read what is not root's")
+def test_settings_that_others_could_have_written_are_broken_ones(places: Places) -> None:
+    say(places, GOOD)
+    good, _ = usable(places)
+    say(places, GOOD.replace("stable", "theirs"))
+    Path(places.config).chmod(0o666)
+    kept, unread = usable(places)
+    assert kept == good
+    assert "can be changed by others than root (uid 0, mode 0666)" in unread
+    assert "chmod 0600" in unread
+    Path(places.config).chmod(0o600)
+    assert usable(places)[0].branch == "theirs"
 
 
 def test_only_root_can_read_what_is_remembered(places: Places) -> None:

@@ -85,7 +85,9 @@ def job(*sinks: object) -> dict[str, object]:
         "sinks": list(sinks),
         "notices": [NOTICE],
         "host": "web1",
-        "next_fetch": 1_795_000_060.0,
+        "id": "0123abcd",
+        "next": {"fetch": 1_795_000_060.0, "sweep": 1_795_001_800.0, "gate_opens": None},
+        "named": {"failed": [], "drifted": [], "contended": []},
     }
 
 
@@ -122,7 +124,7 @@ def test_a_webhook_gets_json_that_is_signed(hook: Hook, tmp_path: Path) -> None:
     assert message["schema"] == ["reconciler/notices", 1]
     assert message["host"] == "web1"
     assert message["title"] == "web1: Trusted is False (BadSignature)"
-    assert message["notices"] == [NOTICE]
+    assert message["notices"] == [{**NOTICE, "key": "0123abcd/Trusted"}]
     signed = "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
     assert headers[SIGNATURE] == signed
 
@@ -192,7 +194,9 @@ def test_one_that_fails_does_not_stop_another(tmp_path: Path) -> None:
 def test_what_starts_a_delivery_shows_no_address_to_others(tmp_path: Path) -> None:
     out = tmp_path / "argv"
     look = f"tr '\\0' ' ' < /proc/$PPID/cmdline > {out}; cat > /dev/null"
-    status = {"host": "web1", "next": {"fetch": 0.0}, "source": {"trusted": {}}}
+    named: dict[str, object] = {"failed": {}, "drifted": [], "contended": []}
+    who = {"host": "web1", "agent": {"id": "0123abcd"}, "source": {"trusted": {}}}
+    status: dict[str, object] = {**who, **named, "next": {"fetch": 0.0}}
     sinks = [{"command": ["sh", "-c", look]}, {"webhook": f"http://127.0.0.1:1/{TOKEN}"}]
     sender = deliver(sinks, [NOTICE], status)
     assert TOKEN not in Path(f"/proc/{sender.pid}/cmdline").read_text()
@@ -261,21 +265,39 @@ def test_a_title_says_what_is_wrong_or_that_it_is_over() -> None:
 
 def test_a_message_says_what_since_when_what_next_and_how_to_stop_it() -> None:
     subject = {"author": "Alice", "subject": "raise the limit"}
-    second = {**NOTICE, "type": "InSync", "reason": "Failed", "missed": 1}
-    message = compose({**job(), "notices": [NOTICE, second], "subject": subject})
+    failed = {**NOTICE, "type": "InSync", "reason": "Failed", "message": "1 failed", "missed": 1}
+    said = {
+        **job(),
+        "notices": [NOTICE, failed],
+        "subject": subject,
+        "next": {"fetch": 1_795_000_060.0, "retry": 1_795_000_020.0},
+        "named": {"failed": ["file:/srv/my app"]},
+    }
+    message = compose(said)
     assert message["title"] == "web1: Trusted is False (BadSignature) and 1 more"
     assert message["text"].splitlines() == [
         "Trusted is False (BadSignature)",
         "  commit 1234 is not signed",
         "  git commit --amend -S",
         "  since 2026-11-18 11:06:40 UTC, at commit aaaaaaaaaaaa",
+        "  it is judged again once the files of keys are others; another commit is looked for, at 2026-11-18 11:07:40 UTC",
+        "  more: reconciler trust show",
         "InSync is False (Failed)",
-        "  commit 1234 is not signed",
-        "  git commit --amend -S",
+        "  1 failed",
         "  since 2026-11-18 11:06:40 UTC, at commit aaaaaaaaaaaa",
         "  before that it was bad once and went by",
+        "  it is tried again by itself, at 2026-11-18 11:07:00 UTC, a newer commit at once",
+        "  more: reconciler why 'file:/srv/my app'",
         "newest commit: raise the limit (Alice)",
-        "it is tried again by itself; the next fetch is at 2026-11-18 11:07:40 UTC",
         "more: reconciler agent status",
         "to stop it for a while: reconciler agent suspend --reason WHY",
+    ]
+    assert [one["key"] for one in message["notices"]] == ["0123abcd/Trusted", "0123abcd/InSync"]
+
+
+def test_what_is_over_says_nothing_of_what_comes_next() -> None:
+    over = {**NOTICE, "event": "resolved", "status": "True", "message": ""}
+    assert compose({**job(), "notices": [over]})["text"].splitlines() == [
+        "Trusted: resolved",
+        "  since 2026-11-18 11:06:40 UTC, at commit aaaaaaaaaaaa",
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import zoneinfo
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -76,3 +79,42 @@ def test_what_never_opens_is_looked_at_again_in_a_week() -> None:
 def test_a_window_that_is_not_understood_is_refused(said: Any) -> None:
     with pytest.raises(ConfigError, match="windows:"):
         parse({"repo": "/x", "windows": [said]}, "agent.yml")
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without a database of zones, neither Debian's nor Python's."""
+    before = zoneinfo.TZPATH
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    zoneinfo.reset_tzpath(())
+    ZoneInfo.clear_cache()
+    yield
+    zoneinfo.reset_tzpath(before)
+    ZoneInfo.clear_cache()
+
+
+@pytest.mark.usefixtures("bare")
+def test_utc_takes_no_database_of_zones_and_others_say_where_it_is() -> None:
+    document = {"repo": "/x", "windows": [{"deny": {"from": "16:00", "for": "1h"}}]}
+    windows = parse(document, "agent.yml").windows
+    assert opens(windows, 57600.0) == 61200.0
+    assert opens(windows, 61200.0) == 0.0
+    document["windows"] = [{"deny": {"from": "16:00", "for": "1h", "zone": "Europe/Berlin"}}]
+    with pytest.raises(ConfigError, match="this machine knows no zone 'Europe/Berlin'") as caught:
+        parse(document, "agent.yml")
+    assert "apt-get install tzdata" in caught.value.message
+
+
+@pytest.mark.parametrize("make", [allow, deny])
+def test_a_zone_that_has_gone_is_an_error_with_what_to_do_and_never_an_open_gate(
+    make: Any, request: pytest.FixtureRequest
+) -> None:
+    windows = [
+        deny(**{"from": "00:00", "for": "7d"}),
+        make(**{"from": "09:00", "for": "8h", "zone": "Europe/Berlin"}),
+    ]
+    request.getfixturevalue("bare")
+    for order in (windows, windows[::-1]):
+        with pytest.raises(ConfigError, match="this machine knows no zone") as caught:
+            opens(order, 1e9)
+        assert "tzdata-legacy" in caught.value.hint

@@ -45,7 +45,41 @@ def test_what_is_not_named_stays() -> None:
 
 def test_another_address_takes_no_keys_along_and_the_same_keeps_them() -> None:
     assert merged(Wish({"repo": URL}), KEPT)["remotes"][0]["deploy_key"]
-    assert merged(Wish({"repo": "/srv/x"}), KEPT)["remotes"] == [{"url": "/srv/x"}]
+    assert merged(Wish({"repo": "/srv/x"}), KEPT)["remotes"][0] == {"url": "/srv/x"}
+
+
+@pytest.mark.parametrize(
+    "given, followed",
+    [
+        (["/srv/x"], ["/srv/x", "https://b/state.git"]),
+        (["/srv/x", "/srv/y"], ["/srv/x", "/srv/y"]),
+        (["https://b/state.git"], ["https://b/state.git"]),
+        (["https://b/state.git", URL], ["https://b/state.git", URL]),
+        ([URL, "/srv/x", "/srv/x", "/srv/y"], [URL, "/srv/x", "/srv/y"]),
+    ],
+)
+def test_addresses_take_the_first_places_and_what_is_behind_these_stays(
+    given: list[str], followed: list[str]
+) -> None:
+    found = merged(Wish({"repo": given}), KEPT)
+    assert [one["url"] for one in found["remotes"]] == followed
+    keys = [one.get("deploy_key") for one in found["remotes"] if one["url"] == URL]
+    assert keys in ([], ["/etc/reconciler/deploy_key"])
+    parse(found, "options")
+
+
+def test_keys_are_those_of_all_addresses_that_are_given(key: Path, tmp_path: Path) -> None:
+    other = "ssh://git@other.example.org/state.git"
+    known, public = tmp_path / "known_hosts", key.with_suffix(".pub").read_text()
+    known.write_text(f"git.example.org {public}")
+    wish = Wish({"repo": [URL, other]}, deploy_key=str(key), known_hosts=str(known))
+    found = merged(wish, {})
+    ours = "/etc/reconciler/deploy_key"
+    assert [one["deploy_key"] for one in found["remotes"]] == [ours, ours]
+    with pytest.raises(ConfigError, match=r"the host key of other\.example\.org is not in"):
+        wish.check(parse(found, "options"), Places())
+    known.write_text(f"git.example.org {public}other.example.org {public}")
+    wish.check(parse(found, "options"), Places())
 
 
 def test_files_are_named_where_they_will_be() -> None:

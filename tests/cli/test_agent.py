@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +22,13 @@ from cli.conftest import Call
 from cli.test_json_documents import documented, fields
 from reconciler.agent import journal
 from reconciler.agent import status as status_module
+from reconciler.agent.override import overridden
 from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspend, suspension
 from reconciler.agent.status import Live, compose, publish
 from reconciler.catalog import Catalog, dumps
+from reconciler.cli import agentsync
+from reconciler.cli.console import Output
 
 GOOD = "a" * 40
 SETTLED = State(
@@ -47,7 +53,8 @@ def places(root: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(f"reconciler.cli.{name}.Places", lambda: places)
     monkeypatch.setattr("reconciler.cli.agent.os.geteuid", lambda: 0)
     monkeypatch.setattr(status_module, "REBOOT", str(root / "nothing"))
-    monkeypatch.setattr(journal, "JOURNAL", str(root / "no journal"))
+    for name in ("JOURNAL", "SYSLOG"):
+        monkeypatch.setattr(journal, name, str(root / "no log"))
     return places
 
 
@@ -75,8 +82,8 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: Places) ->
 def put(places: Places) -> Put:
     """Publish a status, as the agent does."""
 
-    def publish_one(state: State = SETTLED, ago: float = 0.0, **live_too: Any) -> None:
-        live = Live("idle", state_since=1.0, started=1.0, **live_too)
+    def publish_one(state: State = SETTLED, /, ago: float = 0.0, **live_too: Any) -> None:
+        live = replace(Live("idle", state_since=1.0, started=1.0), **live_too)
         document = compose(state, live, suspension(places), now=time.time() - ago)
         state.save(places)
         publish(places, document, {})
@@ -127,6 +134,17 @@ def test_what_is_wrong_is_listed_with_its_reason(call: Call, put: Put) -> None:
         "  resources  3: 0 in sync, 1 drifted, 1 failed, 1 blocked",
     ):
         assert line in done.out.splitlines()
+
+
+def test_a_commit_that_a_person_lets_through_its_window_is_shown(
+    call: Call, put: Put, places: Places
+) -> None:
+    put()
+    document = json.loads(Path(places.status).read_text())
+    said = {"commit": GOOD, "reason": "TICKET-7", "by": "alice", "since": 1.0}
+    Path(places.status).write_text(json.dumps({**document, "override": said}))
+    lines = call("agent", "status").out.splitlines()
+    assert f"  override   {GOOD[:12]} passes its window: TICKET-7 (alice)" in lines
 
 
 def test_what_the_process_cannot_see_or_read_is_said(call: Call, put: Put) -> None:
@@ -356,6 +374,151 @@ def test_there_is_no_sync_without_an_agent(call: Call, put: Put) -> None:
     done = call("agent", "sync")
     assert done.code == 3
     assert "the agent does not run" in done.err
+
+
+@pytest.mark.parametrize("action", ["sync", "once"])
+@pytest.mark.parametrize(
+    "words", [("--override-window",), ("--reason", "x"), ("--override-window", "--reason", " ")]
+)
+def test_who_passes_a_window_says_so_and_why(
+    call: Call, put: Put, action: str, words: tuple[str, ...]
+) -> None:
+    put()
+    done = call("agent", action, *words)
+    assert done.code == 3
+    assert "--override-window and --reason go together" in done.err
+
+
+class Resident:
+    """An agent that does one of its steps whenever who waits for it sleeps."""
+
+    def __init__(self, put: Put) -> None:
+        self.put = put
+        self.pid = 7
+        self.clock = 0.0
+        self.signals: list[int] = []
+        self.steps: list[Callable[[], None]] = []
+
+    def hear(self, pid: int, number: int) -> None:
+        assert pid == self.pid
+        self.signals.append(number)
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+        if self.steps:
+            self.steps.pop(0)()
+
+    def run(self, kind: str, began: float, **state: Any) -> Callable[[], None]:
+        """A step: a run is at its end."""
+        last = {**SETTLED.last_run, "kind": kind, "started": began}
+        document = {**SETTLED.to_json(), "last_run": last, **state}
+        return lambda: self.put(State.from_json(document))
+
+    def die(self, then: int = 0) -> None:
+        self.pid = then
+
+
+@pytest.fixture
+def resident(put: Put, monkeypatch: pytest.MonkeyPatch) -> Resident:
+    made = Resident(put)
+    module = "reconciler.cli.agentsync"
+    monkeypatch.setattr(f"{module}.pid_of_agent", lambda _: made.pid)
+    monkeypatch.setattr(f"{module}.os.kill", made.hear)
+    # Its own clock, and not that of all who wait: what it starts is real.
+    clock = SimpleNamespace(time=time.time, sleep=made.sleep, monotonic=lambda: made.clock)
+    monkeypatch.setattr(f"{module}.time", clock)
+    put()
+    return made
+
+
+def test_sync_waits_for_a_run_that_began_after_it_was_asked_for(
+    call: Call, resident: Resident
+) -> None:
+    later = time.time() + 60
+    resident.steps = [
+        resident.run("sync", 1.0),
+        resident.run("heal", later),
+        resident.run("sync", later, failed={"file:/a": "no"}),
+    ]
+    done = call("agent", "sync")
+    assert (done.code, done.err) == (4, "")
+    assert done.out.startswith("InSync=False (Failed)")
+    assert (resident.signals, resident.steps) == ([signal.SIGUSR1], [])
+
+
+def test_sync_waits_as_long_as_a_fetch_and_a_run_may_take_or_as_it_is_told(
+    call: Call, resident: Resident, places: Places
+) -> None:
+    settings = Path(places.config)
+    settings.parent.mkdir(parents=True)
+    settings.write_text("remotes: [/srv/a, /srv/b]\nlimits: {fetch: 1m}\nrun_limit: 10m\n")
+    for words, waited in ((), 720), (("--timeout", "90s"), 90):
+        resident.clock = 0.0
+        done = call("agent", "sync", *words)
+        assert (done.code, done.out) == (7, "")
+        assert "the agent is still at work after" in done.err
+        assert "(fetching), and goes on" in done.err
+        assert "agent status --watch" in done.err
+        assert waited <= resident.clock < waited + 1
+    assert call("agent", "sync", "--timeout", "soon").code == 3
+    assert len(resident.signals) == 2
+
+
+def test_a_commit_that_waits_for_its_window_is_let_through_and_applied_by_a_second_run(
+    call: Call, resident: Resident, places: Places, recorded: Recorded
+) -> None:
+    later, urgent = time.time() + 60, "c" * 40
+    waiting = {"trusted": urgent, "held_by": "Window", "held_until": later}
+    done_with = {"trusted": urgent, "applied": urgent, "good": urgent}
+    words = ("agent", "sync", "--override-window", "--reason", "TICKET-7")
+
+    def wait() -> None:
+        resident.run("sync", time.time(), **waiting)()
+
+    def apply() -> None:
+        assert overridden(places, urgent)
+        resident.run("sync", later, **done_with)()
+
+    resident.steps = [wait, lambda: None, apply]
+    done = call(*words)
+    assert (done.code, done.out[:24]) == (0, f"in sync at {urgent[:12]},")
+    assert len(resident.signals) == 2
+    (said,) = recorded()
+    assert said.endswith(f" lets {urgent[:12]} through its window: TICKET-7")
+    again = call(*words)
+    assert (again.code, again.err) == (0, "no commit waits for a window\n")
+    assert len(resident.signals) == 3
+
+
+@pytest.mark.parametrize("then, said", [(0, "has ended"), (8, "was started anew")])
+def test_sync_waits_for_no_agent_that_is_gone(
+    call: Call, resident: Resident, then: int, said: str
+) -> None:
+    resident.steps = [lambda: None, lambda: resident.die(then)]
+    done = call("agent", "sync")
+    assert (done.code, done.out) == (5, "")
+    assert f"the agent {said} before it had done" in done.err
+    assert "journalctl -u reconciler-agent.service" in done.err
+    assert resident.clock < 1
+
+
+def test_sync_shows_a_person_what_the_agent_is_at(
+    resident: Resident, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    out = Output()
+
+    @contextlib.contextmanager
+    def progress(verb: str) -> Iterator[Callable[[dict[str, str]], None]]:
+        yield lambda event: shown.append(f"{verb} {event['id']}")
+
+    monkeypatch.setattr(out, "progress", progress)
+    resident.steps = [
+        lambda: resident.put(SETTLED, state="applying"),
+        resident.run("sync", time.time() + 60),
+    ]
+    assert agentsync.sync(places, out, 60.0)["state"] == "idle"
+    assert shown == ["sync fetching", "sync applying"]
 
 
 @pytest.mark.parametrize(

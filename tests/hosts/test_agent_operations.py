@@ -144,6 +144,23 @@ def test_a_branch_that_is_not_there_is_said_at_once_and_tried_again(
     wait_for(in_sync_at(bare, commit), "converging main", bare)
 
 
+def test_what_the_agent_would_refuse_or_cannot_compile_is_said_at_once(bare: BootedHost) -> None:
+    def install(*options: str) -> tuple[int, bool, str]:
+        done = bare.reconciler("agent", "install", *options, check=False)
+        return done.returncode, "goes on trying" in done.stdout, done.stderr
+
+    code, tries, said = install("--host", "nobody")
+    assert (code, tries, f"{INVENTORY} has no host nobody" in said) == (3, True, True)
+    code, tries, said = install("--host", "operated", "--inventory", "nowhere")
+    assert (code, tries, "nowhere" in said) == (3, True, True)
+    key = text(bare, "/root/deploy_key.pub")
+    bare.run(["tee", "/root/signers"], input=f"alice@example.org {key}")
+    signed = ("--inventory", INVENTORY, "--trust", "head", "--allowed-signers", "/root/signers")
+    code, tries, said = install(*signed)
+    assert (code, tries, "is not signed" in said) == (10, True, True)
+    assert install("--trust", "none")[0] == 0
+
+
 def test_installing_again_changes_nothing_and_one_wish_keeps_the_others(
     repo: StateRepo, one: BootedHost
 ) -> None:
@@ -280,6 +297,11 @@ def test_a_suspension_shows_in_the_very_next_status_and_so_does_its_end(one: Boo
     held = one.reconciler("agent", "status", "--oneline", check=False)
     assert (held.returncode, "Suspended=True" in held.stdout) == (7, True)
     assert text(one, "/run/motd.d/reconciler").startswith("reconciler is suspended until 20")
+    # Who logs in is mostly not root.
+    assert (
+        one.run(["stat", "-c", "%a", "/run/motd.d", "/run/motd.d/reconciler"]).stdout
+        == "755\n644\n"
+    )
     one.reconciler("agent", "resume")
     assert one.reconciler("agent", "status", "--oneline").stdout.startswith("in sync at ")
     assert one.run(["ls", "/run/motd.d"]).stdout == ""

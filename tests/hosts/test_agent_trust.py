@@ -354,7 +354,7 @@ def test_b14_a_server_that_is_silent_for_too_long_is_an_alarm_and_state_is_enfor
 ) -> None:
     host = subject.host
     subject.settled()
-    configure(host, max_age="6s")
+    configure(host, max_age="11s")
     port = int(subject.server.server_address[1])
     subject.server.stop()
     try:
