@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.agent.asking import Asking
 from reconciler.agent.config import Config
 from reconciler.agent.outcome import Outcome
+from reconciler.agent.override import overridden
 from reconciler.agent.places import Places, read_json, write
 from reconciler.agent.settings import key_stamps
 from reconciler.agent.state import suspension
@@ -185,6 +186,8 @@ class Choice:
         state = self._state
         state.held_until = 0.0
         if not self._config.windows or not state.candidate:
+            return ""
+        if overridden(self._places, state.candidate):
             return ""
         from reconciler.agent.windows import opens
 

@@ -22,6 +22,7 @@ from reconciler.agent.alone import alone
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, Streak, contended
 from reconciler.agent.notices import Notices, deliver
+from reconciler.agent.override import shown
 from reconciler.agent.places import Places, boot_id, machine_id, read_json, write
 from reconciler.agent.poll import ask, confirm, is_news, take_in
 from reconciler.agent.running import GRACE
@@ -201,6 +202,7 @@ class Once:
         if outcome:
             live.valid = max(VALID, 3 * config.interval)
         live.next_fetch = now + max(config.interval, self._memory.ask_at - time.monotonic())
+        live.override = shown(places, self._state.candidate)
         live.contended = self._memory.fights.contended(time.monotonic())
         document = compose(self._state, live, suspension(places), **config.ages, now=now)
         if outcome:

@@ -48,7 +48,7 @@ def overridden(places: Places, commit: str) -> bool:
 
 def shown(places: Places, candidate: str) -> dict[str, Any] | None:
     """For the status, while the commit that is not applied yet is the one that is let through."""
-    said = override(places)
+    said = override(places) if candidate else None
     if said is None or said.commit != candidate:
         return None
     return {name: getattr(said, name) for name in ("commit", "reason", "by", "since")}

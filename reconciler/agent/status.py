@@ -52,7 +52,7 @@ Make = Callable[..., Condition]
 class Live:
     """What only the process that writes it knows. Times are seconds since the epoch.
 
-    valid: for how many seconds the status counts. watched: paths; watch_mode: as `Watcher` has it;
+    valid: for how many seconds the status counts. override: what `override.shown` says. watched: paths; watch_mode: as `Watcher` has it;
     unwatched: why not everything is watched. unread: why the settings are not what the file says.
     """
 
@@ -64,6 +64,7 @@ class Live:
     next_fetch: float = 0.0
     next_sweep: float = 0.0
     next_retry: float = 0.0
+    override: dict[str, Any] | None = None
     contended: list[str] = field(default_factory=list)
     overflows: int = 0
     watched: int = 0
@@ -121,6 +122,7 @@ def compose(
         "conditions": state.conditions,
         "last_run": state.last_run,
         "suspensions": [_suspended(held)] if held else [],
+        "override": live.override,
         "reboot_required": reboot is not None,
         "proof": {"deep_verified_at": state.proven_at},
         "watch": {

@@ -27,6 +27,7 @@ from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, contended
 from reconciler.agent.hints import Watch, stamp
 from reconciler.agent.notices import Notices, deliver
+from reconciler.agent.override import shown
 from reconciler.agent.places import Places, machine_id
 from reconciler.agent.poll import Poller, confirm, is_news, take_in
 from reconciler.agent.running import Running
@@ -372,7 +373,7 @@ class Supervisor:
             self._fights.forget()
         if running.kind == "heal" and outcome["corrected"] and not outcome["failed"]:
             state.observe("heal_latency_seconds", now - running.noticed)
-        about = {"commit": state.applied, "run": state.last_run.get("id", "")}
+        about: dict[str, Any] = {"commit": state.applied, "run": state.last_run.get("id", "")}
         journal.log_all(outcome["messages"], **about)
         for id_ in self._fights.corrected(outcome["corrected"], now):
             journal.log("err", contended(id_), resource=id_, cause="contended", **about)
@@ -463,6 +464,7 @@ class Supervisor:
     def _compose(self, now: float) -> dict[str, Any]:
         clock, live, agenda = time.monotonic(), self._live, self._agenda
         live.contended = self._fights.contended(clock)
+        live.override = shown(self._places, self._state.candidate)
         phase = self._phase()
         if phase != live.state:
             live.state, live.state_since = phase, now

@@ -71,7 +71,7 @@ def test_the_document_has_every_field_and_stays_json() -> None:
     assert set(document) == {
         "schema", "host", "agent", "state", "state_since", "written", "valid_until", "next",
         "source", "resources", "drifted", "failed", "blocked", "owed", "contended", "prune",
-        "conditions", "last_run", "suspensions", "reboot_required", "proof", "watch",
+        "conditions", "last_run", "suspensions", "override", "reboot_required", "proof", "watch",
     }  # fmt: skip
     assert document["schema"] == "status/1"
     assert set(document["agent"]) == {"version", "id", "boot_id", "pid", "started"}

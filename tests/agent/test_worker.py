@@ -16,6 +16,7 @@ from reconciler.agent.config import Config
 from reconciler.agent.contents import Contents
 from reconciler.agent.hints import Watch, stamp
 from reconciler.agent.outcome import Outcome
+from reconciler.agent.override import let_through
 from reconciler.agent.places import Places
 from reconciler.agent.poll import ask, take_in
 from reconciler.agent.state import State, resume, suspend
@@ -133,6 +134,13 @@ def test_a_window_holds_the_commit_and_not_the_healing(machine: Machine) -> None
     assert outcome.state.held_by == "Window"
     assert outcome.state.held_until > time.time()
     assert machine.motd() == "hello\n"
+    status = compose(outcome.state, Live(), None, now=time.time())
+    assert let_through(machine.places, status, "TICKET-7", "alice")
+    passed = machine.run("sweep", fetch=False).state
+    assert pointers(passed) == (second, "", second, second)
+    assert machine.motd() == "good morning\n"
+    second = machine.commit(SITE.replace("hello", "good evening"))
+    assert machine.run().state.held_by == "Window"
     machine.config = replace(machine.config, windows=({**shut, "kind": "allow"},))
     opened = machine.run("sweep", fetch=False).state
     assert pointers(opened) == (second, "", second, second)
