@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from reconciler.agent import journal
-from reconciler.agent.notices import Notices, deliver
+from reconciler.agent.notices import Notices
+from reconciler.agent.outbox import Outbox
 from reconciler.agent.places import Places, read_json
 from reconciler.agent.settings import usable
 from reconciler.agent.state import State
@@ -46,12 +47,14 @@ def main() -> int:
         journal.log("err", str(error))
         return error.exit_code
     if config.notify:
-        notices = Notices.load(places.deadman)
+        now = time.time()
+        notices, outbox = Notices.load(places.deadman), Outbox.load(places.deadman_outbox)
+        due = notices.due([condition], now)
+        if due:
+            outbox.post(due, status, config.notify, now)
+        notices.save()
         try:
-            due = notices.due([condition], time.time())
-            if due:
-                deliver(config.notify, due, status).wait()
-            notices.save()
+            journal.log_all(outbox.wait(config.notify, now))
         except OSError as error:
             journal.log("err", f"notifications cannot be sent now: {error.strerror}")
     if condition["status"] == "True":

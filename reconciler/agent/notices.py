@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from reconciler.agent.link import python
 from reconciler.agent.places import read_json, write
 from reconciler.agent.status import HEALTHY, WANTED
 
@@ -19,10 +16,10 @@ SEEN, LASTED = 2, 300.0
 #: For so many seconds after a condition was told, it is not told anew: what it does meanwhile
 #: comes as one digest.
 DIGEST = 900.0
+#: Resources of one condition that are told apart.
+MOST = 200
 #: What an operator does on purpose; and what InSync says already.
 QUIET = ("Suspended", "Healthy")
-#: Seconds that all deliveries of one message may take.
-PATIENCE = 300
 
 
 @dataclass
@@ -31,7 +28,8 @@ class Standing:
 
     bad: its reason while it is bad, else "". seen, since: how often in a row, and from when.
     told: the reason that people know of. told_at: when they were told. missed: how often it was
-    bad since then without being told.
+    bad since then without being told. about: what it is about now, each with how often it was so in
+    a row; known: what of that people know of.
     """
 
     bad: str = ""
@@ -40,14 +38,22 @@ class Standing:
     told: str = ""
     told_at: float = -DIGEST
     missed: int = 0
+    about: dict[str, int] = field(default_factory=dict)
+    known: list[str] = field(default_factory=list)
 
     @property
     def lasting(self) -> bool:
         """Whether it has been bad for long enough to be more than a flicker."""
         return self.seen >= SEEN
 
-    def look(self, bad: str, now: float) -> None:
-        """How it is now. bad: the reason, "" where it is as wanted."""
+    @property
+    def new(self) -> list[str]:
+        """What it is about besides what people know of, and that is no flicker either."""
+        seen = {one for one, times in self.about.items() if times >= SEEN}
+        return sorted(seen - set(self.known))
+
+    def look(self, bad: str, now: float, about: Iterable[str] = ()) -> None:
+        """How it is now. bad: the reason, "" where it is as wanted. about: resources, commits."""
         # A clock that was set back must not make anything wait for years.
         self.since, self.told_at = min(self.since, now), min(self.told_at, now)
         if bad != self.bad:
@@ -55,6 +61,9 @@ class Standing:
             self.bad, self.seen, self.since = bad, 0, now
         if bad:
             self.seen = SEEN if now - self.since >= LASTED else min(self.seen + 1, SEEN)
+        ids = sorted(about)[:MOST]
+        self.about = {one: min(self.about.get(one, 0) + 1, SEEN) for one in ids}
+        self.known = [one for one in self.known if one in self.about]
 
     def due(self, now: float) -> str:
         """`problem`, `resolved` or `digest` if that is to be told now, else ""."""
@@ -62,7 +71,7 @@ class Standing:
         event = ""
         if not self.bad and self.told:
             event = "resolved"
-        elif self.bad and self.lasting and self.told != self.bad and not quiet:
+        elif self.bad and self.lasting and (self.told != self.bad or self.new) and not quiet:
             event = "problem"
         elif not self.bad and self.missed and not quiet:
             event = "digest"
@@ -71,6 +80,7 @@ class Standing:
     def tell(self, event: str, now: float) -> int:
         """It is told; how often it was bad without being told before."""
         missed, self.missed, self.told = self.missed, 0, self.bad
+        self.known = list(self.about)
         if event != "resolved":
             self.told_at = now
         return missed
@@ -95,8 +105,14 @@ class Notices:
                 standing[str(kind)] = Standing(**one)
         return cls(path, standing, kept)
 
-    def due(self, conditions: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
-        """What is to be told now; to be called once for each run or poll that ended.
+    def due(
+        self,
+        conditions: Iterable[Mapping[str, Any]],
+        now: float,
+        about: Mapping[str, Iterable[str]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """What is to be told now; to be called once for each run or poll that ended. about: what
+        each condition is about, by its type: what comes to it later is told as well.
 
         `save` once that is on its way: who cannot be told now is told by the next start.
         """
@@ -107,10 +123,15 @@ class Notices:
                 continue
             fine = one["status"] == WANTED.get(kind, HEALTHY)
             standing = self.standing.setdefault(kind, Standing())
-            standing.look("" if fine else str(one["reason"]), now)
+            ids = () if fine else (about or {}).get(kind, ())
+            standing.look("" if fine else str(one["reason"]), now, ids)
             event = standing.due(now)
             if event:
-                found.append({**one, "event": event, "missed": standing.tell(event, now)})
+                again = standing.told == standing.bad
+                new = standing.new if again else []
+                found.append(
+                    {**one, "event": event, "new": new, "missed": standing.tell(event, now)}
+                )
         return found
 
     def save(self) -> None:
@@ -122,52 +143,14 @@ class Notices:
                 self.kept = known
 
 
-def deliver(
-    sinks: Sequence[Mapping[str, Any]],
-    notices: Sequence[Mapping[str, Any]],
-    status: Mapping[str, Any],
-    *,
-    stderr: int | None = None,
-) -> subprocess.Popen[bytes]:
-    """Start what sends these notices to these places; it ends by itself. stderr: where it says what
-    did not arrive, as `subprocess` takes it. Raises OSError."""
-    job = {
-        "sinks": list(sinks),
-        "notices": list(notices),
-        "host": status["host"],
-        "id": status["agent"]["id"],
-        "next": status["next"],
-        "named": {name: list(status[name])[:1] for name in ("failed", "drifted", "contended")},
-        "subject": {key: status["source"]["trusted"].get(key, "") for key in ("author", "subject")},
+def subjects(status: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What the conditions of a status are about, by their type."""
+    refused = [str(one["commit"]) for one in status["source"]["quarantine"]]
+    different = [one for name in ("failed", "drifted", "contended") for one in status[name]]
+    unpruned = list(status["prune"].get("failed", ()))
+    return {
+        "Trusted": refused,
+        "Ready": refused,
+        "InSync": [*different, *unpruned],
+        "Stalled": list(status["contended"]),
     }
-    # A file that only we and it have: addresses hold secrets, and argv is everybody's.
-    with open(os.memfd_create("notices"), "w+b") as file:
-        file.write(json.dumps(job).encode())
-        file.seek(0)
-        return subprocess.Popen(
-            ["timeout", str(PATIENCE), *python("reconciler.agent.tell")],
-            stdin=file,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-
-
-def rehearse(
-    sinks: Sequence[Mapping[str, Any]], who: str, status: Mapping[str, Any]
-) -> tuple[bool, list[str]]:
-    """Send a test to these places, the way that notices take; whether all arrived, and what was
-    said about it. Raises OSError."""
-    notice = {
-        "type": "Test",
-        "event": "test",
-        "status": "True",
-        "reason": "Asked",
-        "message": f"{who} wants to know whether this arrives",
-        "since": status["written"],
-        "commit": status["source"]["applied"]["commit"],
-        "missed": 0,
-    }
-    with deliver(sinks, [notice], status, stderr=subprocess.PIPE) as sender:
-        _, said = sender.communicate()
-    return sender.returncode == 0, said.decode("utf-8", "replace").splitlines()

@@ -21,7 +21,8 @@ from reconciler.agent import journal
 from reconciler.agent.alone import alone
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, Streak, contended
-from reconciler.agent.notices import Notices, deliver
+from reconciler.agent.notices import Notices, subjects
+from reconciler.agent.outbox import Outbox
 from reconciler.agent.override import shown
 from reconciler.agent.places import Places, boot_id, machine_id, read_json, write
 from reconciler.agent.poll import ask, confirm, is_news, take_in
@@ -213,12 +214,14 @@ class Once:
     def _tell(self, document: dict[str, Any]) -> None:
         if not self._config.notify:
             return
-        notices = Notices.load(self._places.notices)
-        due = notices.due(document["conditions"], document["written"])
+        config, now = self._config, time.time()
+        notices, outbox = Notices.load(self._places.notices), Outbox.load(self._places.outbox)
+        due = notices.due(document["conditions"], now, subjects(document))
+        if due:
+            outbox.post(due, document, config.notify, now)
+        notices.save()
         try:
-            if due:
-                deliver(self._config.notify, due, document).wait()
-            notices.save()
+            self._messages += outbox.wait(config.notify, now)
         except OSError as error:
             self._say(f"notifications cannot be sent now: {error.strerror}")
 

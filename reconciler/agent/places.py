@@ -88,6 +88,15 @@ class Places:
         return self.at("var/lib/reconciler/notices.json")
 
     @property
+    def outbox(self) -> str:
+        """What they are to be told, and were not."""
+        return self.at("var/lib/reconciler/outbox.json")
+
+    @property
+    def deadman_outbox(self) -> str:
+        return self.at("var/lib/reconciler/deadman-outbox.json")
+
+    @property
     def deadman(self) -> str:
         """The same for what is told of a dead agent."""
         return self.at("var/lib/reconciler/deadman.json")

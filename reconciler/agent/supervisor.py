@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -26,7 +25,8 @@ from reconciler.agent.alone import alone
 from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, contended
 from reconciler.agent.hints import Watch, stamp
-from reconciler.agent.notices import Notices, deliver
+from reconciler.agent.notices import Notices, subjects
+from reconciler.agent.outbox import Outbox
 from reconciler.agent.override import shown
 from reconciler.agent.places import Places, machine_id
 from reconciler.agent.poll import Poller, confirm, is_news, take_in
@@ -73,7 +73,7 @@ class Supervisor:
         self._agenda.asked = "trust" in self._state.problems
         self._fights = Fights()
         self._notices = Notices.load(places.notices)
-        self._tellers: list[subprocess.Popen[bytes]] = []
+        self._outbox = Outbox.load(places.outbox)
         self._poller = Poller(places, config)
         self._polled_at = 0.0
         self._running: Running | None = None
@@ -111,6 +111,7 @@ class Supervisor:
             self._heed_settings()
             self._heed_suspension()
             self._heed_renewal()
+            self._heed_outbox()
             if not self._stopping:
                 self._start_what_is_due()
             self._show()
@@ -135,6 +136,8 @@ class Supervisor:
             due.append(self._running.due(self._config.run_limit))
         if not self._stopping:
             due.append(self._agenda.next(now, running=self._running is not None))
+        if self._outbox.due != NEVER:
+            due.append(now + self._outbox.due - time.time())
         events = self._watcher.fileno()
         reading = [self._signals.fileno(), *([events] if events >= 0 else ())]
         if self._poller.busy:
@@ -477,21 +480,24 @@ class Supervisor:
         return compose(self._state, live, self._held, **self._config.ages, now=now)
 
     def _tell_people(self) -> None:
-        """Notices of conditions that changed, sent by a child that nobody waits for."""
-        self._tellers = [one for one in self._tellers if one.poll() is None]
+        """Notices of conditions that changed go on their way."""
         if not self._config.notify:
             return
         now = time.time()
         document = self._compose(now)
-        due = self._notices.due(document["conditions"], now)
+        due = self._notices.due(document["conditions"], now, subjects(document))
+        if due:
+            self._outbox.post(due, document, self._config.notify, now)
+        self._notices.save()
+
+    def _heed_outbox(self) -> None:
+        """A child sends what is due, and nobody waits for it."""
+        now = time.time()
+        journal.log_all(self._outbox.take(now, self._config.notify))
         try:
-            if due:
-                self._tellers.append(deliver(self._config.notify, due, document))
+            self._outbox.send(self._config.notify, now)
         except OSError as error:
             journal.log("err", f"notifications cannot be sent now: {error.strerror}")
-            self._notices = Notices.load(self._places.notices)  # they are due still
-            return
-        self._notices.save()
 
     def _feed(self) -> None:
         """Sign of life, unless a run outlives all its limits."""

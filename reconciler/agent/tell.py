@@ -1,16 +1,20 @@
 """Send notices on their way: apprise, a webhook, a command. A short-lived process does it.
 
-python -m reconciler.agent.tell     reads {"sinks": [...], "notices": [...], "host": ...}
+python -m reconciler.agent.tell     reads {"sinks": [...], "to": [...], "notices": [...], ...}
+
+and prints the numbers of those places that it did not come to, of the ones that `to` names.
 
 Addresses hold secrets: they come on stdin, and no message about a failure repeats one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +28,8 @@ from reconciler.agent import advice
 
 #: Seconds for each of them.
 PATIENCE = 20.0
+#: Resources that a text names.
+NAMED = 5
 SIGNATURE = "X-Reconciler-Signature"
 
 
@@ -36,21 +42,22 @@ def main() -> int:
     logging.disable()  # libraries log the addresses that they talk to
     job = json.load(sys.stdin)
     message = compose(job)
-    failed = 0
-    for number, sink in enumerate(job["sinks"], start=1):
+    failed: list[int] = []
+    for number in job["to"]:
+        sink = job["sinks"][number]
         kind = next(one for one in ("command", "webhook", "apprise") if one in sink)
         try:
             send(sink, message)
+            continue
         except Undelivered as error:
-            sys.stderr.write(f"notification {number} ({kind}) did not arrive: {error}\n")
-            failed = 1
+            why = str(error)
         except Exception as error:  # noqa: BLE001  # one sink must not keep the others silent
-            # Its text may hold the address.
-            sys.stderr.write(
-                f"notification {number} ({kind}) did not arrive: {type(error).__name__}\n"
-            )
-            failed = 1
-    return failed
+            why = type(error).__name__  # its text may hold the address
+        sys.stderr.write(f"notification {number + 1} ({kind}) did not arrive: {why}\n")
+        failed.append(number)
+    with contextlib.suppress(BrokenPipeError):  # who wants to know may be gone
+        os.write(1, json.dumps(failed).encode())
+    return int(bool(failed))
 
 
 def compose(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +108,8 @@ def _text(job: Mapping[str, Any], titles: list[str]) -> str:
 
 
 def _about(job: Mapping[str, Any], notice: Mapping[str, Any]) -> Iterator[str]:
+    if notice.get("new"):
+        yield f"new since it was told last: {', '.join(notice['new'][:NAMED])}"
     if notice["missed"]:
         yield f"before that it was bad {_times(notice)} and went by"
     if step := advice.next_step(notice, job["next"]):

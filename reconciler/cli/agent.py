@@ -216,7 +216,7 @@ def _resume(args: argparse.Namespace, out: Output) -> int:
 
 def _notify(args: argparse.Namespace, out: Output) -> int:
     from reconciler.agent.config import load
-    from reconciler.agent.notices import rehearse
+    from reconciler.agent.outbox import rehearse
     from reconciler.agent.status import Live, compose
 
     places = _own_places()

@@ -14,6 +14,7 @@ import pytest
 
 from reconciler.agent import running, supervisor
 from reconciler.agent.config import Config
+from reconciler.agent.outbox import Outbox
 from reconciler.agent.places import Places, read_json
 from reconciler.agent.settings import key_stamps
 from reconciler.agent.signals import HEARD
@@ -119,7 +120,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
         patch.setattr(running, "_carry_out", made.run)
         patch.setattr(running, "answer", lambda _, document: document)
         patch.setattr(made.agent, "_poller", Polls(made))
-        patch.setattr(supervisor, "deliver", lambda *_: made.done.update(["notices"]))
+        patch.setattr(Outbox, "post", lambda *_: made.done.update(["notices"]))
         made.agent.run()
     signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():

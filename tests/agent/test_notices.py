@@ -87,6 +87,28 @@ def test_another_reason_is_another_problem_and_other_conditions_do_not_wait() ->
     assert events(notices, rewritten, at=DIGEST + 2) == [("problem", 0)]
 
 
+def test_what_fails_later_while_something_else_does_is_told_as_well() -> None:
+    """Or one package that fails for months would keep everybody from hearing of the rest."""
+    notices = Notices()
+
+    def look(at: float, *ids: str) -> list[list[str]]:
+        failed = condition("False", "Failed", "InSync")
+        return [one["new"] for one in notices.due([failed], START + at, {"InSync": ids})]
+
+    assert [look(at, "package:a") for at in (0, 1, 2)] == [[], [[]], []]
+    later = DIGEST + 10
+    assert look(later, "package:a") == []
+    assert look(later + 1, "package:a", "service:b") == []
+    assert look(later + 2, "package:a") == []
+    assert [look(later + at, "package:a", "service:b") for at in (3, 4, 5)] == [
+        [], [["service:b"]], [],
+    ]  # fmt: skip
+    # What was well in between is news again, but not more often than all else.
+    assert look(later + 6, "package:a") == []
+    assert [look(later + at, "package:a", "service:b") for at in (7, 8)] == [[], []]
+    assert look(later + 4 + DIGEST, "package:a", "service:b") == [["service:b"]]
+
+
 def test_what_is_meant_and_what_is_said_already_is_not_told() -> None:
     notices = Notices()
     quiet = [condition("True", "Suspended", "Suspended"), condition("False", "Failed", "Healthy")]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.agent.notices import deliver
+from reconciler.agent.outbox import deliver
 from reconciler.agent.tell import SIGNATURE, compose, title
 
 TOKEN = "t0ken-9f2c"
@@ -83,6 +83,7 @@ def hook() -> Iterator[Hook]:
 def job(*sinks: object) -> dict[str, object]:
     return {
         "sinks": list(sinks),
+        "to": list(range(len(sinks))),
         "notices": [NOTICE],
         "host": "web1",
         "id": "0123abcd",
@@ -187,20 +188,17 @@ def test_one_that_fails_does_not_stop_another(tmp_path: Path) -> None:
         "notification 2 (command) did not arrive: /nonexistent: No such file or directory",
         "notification 3 (command) did not arrive: false ended with 1",
     ]
-    assert done.stdout == ""
+    assert json.loads(done.stdout) == [0, 1, 2]
     assert json.loads(out.read_text())["notices"][0]["reason"] == "BadSignature"
 
 
 def test_what_starts_a_delivery_shows_no_address_to_others(tmp_path: Path) -> None:
     out = tmp_path / "argv"
     look = f"tr '\\0' ' ' < /proc/$PPID/cmdline > {out}; cat > /dev/null"
-    named: dict[str, object] = {"failed": {}, "drifted": [], "contended": []}
-    who = {"host": "web1", "agent": {"id": "0123abcd"}, "source": {"trusted": {}}}
-    status: dict[str, object] = {**who, **named, "next": {"fetch": 0.0}}
     sinks = [{"command": ["sh", "-c", look]}, {"webhook": f"http://127.0.0.1:1/{TOKEN}"}]
-    sender = deliver(sinks, [NOTICE], status)
-    assert TOKEN not in Path(f"/proc/{sender.pid}/cmdline").read_text()
-    assert sender.wait(60) == 1
+    with deliver(sinks, job()) as sender:
+        assert TOKEN not in Path(f"/proc/{sender.pid}/cmdline").read_text()
+        assert sender.wait(60) == 1
     assert "reconciler.agent.tell" in out.read_text()
     assert TOKEN not in out.read_text()
 
