@@ -242,7 +242,10 @@ def main() -> int:
     """For the timer: says everything to the journal; the exit code is that of `agent status`."""
     places = Places()
     try:
-        outcome, document = once(places, *usable(places), patient=True)
+        config, unread = usable(places)
+        if unread:
+            journal.log("err", f"the settings are the last that could be used: {unread}")
+        outcome, document = once(places, config, unread, patient=True)
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code

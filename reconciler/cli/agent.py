@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import pwd
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 FILES = ("allowed_signers", "keyring", "deploy_key", "known_hosts", "credentials", "ca_file")
 SUSPENSION = ["reconciler/suspension", 1]
 NOTIFY = ["reconciler/agent-notify", 1]
+#: Who logged in, by number; -1 of 32 bits where nobody did.
+LOGIN = "/proc/self/loginuid"
 #: Seconds that the agent has to say that it is suspended, or is not any more.
 SOON = 10.0
 
@@ -265,7 +268,16 @@ def nudge(number: signal.Signals = signal.SIGHUP) -> bool:
 
 
 def who() -> str:
-    """The person behind this call, for what is kept of their word."""
+    """The person behind this call, for what is kept of their word: who logged in, as the kernel
+    knows, whatever they have become since; else what they say themselves."""
+    try:
+        with open(LOGIN, encoding="ascii") as file:
+            return pwd.getpwuid(int(file.read())).pw_name
+    except (OSError, ValueError, KeyError, OverflowError):
+        return _called()
+
+
+def _called() -> str:
     return os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
 
 

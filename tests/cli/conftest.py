@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from reconciler.cli import agent
 from reconciler.cli.main import main
 
 IDENTITY = {
@@ -23,6 +24,12 @@ IDENTITY = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
 }
+
+
+@pytest.fixture(autouse=True)
+def _nobody_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the tests is nobody's business."""
+    monkeypatch.setattr(agent, "LOGIN", "/nonexistent")
 
 
 class Done(NamedTuple):

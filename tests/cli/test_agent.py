@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspend, suspension
 from reconciler.agent.status import Live, compose, publish
 from reconciler.catalog import Catalog, dumps
-from reconciler.cli import agentsync
+from reconciler.cli import agent, agentsync
 from reconciler.cli.console import Output
 
 GOOD = "a" * 40
@@ -230,6 +231,17 @@ def test_every_field_of_a_status_is_documented(put: Put, places: Places) -> None
 
 
 # -- suspend, resume, sync ---------------------------------------------------------------
+
+
+def test_who_logged_in_said_it_whoever_they_have_become_since(
+    call: Call, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "loginuid"
+    monkeypatch.setattr(agent, "LOGIN", str(login))
+    monkeypatch.setenv("SUDO_USER", "alice")
+    for uid, by in ((pwd.getpwnam("daemon").pw_uid, "daemon"), (0xFFFFFFFF, "alice")):
+        login.write_text(str(uid))
+        assert call("agent", "suspend", "--reason", "x", "--json").json()["by"] == by
 
 
 def test_a_suspension_has_a_reason_an_end_and_somebody(
