@@ -25,10 +25,10 @@ import subprocess
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
-from reconciler.source.process import drain
+from reconciler.source.process import Ended, drain, run
 
 #: Seconds that a git process may take, and that it may be silent while an object is read.
 TIMEOUT = 60.0
@@ -67,6 +67,7 @@ OPTIONS: tuple[str, ...] = (
     *("-c", "core.excludesFile=/dev/null"),
     *("-c", "core.attributesFile=/dev/null"),
     *("-c", "core.alternateRefsCommand=false"),
+    *("-c", "core.commitGraph=false"),  # what it says of parents is not what the commits say
     *("-c", "core.quotePath=false"),
     *("-c", "protocol.allow=never"),
     *("-c", "transfer.bundleURI=false"),
@@ -144,32 +145,48 @@ class Git:
 
     def start(self, *args: str) -> subprocess.Popen[bytes]:
         """A running git process with pipes, alone in its process group. Raises SourceError."""
-        owner = self.owner()
-        try:
-            return subprocess.Popen(
+        with self._starting():
+            process = subprocess.Popen(
                 ["git", *OPTIONS, *args],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=self.directory,
                 env=self.environment(),
                 start_new_session=True,
-                user=owner.uid if owner else None,
-                group=owner.gid if owner else None,
-                extra_groups=[] if owner else None,
+                **self._place(),
             )
+        return cast("subprocess.Popen[bytes]", process)
+
+    def ask(self, *args: str, seconds: float = TIMEOUT, feed: bytes = b"") -> Ended:
+        """How a git command ended that was given `feed`. Raises SourceError, TrustError."""
+        with self._starting():
+            return run(
+                ["git", *OPTIONS, *args],
+                self.environment(),
+                seconds=seconds,
+                cap=OUTPUT_CAP,
+                feed=feed,
+                **self._place(),
+            )
+
+    def run(self, *args: str, timeout: float = TIMEOUT, feed: bytes = b"") -> bytes:
+        """The output of a git command. Raises SourceError, ConfigError, TrustError."""
+        return _output(self.ask(*args, seconds=timeout, feed=feed), self.directory, timeout)
+
+    def _place(self) -> dict[str, Any]:
+        """Where a git process runs, and as whom."""
+        owner = self.owner()
+        who = {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
+        return {"cwd": self.directory, **who}
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        try:
+            yield
         except FileNotFoundError as error:
             raise SourceError("git is not installed", hint="apt-get install git") from error
         except OSError as error:
             raise SourceError(f"cannot start git in {self.directory}: {error.strerror}") from error
-
-    def run(self, *args: str, timeout: float = TIMEOUT) -> bytes:
-        """The output of a git command. Raises SourceError, ConfigError."""
-        process = self.start(*args)
-        try:
-            return collect(process, self.directory, timeout)
-        finally:
-            end(process)
 
     def ref_names(self) -> list[str]:
         """Branches and tags, for a suggestion; none if git has trouble."""
@@ -196,14 +213,19 @@ def collect(process: subprocess.Popen[bytes], directory: str, timeout: float = T
     stdin, _, _ = _pipes(process)
     stdin.close()
     out, err, stopped = drain(process, time.monotonic() + timeout, OUTPUT_CAP)
-    if stopped == "time":
-        raise _too_slow(directory, timeout)
-    if stopped == "output":
+    code = 0 if stopped else process.wait()
+    return _output(Ended(code, out, err, stopped), directory, timeout)
+
+
+def _output(ended: Ended, directory: str, seconds: float) -> bytes:
+    """What git printed, if it did what it was told to. Raises SourceError, ConfigError."""
+    if ended.stopped == "time":
+        raise _too_slow(directory, seconds)
+    if ended.stopped == "output":
         raise SourceError(f"git in {directory} printed more than {OUTPUT_CAP >> 20} MiB")
-    code = process.wait()
-    if code != 0:
-        raise explain(err.decode("utf-8", "replace"), directory)
-    return out
+    if ended.code != 0:
+        raise explain(ended.err.decode("utf-8", "replace"), directory)
+    return ended.out
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -17,11 +17,11 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from reconciler.errors import ConfigError, LockBusy, ReconcilerError, SourceError, UsageError
-from reconciler.source.git import OPTIONS, TIMEOUT, Git
-from reconciler.source.process import Ended, run
+from reconciler.source.git import TIMEOUT, Git
+from reconciler.source.process import Ended
 from reconciler.source.refs import OWN, POINTERS, is_id
 
 #: More packs than this are made one: each fetch that brings something adds one.
@@ -38,7 +38,13 @@ _MIRROR = re.compile(r"mirror-[0-9a-f]{32}\.git(?=$|\.)")
 _HEAD = "ref: refs/heads/none\n"
 _LOOSE_REF = re.compile(rb"(?!0+\n)(?:[0-9a-f]{40}|[0-9a-f]{64})\n")
 #: Files that would change what history looks like, or bring objects from elsewhere.
-_FOREIGN = ("shallow", "info/grafts", "objects/info/alternates", "objects/info/commit-graph")
+_FOREIGN = (
+    "shallow",
+    "info/grafts",
+    "objects/info/alternates",
+    "objects/info/commit-graph",
+    "objects/info/commit-graphs",
+)
 
 
 class Ref(NamedTuple):
@@ -165,24 +171,8 @@ class Mirror:
             raise SourceError(f"cannot move refs of {self.path}: {done.said[:300]}")
 
     def ask(self, *args: str, seconds: float = TIMEOUT, feed: bytes = b"") -> Ended:
-        """How a git command in the mirror ended. Raises SourceError if there is no git."""
-        git = self.git
-        owner = git.owner()
-        who: dict[str, Any] = (
-            {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
-        )
-        try:
-            return run(
-                ["git", *OPTIONS, "-c", "core.commitGraph=false", *args],
-                git.environment(),
-                seconds=seconds,
-                cap=64 << 20,
-                feed=feed,
-                cwd=self.path,
-                **who,
-            )
-        except OSError as error:
-            raise SourceError(f"cannot start git in {self.path}: {error.strerror}") from error
+        """How a git command in the mirror ended. Raises SourceError, UsageError."""
+        return self.git.ask(*args, seconds=seconds, feed=feed)
 
     def suspect(self) -> None:
         """Have the next fetch read every object first. A disk that is full can wait."""
