@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from reconciler.errors import ReconcilerError, SourceError, TrustError
 from reconciler.source import network
-from reconciler.source.mirror import QUARANTINE, Mirror, Ref, make_repository, sync
+from reconciler.source.bare import make_repository, sync
+from reconciler.source.mirror import QUARANTINE, Mirror, Ref
 from reconciler.source.network import Limits
 from reconciler.source.refs import full_ref, is_id
 from reconciler.source.remote import Remote

@@ -1,8 +1,7 @@
 """A bare copy of the state repo on this host: what was fetched, and the agent's own pointers.
 
-Only `fetch` writes objects into it, complete packs that were checked beside it. It holds no loose
-objects, no hooks, no remote and no configuration but the constant one, so that damage shows at
-once; a damaged mirror is made anew in another directory and swapped in.
+Only `fetch` writes objects into it, complete packs that were checked beside it. A damaged mirror is
+made anew in another directory and swapped in.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from reconciler.errors import ConfigError, LockBusy, ReconcilerError, SourceError, UsageError
+from reconciler.source.bare import CONFIG, make_repository, oddity, read, sync, walk
 from reconciler.source.git import TIMEOUT, Git
 from reconciler.source.process import Ended
 from reconciler.source.refs import OWN, POINTERS, is_id
@@ -29,22 +28,7 @@ MANY_PACKS = 50
 #: Where a pack waits until it is known to be whole and sound; each fetch has its own.
 QUARANTINE = "quarantine-"
 
-_CONFIG = {
-    "sha1": "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n",
-    "sha256": "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n"
-    "[extensions]\n\tobjectformat = sha256\n",
-}
 _MIRROR = re.compile(r"mirror-[0-9a-f]{32}\.git(?=$|\.)")
-_HEAD = "ref: refs/heads/none\n"
-_LOOSE_REF = re.compile(rb"(?!0+\n)(?:[0-9a-f]{40}|[0-9a-f]{64})\n")
-#: Files that would change what history looks like, or bring objects from elsewhere.
-_FOREIGN = (
-    "shallow",
-    "info/grafts",
-    "objects/info/alternates",
-    "objects/info/commit-graph",
-    "objects/info/commit-graphs",
-)
 
 
 class Ref(NamedTuple):
@@ -94,7 +78,7 @@ class Mirror:
     @property
     def algorithm(self) -> str:
         """The kind of object ids: `sha1` or `sha256`."""
-        return "sha256" if self._read("config") == _CONFIG["sha256"].encode() else "sha1"
+        return "sha256" if read(self.path, "config") == CONFIG["sha256"].encode() else "sha1"
 
     # -- looking -------------------------------------------------------------------------
 
@@ -133,7 +117,7 @@ class Mirror:
         if not self.exists:
             return "it does not exist"
         try:
-            found = self._shape() or self._empty_file()
+            found = oddity(self.path)
             if found:
                 return found
             self.refs()
@@ -153,7 +137,7 @@ class Mirror:
 
     def size(self) -> int:
         """Bytes of everything in it."""
-        return sum(found.st_size for _, found in _walk(self.path))
+        return sum(found.st_size for _, found in walk(self.path))
 
     # -- acting --------------------------------------------------------------------------
 
@@ -222,7 +206,7 @@ class Mirror:
         quarantines = glob.glob(glob.escape(os.path.join(self.path, QUARANTINE)) + "*")
         for leftover in (old, f"{self.path}.new", *quarantines):
             shutil.rmtree(leftover, ignore_errors=True)
-        for path, _ in _walk(self.path):
+        for path, _ in walk(self.path):
             name = os.path.basename(path)
             if name.endswith(".lock") or name.startswith(("tmp_", ".tmp-")):
                 os.unlink(path)
@@ -281,40 +265,6 @@ class Mirror:
                 hint=f"chown -R the mirror to the user of the agent: ls -ld {self.path}",
             )
 
-    def _shape(self) -> str:
-        """Whether the small files are what we wrote, and nothing is there that we never write."""
-        if self._read("HEAD") != _HEAD.encode():
-            return "HEAD is not as it was written"
-        if self._read("config") not in [text.encode() for text in _CONFIG.values()]:
-            return "config is not as it was written"
-        for name in _FOREIGN:
-            if os.path.lexists(os.path.join(self.path, name)):
-                return f"{name} does not belong there"
-        for path, _ in _walk(os.path.join(self.path, "refs")):
-            with open(path, "rb") as file:
-                if not _LOOSE_REF.fullmatch(file.read(200)):
-                    return f"{os.path.relpath(path, self.path)} is not the name of an object"
-        packed = self._read("packed-refs")
-        if packed is not None and not re.fullmatch(
-            rb"#[^\n]*\n(?:[\^0-9a-f]{40,65}[^\n]*\n)*", packed
-        ):
-            return "packed-refs is garbage"
-        return ""
-
-    def _empty_file(self) -> str:
-        """Power loss leaves files of no length; a pack without its index is lost as well."""
-        names: set[str] = set()
-        for path, found in _walk(os.path.join(self.path, "objects")):
-            names.add(os.path.basename(path))
-            if found.st_size == 0 and not path.endswith(".keep"):
-                return f"{os.path.relpath(path, self.path)} is empty"
-        for name in names:
-            stem, ending = os.path.splitext(name)
-            other = {".pack": ".idx", ".idx": ".pack"}.get(ending)
-            if other is not None and stem + other not in names:
-                return f"{name} is without its {other}"
-        return ""
-
     def _packs(self) -> list[str]:
         with contextlib.suppress(OSError):
             return [
@@ -328,49 +278,10 @@ class Mirror:
         """The own pointers, as far as they can be read from a damaged mirror."""
         found: dict[str, str] = {}
         for name in POINTERS:
-            text = (self._read(OWN + name) or b"").strip().decode("ascii", "replace")
+            text = (read(self.path, OWN + name) or b"").strip().decode("ascii", "replace")
             if is_id(text):
                 found[name] = text
         return found
-
-    def _read(self, name: str) -> bytes | None:
-        try:
-            with open(os.path.join(self.path, name), "rb") as file:
-                return file.read(1 << 20)
-        except OSError:
-            return None
-
-
-def make_repository(
-    path: str, algorithm: str, alternate: str = "", refs: Sequence[str] = ()
-) -> None:
-    """An empty bare repository without a start of git.
-
-    alternate: objects that it may use as its own. refs: the ids that it says it has of them.
-    Raises OSError.
-    """
-    os.makedirs(path, mode=0o700)
-    for name in ("objects/pack", "objects/info", "refs/heads"):
-        os.makedirs(os.path.join(path, name), mode=0o700)
-    files = {"HEAD": _HEAD, "config": _CONFIG[algorithm]}
-    if alternate:
-        files["objects/info/alternates"] = f"{alternate}\n"
-        lines = "".join(f"{id_} refs/have/{n}\n" for n, id_ in enumerate(sorted(set(refs))))
-        files["packed-refs"] = f"# pack-refs with: sorted \n{lines}"
-    for name, text in files.items():
-        with open(os.path.join(path, name), "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def sync(directory: str) -> None:
-    """Make the names in a directory durable. Raises OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _is_at(path: str, fd: int) -> bool:
@@ -387,16 +298,3 @@ def _own(name: str) -> str:
             f"{name!r} is no pointer of the agent", hint=f"one of {', '.join(POINTERS)}"
         )
     return OWN + name
-
-
-def _walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Regular files and links below a directory; what vanishes meanwhile is left out."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(top) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-                    yield entry.path, found
