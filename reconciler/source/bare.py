@@ -68,9 +68,9 @@ def oddity(top: str) -> str:
 
 def _shape(top: str) -> str:
     """Whether the small files are what we wrote, and nothing is there that we never write."""
-    if read(top, "HEAD") != _HEAD.encode():
+    if read(os.path.join(top, "HEAD")) != _HEAD.encode():
         return "HEAD is not as it was written"
-    if read(top, "config") not in [text.encode() for text in CONFIG.values()]:
+    if read(os.path.join(top, "config")) not in [text.encode() for text in CONFIG.values()]:
         return "config is not as it was written"
     for name in _FOREIGN:
         if os.path.lexists(os.path.join(top, name)):
@@ -79,7 +79,7 @@ def _shape(top: str) -> str:
         with open(path, "rb") as file:
             if not _LOOSE_REF.fullmatch(file.read(200)):
                 return f"{os.path.relpath(path, top)} is not the name of an object"
-    packed = read(top, "packed-refs")
+    packed = read(os.path.join(top, "packed-refs"))
     if packed is not None and not re.fullmatch(rb"#[^\n]*\n(?:[\^0-9a-f]{40,65}[^\n]*\n)*", packed):
         return "packed-refs is garbage"
     return ""
@@ -100,10 +100,10 @@ def _empty_file(top: str) -> str:
     return ""
 
 
-def read(top: str, name: str) -> bytes | None:
-    """The beginning of a small file; None if it cannot be read."""
+def read(path: str) -> bytes | None:
+    """A small file; None if it cannot be read."""
     try:
-        with open(os.path.join(top, name), "rb") as file:
+        with open(path, "rb") as file:
             return file.read(1 << 20)
     except OSError:
         return None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from reconciler.errors import ReconcilerError, SourceError, TrustError
+from reconciler.errors import Damaged, ReconcilerError, SourceError, TrustError
 from reconciler.source import network
 from reconciler.source.bare import make_repository, sync
 from reconciler.source.mirror import QUARANTINE, Mirror, Ref
@@ -77,17 +77,20 @@ def fetch(
     with mirror.lock(patience):
         try:
             mirror.tidy()
-            damage = mirror.damage(deep=mirror.suspected and mirror.exists)
-            if not damage:
-                mirror.clear()
+            damage = mirror.damage() or mirror.examine(limits.total)
             tried: list[Tried] = []
             for remote in remotes:
+                asked = _Asked(remote, full, limits, time.monotonic() + limits.total)
                 try:
-                    found = _from(mirror, remote, full, limits, damage)
+                    found = _from(mirror, asked, damage)
                 except (SourceError, TrustError) as error:
+                    if isinstance(error, Damaged):
+                        # What came, or what we have: the next fetch finds out.
+                        mirror.suspect()
                     tried.append(Tried(remote.name, error))
                     continue
-                mirror.clear()
+                if found.changed:
+                    mirror.pack_up()
                 now = datetime.fromtimestamp(clock(), UTC)
                 tried.append(Tried(remote.name, None))
                 return Fetched(
@@ -116,36 +119,61 @@ class _Found(NamedTuple):
     lost: Sequence[str] = ()
 
 
-def _from(mirror: Mirror, remote: Remote, full: str, limits: Limits, damage: str) -> _Found:
+class _Asked(NamedTuple):
+    """A remote that is asked for a ref. end: when it must be over, by the monotonic clock."""
+
+    remote: Remote
+    ref: str
+    limits: Limits
+    end: float
+
+    def __str__(self) -> str:
+        return f"{self.remote.name} ({self.remote.url})"
+
+    @property
+    def kept_as(self) -> str:
+        """The name in the mirror."""
+        return f"refs/remotes/{self.remote.name}/{self.ref.removeprefix('refs/')}"
+
+    def git(self, directory: str, args: list[str], room: int) -> bytes:
+        """What git prints. Raises SourceError, UnknownServer."""
+        return network.git(directory, self.remote, args, self.limits, room, self.end)
+
+    def poll(self) -> str:
+        """The id that the ref names. Raises SourceError, UnknownServer."""
+        network.reach(self.remote, self.limits)
+        said = self.git("/", ["ls-remote", "--", self.remote.url, self.ref], 1 << 20)
+        for line in said.decode("utf-8", "replace").splitlines():
+            id_, _, name = line.partition("\t")
+            if name == self.ref and is_id(id_):
+                return id_
+        raise SourceError(
+            f"{self}: there is no {self.ref}",
+            hint=f"what there is: git ls-remote {self.remote.url}",
+        )
+
+
+def _from(mirror: Mirror, asked: _Asked, damage: str) -> _Found:
     """One remote's answer. Raises SourceError, UnknownServer, OSError."""
-    offered = _poll(remote, full, limits)
+    offered = asked.poll()
     if damage:
-        return _anew(mirror, remote, full, limits, offered, damage)
-    name = _kept_as(remote, full)
+        return _anew(mirror, asked, offered, damage)
     known = mirror.refs()
     here = next((ref for ref in known.values() if ref.id == offered), None)
     if here is not None:
-        if known.get(name) != here:
-            mirror.update({name: offered})
+        if known.get(asked.kept_as) != here:
+            mirror.update({asked.kept_as: offered})
         return _Found(here, changed=False)
-    try:
-        return _Found(_bring(mirror, remote, full, limits, list(known.values())), changed=True)
-    except SourceError:
-        damage = mirror.damage(deep=True)
-        if not damage:
-            raise
-    return _anew(mirror, remote, full, limits, offered, damage)
+    return _Found(_bring(mirror, asked, list(known.values())), changed=True)
 
 
-def _anew(
-    mirror: Mirror, remote: Remote, full: str, limits: Limits, offered: str, damage: str
-) -> _Found:
+def _anew(mirror: Mirror, asked: _Asked, offered: str, damage: str) -> _Found:
     """A new mirror in another directory, swapped in when it is complete."""
     fresh = Mirror(f"{mirror.path}.new")
     shutil.rmtree(fresh.path, ignore_errors=True)
     try:
         fresh.create("sha256" if len(offered) == 64 else "sha1")
-        ref = _bring(fresh, remote, full, limits, [])
+        ref = _bring(fresh, asked, [])
         existed = mirror.exists
         lost = mirror.replace_by(fresh)
     finally:
@@ -153,23 +181,9 @@ def _anew(
     return _Found(ref, True, damage if existed else "", lost)
 
 
-def _poll(remote: Remote, full: str, limits: Limits) -> str:
-    """The id that a ref names at a remote. Raises SourceError, UnknownServer."""
-    network.reach(remote, limits)
-    said = network.git("/", remote, ["ls-remote", "--", remote.url, full], limits, 1 << 20)
-    for line in said.decode("utf-8", "replace").splitlines():
-        id_, _, name = line.partition("\t")
-        if name == full and is_id(id_):
-            return id_
-    raise SourceError(
-        f"{remote.name} ({remote.url}): there is no {full}",
-        hint=f"what there is: git ls-remote {remote.url}",
-    )
-
-
-def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list[Ref]) -> Ref:
+def _bring(mirror: Mirror, asked: _Asked, have: list[Ref]) -> Ref:
     """Fetch what is missing, by way of a quarantine. Raises SourceError, OSError."""
-    mirror.pack_up()
+    limits, remote = asked.limits, asked.remote
     room = limits.mirror - mirror.size()
     if room <= 0:
         raise _full(mirror, limits)
@@ -178,9 +192,9 @@ def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list
     objects = os.path.join(mirror.path, "objects")
     try:
         make_repository(apart, mirror.algorithm, objects, [ref.id for ref in have])
-        what = ["--", remote.url, f"+{full}:{_FETCHED}"]
+        what = ["--", remote.url, f"+{asked.ref}:{_FETCHED}"]
         try:
-            network.git(apart, remote, [*_FETCH, *what], limits, room)
+            asked.git(apart, [*_FETCH, *what], room)
         except SourceError as error:
             if Mirror(apart).size() < room:
                 raise
@@ -188,15 +202,15 @@ def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list
         ref = Mirror(apart).refs().get(_FETCHED)
         if ref is None:
             raise SourceError(
-                f"{remote.name} ({remote.url}): the repository there has no whole history",
+                f"{asked}: the repository there has no whole history",
                 hint="git fetch --unshallow in it",
             )
         if not is_id(ref.commit) or not Mirror(apart).has(ref.commit):
-            raise SourceError(f"{remote.name} ({remote.url}): {full} does not name a commit")
+            raise SourceError(f"{asked}: {asked.ref} does not name a commit")
         _move_in(apart, objects, limits)
     finally:
         shutil.rmtree(apart, ignore_errors=True)
-    mirror.update({_kept_as(remote, full): ref.id})
+    mirror.update({asked.kept_as: ref.id})
     return ref
 
 
@@ -235,10 +249,6 @@ def _move_in(apart: str, objects: str, limits: Limits) -> None:
     for name in names:
         os.rename(os.path.join(packs, name), os.path.join(objects, "pack", name))
     sync(os.path.join(objects, "pack"))
-
-
-def _kept_as(remote: Remote, full: str) -> str:
-    return f"refs/remotes/{remote.name}/{full.removeprefix('refs/')}"
 
 
 def _none_left(tried: Sequence[Tried]) -> ReconcilerError:

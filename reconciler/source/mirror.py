@@ -25,9 +25,15 @@ from reconciler.source.refs import OWN, POINTERS, is_id
 
 #: More packs than this are made one: each fetch that brings something adds one.
 MANY_PACKS = 50
+#: Seconds for which a mirror that was read whole is not read whole again, whatever is suspected.
+AGAIN = 3600.0
 #: Where a pack waits until it is known to be whole and sound; each fetch has its own.
 QUARANTINE = "quarantine-"
 
+#: What git says that has had too little of something, and so has seen nothing of the rest.
+_EXHAUSTED = re.compile(r"[Oo]ut of memory|mmap failed|annot allocate|create thread|Too many open")
+#: Lines of fsck that tell of no damage.
+_REMARKS = ("notice:", "warning:", "hint:", "dangling ")
 _MIRROR = re.compile(r"mirror-[0-9a-f]{32}\.git(?=$|\.)")
 
 
@@ -63,6 +69,7 @@ class Mirror:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self._suspicion = f"{self.path}.suspect"
+        self._examined = f"{self.path}.examined"
         self._lock = f"{self.path}.lock"
 
     @property
@@ -78,7 +85,11 @@ class Mirror:
     @property
     def algorithm(self) -> str:
         """The kind of object ids: `sha1` or `sha256`."""
-        return "sha256" if read(self.path, "config") == CONFIG["sha256"].encode() else "sha1"
+        return (
+            "sha256"
+            if read(os.path.join(self.path, "config")) == CONFIG["sha256"].encode()
+            else "sha1"
+        )
 
     # -- looking -------------------------------------------------------------------------
 
@@ -112,27 +123,38 @@ class Mirror:
         wanted = [f"--max-count={most}", "--topo-order", head, *([f"^{since}"] if since else [])]
         return self.git.run("rev-list", *wanted).decode("ascii").split()
 
-    def damage(self, *, deep: bool = False) -> str:
-        """What is wrong with it, "" for nothing; `deep` reads every object, which takes long."""
+    def damage(self) -> str:
+        """What is wrong with it at a glance, or was found by whoever has read it; "" for nothing."""
         if not self.exists:
             return "it does not exist"
+        found = (read(self._suspicion) or b"").decode("utf-8", "replace")
         try:
-            found = oddity(self.path)
-            if found:
-                return found
-            self.refs()
+            found = found or oddity(self.path)
+            if not found:
+                self.refs()
         except ReconcilerError as error:
             return error.message
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
-        if deep:
-            checked = self.ask("fsck", "--full", "--no-dangling", "--no-progress", seconds=600)
-            return "" if checked.ok else checked.said.splitlines()[-1][:200] or "git fsck failed"
-        return ""
+        return found
+
+    def fsck(self, seconds: float = 600.0) -> str | None:
+        """What is wrong with any object, "" for nothing, None if it does not come to an end.
+
+        That takes long, and says nothing of a mirror that is only large or on a slow disk.
+        """
+        checked = self.ask("fsck", "--full", "--no-dangling", "--no-progress", seconds=seconds)
+        said = (checked.err + b"\n" + checked.out).decode("utf-8", "replace")
+        if checked.ok:
+            return ""
+        if checked.stopped or checked.code < 0 or _EXHAUSTED.search(said):
+            return None
+        lines = [line for line in said.splitlines() if line and not line.startswith(_REMARKS)]
+        return (lines or ["git fsck failed"])[0][:200]
 
     @property
     def suspected(self) -> bool:
-        """Whether somebody could not read what must be there."""
+        """Whether somebody had trouble that damage can cause."""
         return os.path.lexists(self._suspicion)
 
     def size(self) -> int:
@@ -158,15 +180,26 @@ class Mirror:
         """How a git command in the mirror ended. Raises SourceError, UsageError."""
         return self.git.ask(*args, seconds=seconds, feed=feed)
 
-    def suspect(self) -> None:
-        """Have the next fetch read every object first. A disk that is full can wait."""
-        with contextlib.suppress(OSError):
-            os.close(os.open(self._suspicion, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    def suspect(self, found: str = "") -> None:
+        """Have the next fetch look for damage. found: what it is, where that is certain.
 
-    def clear(self) -> None:
-        """It was read whole, or is new. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):
+        A disk that is full can wait.
+        """
+        _touch(self._suspicion, found[:200])
+
+    def examine(self, seconds: float) -> str:
+        """What `fsck` finds in a mirror that is suspected; "" too where it was read whole lately.
+
+        One that cannot be read whole in time is neither sound nor damaged: it stays in use, and
+        suspected. Raises SourceError, OSError.
+        """
+        if not self.suspected or self._was_examined():
+            return ""
+        _touch(self._examined)
+        found = self.fsck(seconds)
+        if found == "":
             os.unlink(self._suspicion)
+        return found or ""
 
     @contextlib.contextmanager
     def lock(self, patience: float = 0.0) -> Iterator[None]:
@@ -195,7 +228,7 @@ class Mirror:
         with self.lock():
             for path in (self.path, f"{self.path}.new", f"{self.path}.old"):
                 shutil.rmtree(path, ignore_errors=True)
-            self.clear()
+            self._forget()
             os.unlink(self._lock)
 
     def tidy(self) -> None:
@@ -229,6 +262,7 @@ class Mirror:
         os.rename(other.path, self.path)
         sync(os.path.dirname(self.path))
         shutil.rmtree(f"{self.path}.old", ignore_errors=True)
+        self._forget()
         return [name for name in pointers if OWN + name not in kept]
 
     def pack_up(self) -> None:
@@ -238,6 +272,18 @@ class Mirror:
             self.ask(*memory, "repack", "-a", "-d", "-q", seconds=300)
 
     # -- details -------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        """Nothing is known of what is in its place now. Raises OSError."""
+        for path in (self._suspicion, self._examined):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _was_examined(self) -> bool:
+        try:
+            return 0 <= time.time() - os.stat(self._examined).st_mtime < AGAIN
+        except OSError:
+            return False
 
     def _open_lock(self) -> int:
         try:
@@ -278,10 +324,24 @@ class Mirror:
         """The own pointers, as far as they can be read from a damaged mirror."""
         found: dict[str, str] = {}
         for name in POINTERS:
-            text = (read(self.path, OWN + name) or b"").strip().decode("ascii", "replace")
+            text = (
+                (read(os.path.join(self.path, OWN + name)) or b"")
+                .strip()
+                .decode("ascii", "replace")
+            )
             if is_id(text):
                 found[name] = text
         return found
+
+
+def _touch(path: str, text: str = "") -> None:
+    """Make a file be of now, with a text in the place of its own if there is one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with contextlib.suppress(OSError):
+        fd = os.open(path, flags | (os.O_TRUNC if text else 0), 0o600)
+        with open(fd, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        os.utime(path)
 
 
 def _is_at(path: str, fd: int) -> bool:

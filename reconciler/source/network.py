@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reconciler.errors import ReconcilerError, SourceError, UnknownServer
+from reconciler.errors import Damaged, ReconcilerError, SourceError, UnknownServer
 from reconciler.source.git import ENVIRONMENT, OPTIONS
 from reconciler.source.process import Ended, memory_file, run
 from reconciler.source.remote import Remote, redact
@@ -69,10 +71,18 @@ _PINS = {
 _SSH = 'exec ssh -F none -a -x -T -o UserKnownHostsFile="$RECONCILER_KNOWN_HOSTS" -o ConnectTimeout="$RECONCILER_CONNECT" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o UpdateHostKeys=no -o VerifyHostKeyDNS=no -o BatchMode=yes -o PreferredAuthentications=publickey -o IdentitiesOnly=yes -o IdentityAgent=none -o IdentityFile="$RECONCILER_KEY" -o ClearAllForwardings=yes -o PermitLocalCommand=no -o ProxyCommand=none -o ControlPath=none -o CanonicalizeHostname=no -o ServerAliveInterval=10 -o ServerAliveCountMax=3 -o LogLevel=ERROR'
 
 
-def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: int) -> bytes:
+def git(
+    directory: str,
+    remote: Remote,
+    args: list[str],
+    limits: Limits,
+    room: int,
+    end: float = math.inf,
+) -> bytes:
     """The output of a git command that may speak to `remote` and to nobody else.
 
-    room: the most bytes that a file may grow to. Raises SourceError, UnknownServer.
+    room: the most bytes that a file may grow to. end: when all that this remote does must be over,
+    by the monotonic clock. Raises SourceError, UnknownServer.
     """
     try:
         with configuration(remote, root=os.geteuid() == 0) as config:
@@ -80,7 +90,7 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
             ended = run(
                 argv,
                 env,
-                seconds=_seconds(args, limits),
+                seconds=min(_seconds(args, limits), end - time.monotonic()),
                 cap=16 << 20,
                 pass_fds=[config],
                 cwd=directory,
@@ -117,7 +127,7 @@ def command(
 
 
 def _seconds(args: list[str], limits: Limits) -> float:
-    return limits.poll if args[0] == "ls-remote" else limits.total
+    return min(limits.poll, limits.total) if args[0] == "ls-remote" else limits.total
 
 
 def environment(remote: Remote, limits: Limits) -> dict[str, str]:
@@ -276,8 +286,18 @@ _CAUSES: tuple[_Rule, ...] = (
 )
 
 
+#: Words that nobody says of a connection, of keys or of a server that is busy.
+_DAMAGE = re.compile(
+    r"corrupt|inflate|bad object|loose object|existing object|beyond end of packfile|fsck"
+    r"|SHA1 mismatch|unresolved delta|did not receive expected"
+)
+
+
 def explain(ended: Ended, remote: Remote, seconds: float) -> ReconcilerError:
-    """Why a fetch failed, in the words of an operator."""
+    """Why a fetch failed, in the words of an operator.
+
+    Damaged: that may be so because of objects, those that came or those that are here.
+    """
     place = remote.place
     said = redact(ended.err.decode("utf-8", "replace"))
     if "Host key verification failed" in said or "HOST IDENTIFICATION HAS CHANGED" in said:
@@ -293,11 +313,13 @@ def explain(ended: Ended, remote: Remote, seconds: float) -> ReconcilerError:
             f"{where}: it sends names of refs without end", hint=f"git ls-remote {remote.url}"
         )
     last = _last(said)
+    kind = Damaged if _DAMAGE.search(said) else SourceError
     for pattern, cause, hint in _CAUSES:
         if re.search(pattern, said):
             filled = hint.format(key=remote.deploy_key or "KEY", url=remote.url, host=place.host)
-            return SourceError(f"{where}: {cause}: {last}", hint=filled)
-    return SourceError(
+            return kind(f"{where}: {cause}: {last}", hint=filled)
+    kind = Damaged if last else SourceError
+    return kind(
         f"{where}: {last or 'git failed and said nothing'}", hint=f"git ls-remote {remote.url}"
     )
 

@@ -84,7 +84,7 @@ def fails(mirror: Mirror, remote: Remote, limits: Limits = DEFAULT) -> Reconcile
     with pytest.raises(ReconcilerError) as caught:
         fetch(mirror, [remote], "main", limits)
     assert files(mirror) == before
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert processes_with(remote.url) == []
     return caught.value
 

@@ -48,7 +48,7 @@ def mirror(repo: StateRepo, remote: Remote, tmp_path: Path) -> Mirror:
 def test_it_holds_packs_and_nothing_that_could_run(mirror: Mirror) -> None:
     names = {path.relative_to(mirror.path).as_posix() for path in Path(mirror.path).rglob("*")}
     assert not any("hook" in name or name.endswith((".lock", "FETCH_HEAD")) for name in names)
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
 
 
 def test_it_is_for_its_owner_only(mirror: Mirror) -> None:
@@ -157,7 +157,7 @@ def test_a5_a6_damage_is_found_by_the_next_poll_and_mended(
     fetched = fetch(mirror, [remote], "main")
     assert fetched.rebuilt
     assert fetched.commit == repo.head
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert GitTree(mirror.path, fetched.commit).read("a") == b"2\n"
     assert not fetch(mirror, [remote], "main").rebuilt
     assert sorted(os.listdir(Path(mirror.path).parent)) == ["mirror.git", "mirror.git.lock"]
@@ -203,11 +203,11 @@ def test_a_flipped_byte_in_a_pack_is_found_when_somebody_is_suspicious(
     mirror: Mirror, repo: StateRepo, remote: Remote
 ) -> None:
     flip(first("objects/pack/*.pack")(Path(mirror.path)))
-    assert mirror.damage(deep=True)
+    assert mirror.fsck()
     mirror.suspect()
     fetched = fetch(mirror, [remote], "main")
     assert fetched.rebuilt
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert not mirror.suspected
 
 
@@ -312,6 +312,6 @@ def test_a_fetch_that_is_killed_at_any_instant_costs_nothing(
         process.stdout.close()
         time.sleep(0.02)
     assert fetch(mirror, [remote], "main").commit == repo.head
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert mirror.pointer("applied")
     assert sorted(os.listdir(Path(mirror.path).parent)) == ["mirror.git", "mirror.git.lock"]
