@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from compile.repo import FACTS, MemoryTree, compiled, project, site
+from compile.repo import FACTS, MemoryTree, compiled, project, site, tree
 from reconciler.catalog import Catalog, dumps
 from reconciler.compile import Project
+from reconciler.compile.sources import Contents
 from reconciler.inventory import Inventory
+from reconciler.resource import Content
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -102,6 +104,18 @@ def test_contents_are_read_from_the_tree_only_when_asked_for_again() -> None:
     assert whole.catalog.resources[0].params["content"] == {"$content": [digest, 1000]}
     with pytest.raises(KeyError):
         whole.contents["0" * 64]
+
+
+def test_whether_a_content_is_named_is_known_without_reading_it() -> None:
+    """It may be of any size, and larger than what is ever read as a whole."""
+    files = tree({"big": b"\0" * 1000})
+    contents = Contents(files)
+    contents.add_file(Content("a" * 64, 1000), "big")
+    text = contents.add_text("made")
+    assert "a" * 64 in contents
+    assert text.sha256 in contents
+    assert "b" * 64 not in contents
+    assert files.reads == 0
 
 
 def test_secrets_are_handles_in_the_catalog_and_nowhere_else() -> None:
