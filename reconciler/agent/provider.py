@@ -27,7 +27,14 @@ from typing import TYPE_CHECKING, Any
 from reconciler.agent.config import SECRETS, Config
 from reconciler.agent.places import HANDED, credential
 from reconciler.engine.wire import PIECE, Wire, error_to_json
-from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
+from reconciler.errors import (
+    ConfigError,
+    Damaged,
+    ReconcilerError,
+    SourceError,
+    TrustError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from reconciler.compile import Compiled
@@ -83,6 +90,7 @@ class Provider:
         self._wire = wire
         self._directory = directory
         self._compiled: Compiled | None = None
+        self._compiled_from: Mirror | None = None
 
     def answer(self, request: Mapping[str, Any]) -> None:
         """Answer one. Raises ReconcilerError."""
@@ -165,6 +173,7 @@ class Provider:
                     hint="the next fetch looks for damage and makes it anew",
                 )
             host, self._compiled = _compile(mirror.path, config, commit, facts)
+            self._compiled_from = mirror
         self._wire.send({"compiled": {"host": host}})
         self._wire.send_json(dumps(self._compiled.catalog.to_json()))
 
@@ -184,18 +193,19 @@ class Provider:
 
     def _content(self, sha256: str) -> Iterator[bytes]:
         contents = self._compiled.contents if self._compiled else None
-        if contents is None or sha256 not in contents:
+        if contents is None or sha256 not in contents or self._compiled_from is None:
             raise ConfigError(f"no content has the digest {sha256[:12]}")
-        return contents.pieces(sha256)
+        with _suspecting(self._compiled_from):
+            yield from contents.pieces(sha256)
 
 
 @contextlib.contextmanager
 def _suspecting(mirror: Mirror) -> Iterator[None]:
-    """What cannot be read may be damaged: the next fetch shall find out."""
+    """What cannot be read may be damaged: the next fetch shall find out, or knows it already."""
     try:
         yield
-    except SourceError:
-        mirror.suspect()
+    except SourceError as error:
+        mirror.suspect(error.message if isinstance(error, Damaged) else "")
         raise
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from reconciler.errors import ConfigError, LockBusy, ReconcilerError, SourceError, UsageError
 from reconciler.source.bare import CONFIG, make_repository, oddity, read, sync, walk
-from reconciler.source.git import TIMEOUT, Git
+from reconciler.source.git import EXHAUSTED, TIMEOUT, Git
 from reconciler.source.process import Ended
 from reconciler.source.refs import OWN, POINTERS, is_id
 
@@ -30,8 +30,6 @@ AGAIN = 3600.0
 #: Where a pack waits until it is known to be whole and sound; each fetch has its own.
 QUARANTINE = "quarantine-"
 
-#: What git says that has had too little of something, and so has seen nothing of the rest.
-_EXHAUSTED = re.compile(r"[Oo]ut of memory|mmap failed|annot allocate|create thread|Too many open")
 #: Lines of fsck that tell of no damage.
 _REMARKS = ("notice:", "warning:", "hint:", "dangling ")
 _MIRROR = re.compile(r"mirror-[0-9a-f]{32}\.git(?=$|\.)")
@@ -109,19 +107,7 @@ class Mirror:
 
     def has(self, commit: str) -> bool:
         """Whether this commit is here."""
-        return is_id(commit) and self.ask("cat-file", "-e", f"{commit}^{{commit}}").ok
-
-    def is_ancestor(self, old: str, new: str) -> bool:
-        """Whether `new` is `old` or was made on top of it; what is not known is not so."""
-        return is_id(old) and is_id(new) and self.ask("merge-base", "--is-ancestor", old, new).ok
-
-    def commits(self, since: str, head: str, most: int) -> list[str]:
-        """The ids of what is in `head` and not in `since`, newest first; not more than `most`.
-
-        Raises SourceError.
-        """
-        wanted = [f"--max-count={most}", "--topo-order", head, *([f"^{since}"] if since else [])]
-        return self.git.run("rev-list", *wanted).decode("ascii").split()
+        return is_id(commit) and self.ask("cat-file", "-t", commit).out == b"commit\n"
 
     def damage(self) -> str:
         """What is wrong with it at a glance, or was found by whoever has read it; "" for nothing."""
@@ -147,7 +133,7 @@ class Mirror:
         said = (checked.err + b"\n" + checked.out).decode("utf-8", "replace")
         if checked.ok:
             return ""
-        if checked.stopped or checked.code < 0 or _EXHAUSTED.search(said):
+        if checked.stopped or checked.code < 0 or EXHAUSTED.search(said):
             return None
         lines = [line for line in said.splitlines() if line and not line.startswith(_REMARKS)]
         return (lines or ["git fsck failed"])[0][:200]

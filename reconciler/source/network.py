@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reconciler.errors import Damaged, ReconcilerError, SourceError, UnknownServer
-from reconciler.source.git import ENVIRONMENT, OPTIONS
+from reconciler.source.git import ENVIRONMENT, OPTIONS, names_damage
 from reconciler.source.process import Ended, memory_file, run
 from reconciler.source.remote import Remote, redact
 
@@ -286,13 +286,6 @@ _CAUSES: tuple[_Rule, ...] = (
 )
 
 
-#: Words that nobody says of a connection, of keys or of a server that is busy.
-_DAMAGE = re.compile(
-    r"corrupt|inflate|bad object|loose object|existing object|beyond end of packfile|fsck"
-    r"|SHA1 mismatch|unresolved delta|did not receive expected"
-)
-
-
 def explain(ended: Ended, remote: Remote, seconds: float) -> ReconcilerError:
     """Why a fetch failed, in the words of an operator.
 
@@ -313,7 +306,7 @@ def explain(ended: Ended, remote: Remote, seconds: float) -> ReconcilerError:
             f"{where}: it sends names of refs without end", hint=f"git ls-remote {remote.url}"
         )
     last = _last(said)
-    kind = Damaged if _DAMAGE.search(said) else SourceError
+    kind = Damaged if names_damage(said) else SourceError
     for pattern, cause, hint in _CAUSES:
         if re.search(pattern, said):
             filled = hint.format(key=remote.deploy_key or "KEY", url=remote.url, host=place.host)

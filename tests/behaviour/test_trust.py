@@ -296,6 +296,16 @@ def test_b8_a_commit_around_the_signature_of_another(world: World, how: str) -> 
         world.pull()
 
 
+@pytest.mark.parametrize("mode", ["none", "head", "every"])
+def test_b8_a_commit_that_is_too_large_to_be_looked_at(world: World, mode: str) -> None:
+    """It is refused, and not taken for trouble that goes away."""
+    world.change(mode=mode)
+    head = world.repo.object(world.repo.raw(world.repo.commit("ada")) + b"x" * (1 << 21))
+    world.repo.git("update-ref", "refs/heads/main", head)
+    with refused(world, TrustError, "more than the limit"):
+        world.pull()
+
+
 def test_b8_a_signed_merge_of_a_signed_tag_is_accepted(world: World) -> None:
     repo = world.repo
     repo.git("checkout", "--quiet", "-b", "side")

@@ -19,8 +19,7 @@ from reconciler.source.fetch import fetch
 from reconciler.source.mirror import Mirror
 from reconciler.source.refs import POINTERS
 from reconciler.source.remote import Remote
-from source.forging import forge
-from source.signers import People, StateRepo, git_environment
+from source.signers import People, StateRepo
 
 
 @pytest.fixture
@@ -69,35 +68,6 @@ def test_pointers_come_and_go(mirror: Mirror, repo: StateRepo) -> None:
         mirror.point("../heads/main", repo.head)
     with pytest.raises(SourceError):
         mirror.point("good", "f" * 40)
-
-
-def test_what_is_not_known_is_no_ancestor(mirror: Mirror, repo: StateRepo) -> None:
-    old = repo.git("rev-parse", "HEAD~2")
-    assert mirror.is_ancestor(old, repo.head)
-    assert mirror.is_ancestor(old, old)
-    assert not mirror.is_ancestor(repo.head, old)
-    assert not mirror.is_ancestor("f" * 40, repo.head)
-    assert not mirror.is_ancestor("main", repo.head)
-    assert not mirror.is_ancestor("", repo.head)
-
-
-def test_a_commit_graph_that_lies_about_history_is_not_read(
-    mirror: Mirror, repo: StateRepo, tmp_path: Path
-) -> None:
-    """Git takes such a file for a faster way to the same answers."""
-    head, below, root = repo.git("rev-list", "main").split()
-    liar = shutil.copytree(mirror.path, tmp_path / "liar")
-    forge(str(liar), head, repo.raw(head).replace(below.encode(), root.encode()))
-    environment = git_environment()
-    subprocess.run(
-        ["git", "commit-graph", "write", "--reachable"], cwd=liar, env=environment, check=True
-    )
-    shutil.copytree(liar / "objects/info", f"{mirror.path}/objects/info", dirs_exist_ok=True)
-    listed = subprocess.run(
-        ["git", "rev-list", head], cwd=mirror.path, env=environment, check=True, capture_output=True
-    )
-    assert listed.stdout.decode().split() == [head, root]
-    assert mirror.commits("", head, 10) == [head, below, root]
 
 
 def first(pattern: str) -> Callable[[Path], Path]:
