@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from reconciler.errors import Damaged, ReconcilerError, SourceError, TrustError
 from reconciler.source import network
-from reconciler.source.bare import make_repository, sync
+from reconciler.source.bare import make_repository, sync, walk
 from reconciler.source.mirror import QUARANTINE, Mirror, Ref
 from reconciler.source.network import Limits
 from reconciler.source.refs import full_ref, is_id
@@ -207,6 +207,10 @@ def _bring(mirror: Mirror, asked: _Asked, have: list[Ref]) -> Ref:
             )
         if not is_id(ref.commit) or not Mirror(apart).has(ref.commit):
             raise SourceError(f"{asked}: {asked.ref} does not name a commit")
+        if remote.place.protocol == "https":
+            _check_files(asked, apart, room)
+        if Mirror(apart).size() > room:
+            raise _full(mirror, limits)
         _move_in(apart, objects, limits)
     finally:
         shutil.rmtree(apart, ignore_errors=True)
@@ -223,6 +227,24 @@ _FETCH = [
     "--no-recurse-submodules",
     "--refmap=",
 ]
+
+
+def _check_files(asked: _Asked, apart: str, room: int) -> None:
+    """A server of mere files is asked for them one by one, and git takes what it gets unchecked.
+
+    Whether it was such a server git does not tell, so this looks whatever it was. Raises SourceError.
+    """
+    top = os.path.join(apart, "objects")
+    if {os.path.relpath(path, top).split("/")[0] for path, _ in walk(top)} - {"pack", "info"}:
+        raise SourceError(
+            f"{asked}: the server hands out files, and objects there are in no pack",
+            hint="let `git http-backend` serve it; or, in the repository there, after each push:\n"
+            "git repack -a -d; git update-server-info",
+        )
+    packs = os.listdir(os.path.join(apart, "objects", "pack"))
+    for name in (name for name in packs if name.endswith(".pack")):
+        pack = os.path.join("objects", "pack", name)
+        asked.git(apart, ["index-pack", "--strict", "--verify", "--threads=1", pack], room)
 
 
 def _full(mirror: Mirror, limits: Limits) -> SourceError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,7 @@ class Server(ThreadingHTTPServer):
         self.seen: list[dict[str, str]] = []
         self.hanging = 0
         self.stopped = threading.Event()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        self.socket = context.wrap_socket(
-            self.socket, server_side=True, do_handshake_on_connect=False
-        )
+        self.socket = with_tls(self.socket, certificate)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -167,6 +164,49 @@ class Handler(BaseHTTPRequestHandler):
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         lines = head.decode().split("\r\n")
         return dict(line.split(": ", 1) for line in lines if line), body
+
+
+class Files(ThreadingHTTPServer):
+    """A directory behind https, as any web server shows it; git takes it for a repository.
+
+    seen: the paths that were asked for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, root: Path, certificate: tuple[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), functools.partial(FileHandler, directory=str(root)))
+        self.seen: list[str] = []
+        self.socket = with_tls(self.socket, certificate)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """As above."""
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class FileHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Not in the output of the tests."""
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Files)
+        self.server.seen.append(self.path)
+        super().do_GET()
+
+
+def with_tls(sock: socket.socket, certificate: tuple[str, str]) -> ssl.SSLSocket:
+    """A listening socket that speaks TLS to whoever connects."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
 
 def packet(text: str) -> bytes:
