@@ -2,7 +2,7 @@
 
 The one file in which git may use the network. Everything that a caller, a user or a server
 could bend is pinned on the command line or in an environment made here; keys and passwords are
-in files and in the environment, never among the arguments.
+in files, one of them in memory only, never among the arguments or in the environment.
 """
 
 from __future__ import annotations
@@ -108,10 +108,7 @@ def git(
 def command(
     remote: Remote, args: list[str], limits: Limits, room: int, config: int
 ) -> tuple[list[str], dict[str, str]]:
-    """The argv and the environment of such a git. config: a descriptor of `configuration`.
-
-    Raises ConfigError.
-    """
+    """The argv and the environment of such a git. config: a descriptor of `configuration`."""
     protocol = remote.place.protocol
     pins = {**_PINS, f"protocol.{protocol}.allow": "always", "http.lowSpeedTime": str(limits.stall)}
     bounds = [
@@ -144,16 +141,11 @@ def environment(remote: Remote, limits: Limits) -> dict[str, str]:
             "RECONCILER_CONNECT": str(max(1, int(limits.connect))),
         }
     elif place.protocol == "https":
-        password = remote.password()
         settings["http.proxy"] = remote.proxy
         # A redirect would take the password along.
-        settings["http.followRedirects"] = "false" if password else "initial"
+        settings["http.followRedirects"] = "false" if remote.credentials else "initial"
         if remote.ca_file:
             settings["http.sslCAInfo"] = remote.ca_file
-        if password:
-            encoded = base64.b64encode(password.encode()).decode()
-            key = f"http.https://{place.host}:{place.port}/.extraHeader"
-            settings[key] = f"Authorization: Basic {encoded}"
     made["GIT_CONFIG_COUNT"] = str(len(settings))
     for n, (key, value) in enumerate(settings.items()):
         made |= {f"GIT_CONFIG_KEY_{n}": key, f"GIT_CONFIG_VALUE_{n}": value}
@@ -162,18 +154,24 @@ def environment(remote: Remote, limits: Limits) -> dict[str, str]:
 
 @contextlib.contextmanager
 def configuration(remote: Remote, *, root: bool) -> Iterator[int]:
-    """A file in memory with what also reaches the git at the other end of a path on this machine.
+    """A file in memory with what nobody else may see, and what must reach more than our own git.
 
-    It works within our limits, so it must be as sparing. Whoever configures a path wants that
-    repository read, whoever owns it; but root (who `root` says it runs as) runs nothing in the
-    repository of somebody else. Raises OSError.
+    That is the password of an https address. And the git at the other end of a path on this machine
+    works within our limits, so it must be as sparing; whoever configures a path wants that repository
+    read, whoever owns it, but root (who `root` says it runs as) runs nothing in the repository of
+    somebody else. Raises OSError, ConfigError.
     """
     lines: list[str] = []
-    if remote.place.protocol == "file":
+    place = remote.place
+    if place.protocol == "file":
         lines += [f"[{section}]\n\t{name} = {value}" for section, name, value in _SPARING]
         if not root:
-            paths = (remote.place.path, os.path.join(remote.place.path, ".git"))
+            paths = (place.path, os.path.join(place.path, ".git"))
             lines += [f'[safe]\n\tdirectory = "{path}"' for path in paths]
+    elif place.protocol == "https" and remote.credentials:
+        encoded = base64.b64encode(remote.password().encode()).decode()
+        lines.append(f'[http "https://{place.host}:{place.port}/"]')
+        lines.append(f'\textraHeader = "Authorization: Basic {encoded}"')
     with memory_file("\n".join([*lines, ""]).encode()) as file:
         yield file
 

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Server(ThreadingHTTPServer):
     fault: a kind and a number: `cut`, `hang` or `flip` at that share of the bytes, `endless`,
     `redirect`; password: what it asks for. bundles: an address of a bundle that it tells clients to
     fetch first. seen: the headers of all requests, and what was asked. hanging: how many requests
-    hang now; they are reset when the fault is another one.
+    hang now; they are reset when the fault is another one. look: called while a client waits.
     """
 
     daemon_threads = True
@@ -44,6 +44,7 @@ class Server(ThreadingHTTPServer):
         self.bundles = ""
         self.seen: list[dict[str, str]] = []
         self.hanging = 0
+        self.look: Callable[[], object] = lambda: None
         self.stopped = threading.Event()
         self.socket = with_tls(self.socket, certificate)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -82,6 +83,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, asked: bytes) -> None:
         said = {"path": self.path, "asked": asked[:100].decode("ascii", "replace")}
         self.git.seen.append({**said, **dict(self.headers.items())})
+        self.git.look()
         if self.git.redirect:
             self.send_response(302)
             self.send_header("Location", self.git.redirect + self.path)
@@ -390,18 +392,17 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
-def processes_with(text: str) -> list[str]:
-    """The command lines of all processes that name `text`, but for our own."""
+def processes_with(text: str, *, environment: bool = False) -> list[str]:
+    """The command lines of all processes that name `text`, but for our own.
+
+    environment: each with its environment.
+    """
     found: list[str] = []
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and int(directory.name) != os.getpid():
             with contextlib.suppress(OSError):
-                line = (
-                    (directory / "cmdline")
-                    .read_bytes()
-                    .replace(b"\0", b" ")
-                    .decode("utf-8", "replace")
-                )
-                if text in line:
-                    found.append(line)
+                known = (directory / "cmdline").read_bytes()
+                if text.encode() in known.replace(b"\0", b" "):
+                    known += (directory / "environ").read_bytes() if environment else b""
+                    found.append(known.replace(b"\0", b" ").decode("utf-8", "replace"))
     return found

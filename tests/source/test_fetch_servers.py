@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -230,24 +230,20 @@ def test_a13_a_wrong_password_is_told_but_not_shown(
     assert "credentials" in fails(filled, remote).message
 
 
-def test_a13_a_password_is_in_no_argument(
-    filled: Mirror, remote: Remote, server: Server, tmp_path: Path
+def test_a13_a_password_is_in_no_argument_and_in_no_environment(
+    mirror: Mirror, remote: Remote, server: Server, published: StateRepo, tmp_path: Path
 ) -> None:
-    server.fault = ("hang", 0.5)
-    lines: list[str] = []
-
-    def look() -> None:
-        while not server.stopped.is_set() and len(lines) < 3:
-            lines.extend(processes_with("remote-https"))
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    fails(filled, replace(remote, credentials=secret(tmp_path)), Limits(total=1))
-    server.stopped.set()
-    thread.join()
-    assert lines
-    assert not any("hunter2" in line or "Authorization" in line for line in lines)
+    """Of no part of git, whatever it does: neither as it is nor as it is sent."""
+    seen: list[str] = []
+    server.look = lambda: seen.extend(processes_with(server.url, environment=True))
+    server.password = SECRET
+    fetched = fetch(mirror, [replace(remote, credentials=secret(tmp_path))], "main")
+    assert fetched.commit == published.head
+    for part in ("git-remote-https", "ls-remote", "fetch --quiet"):
+        assert any(part in one and "GIT_CONFIG_NOSYSTEM=1" in one for one in seen)
+    encoded = base64.b64encode(SECRET.encode()).decode()
+    for word in ("hunter2", "Authorization", encoded):
+        assert not any(word in one for one in seen)
 
 
 # the environment
