@@ -38,6 +38,7 @@ def ask(places: Places, remote: Remote, ref: str, limits: Limits, end: int) -> N
     Comes back if that cannot be started; nothing is said then.
     """
     with contextlib.suppress(ReconcilerError, OSError, KeyError):
+        remote.check_trusted()
         drop, remote = (
             _as_user(remote) if os.geteuid() == 0 and places.root == "/" else ([], remote)
         )

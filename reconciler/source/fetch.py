@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from reconciler.errors import Damaged, ReconcilerError, SourceError, TrustError
+from reconciler.errors import ConfigError, Damaged, ReconcilerError, SourceError, TrustError
 from reconciler.source import network
 from reconciler.source.bare import make_repository, sync, walk
 from reconciler.source.mirror import QUARANTINE, Mirror, Ref
@@ -68,12 +68,10 @@ def fetch(
     """What `ref` names at the first remote that answers, with all its history in the mirror.
 
     ref: a branch, or `refs/tags/NAME`. A mirror that is suspected is read whole first. patience:
-    seconds to wait for another fetch. Raises ConfigError (keys, names), LockBusy, UnknownServer if no
-    remote could be trusted, SourceError if none brought the ref.
+    seconds to wait for another fetch. Raises LockBusy, ConfigError for a name, and SourceError if no
+    remote brought the ref; TrustError or ConfigError if all of them failed for one such reason.
     """
     full = full_ref(ref)
-    for remote in remotes:
-        remote.check_files()
     with mirror.lock(patience):
         try:
             mirror.tidy()
@@ -83,7 +81,7 @@ def fetch(
                 asked = _Asked(remote, full, limits, time.monotonic() + limits.total)
                 try:
                     found = _from(mirror, asked, damage)
-                except (SourceError, TrustError) as error:
+                except (ConfigError, SourceError, TrustError) as error:
                     if isinstance(error, Damaged):
                         # What came, or what we have: the next fetch finds out.
                         mirror.suspect()
@@ -154,7 +152,9 @@ class _Asked(NamedTuple):
 
 
 def _from(mirror: Mirror, asked: _Asked, damage: str) -> _Found:
-    """One remote's answer. Raises SourceError, UnknownServer, OSError."""
+    """One remote's answer. Raises SourceError, TrustError, ConfigError (keys), OSError."""
+    asked.remote.check_files()
+    asked.remote.check_trusted()
     offered = asked.poll()
     if damage:
         return _anew(mirror, asked, offered, damage)
@@ -274,15 +274,15 @@ def _move_in(apart: str, objects: str, limits: Limits) -> None:
 
 
 def _none_left(tried: Sequence[Tried]) -> ReconcilerError:
-    """One error for all remotes: of trust only if there is no other reason to retry."""
+    """One error for all remotes: of trust or keys only if there is no other reason to retry."""
     errors = [one.error for one in tried if one.error is not None]
     if len(errors) == 1:
         return errors[0]
     if not errors:
         return SourceError("there is no remote to fetch from", hint="configure at least one")
-    kind = TrustError if all(isinstance(error, TrustError) for error in errors) else SourceError
-    if kind is TrustError:
-        kind = type(errors[0])
+    kinds = (TrustError, ConfigError)
+    kind = next((one for one in kinds if all(isinstance(error, one) for error in errors)), None)
+    kind = type(errors[0]) if kind is TrustError else kind or SourceError
     return kind(
         "no remote brought the state repo:\n" + "\n".join(error.message for error in errors),
         hint="\n".join(dict.fromkeys(error.hint for error in errors if error.hint)),

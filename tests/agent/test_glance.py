@@ -44,6 +44,16 @@ def repo(tmp_path: Path) -> Repo:
     return made
 
 
+@pytest.fixture
+def remote(server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    monkeypatch.setattr(glance, "USER", "nobody")
+    credentials, authority = directory / "credentials", directory / "server.crt"
+    credentials.write_text(SECRET)
+    credentials.chmod(0o600)
+    authority.chmod(0o644)
+    return Remote(f"{server.url}/state.git", credentials=str(credentials), ca_file=str(authority))
+
+
 def seen_by(places: Places, remote: Remote) -> str:
     limits = Limits(poll=20)
     child = Child(
@@ -56,24 +66,23 @@ def seen_by(places: Places, remote: Remote) -> str:
 
 @pytest.mark.parametrize("root", ["/", "/elsewhere"])
 def test_a_password_is_in_no_argument_and_in_no_environment(
-    repo: Repo, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch, root: str
+    repo: Repo, server: Server, remote: Remote, root: str
 ) -> None:
     """Root gives up its rights for a glance at its own host; elsewhere nobody has any to give up."""
-    monkeypatch.setattr(glance, "USER", "nobody")
-    credentials = directory / "credentials"
-    credentials.write_text(SECRET)
-    credentials.chmod(0o600)
-    (directory / "server.crt").chmod(0o644)
     seen: list[str] = []
     server.look = lambda: seen.extend(processes_with(server.url, environment=True))
-    remote = Remote(
-        f"{server.url}/state.git",
-        credentials=str(credentials),
-        ca_file=str(directory / "server.crt"),
-    )
     said = seen_by(Places(root), remote)
     assert said == f"{repo.git('rev-parse', 'HEAD')}\trefs/heads/main\n"
     for part in ("git-remote-https", "ls-remote"):
         assert any(part in one and "GIT_CONFIG_NOSYSTEM=1" in one for one in seen)
     for word in ("hunter2", "Authorization", base64.b64encode(SECRET.encode()).decode()):
         assert not any(word in one for one in seen)
+
+
+def test_a_server_that_others_could_have_vouched_for_is_not_looked_at(
+    server: Server, remote: Remote
+) -> None:
+    """The provider, which is asked then, says why."""
+    Path(remote.ca_file).chmod(0o666)
+    assert seen_by(Places("/"), remote) == ""
+    assert server.seen == []
