@@ -154,11 +154,15 @@ class Mirror:
         self.update({_own(name): commit})
 
     def update(self, refs: dict[str, str]) -> None:
-        """Make refs name objects, all or none of them; "" takes one away. Raises SourceError."""
+        """Make refs name objects, all or none of them; "" takes one away.
+
+        Needs no lock of the caller's. Raises SourceError.
+        """
         lines = "".join(
             f"update {name} {id_}\n" if id_ else f"delete {name}\n" for name, id_ in refs.items()
         )
-        done = self.ask("update-ref", "--no-deref", "--stdin", feed=lines.encode())
+        with self._alone_with_refs():
+            done = self.ask("update-ref", "--no-deref", "--stdin", feed=lines.encode())
         if not done.ok:
             raise SourceError(f"cannot move refs of {self.path}: {done.said[:300]}")
 
@@ -198,7 +202,7 @@ class Mirror:
         while True:
             fd = self._open_lock()
             try:
-                self._take(fd, end)
+                self._take(fd, end, "another fetch is writing to")
                 # Who removes a mirror removes its lock: the file that we waited for may be gone.
                 if _is_at(self._lock, fd):
                     yield
@@ -225,10 +229,12 @@ class Mirror:
         quarantines = glob.glob(glob.escape(os.path.join(self.path, QUARANTINE)) + "*")
         for leftover in (old, f"{self.path}.new", *quarantines):
             shutil.rmtree(leftover, ignore_errors=True)
-        for path, _ in walk(self.path):
-            name = os.path.basename(path)
-            if name.endswith(".lock") or name.startswith(("tmp_", ".tmp-")):
-                os.unlink(path)
+        if self.exists:
+            with self._alone_with_refs():
+                for path, _ in walk(self.path):
+                    name = os.path.basename(path)
+                    if name.endswith(".lock") or name.startswith(("tmp_", ".tmp-")):
+                        os.unlink(path)
 
     def create(self, algorithm: str = "sha1") -> None:
         """Make an empty mirror where there is nothing. Raises OSError."""
@@ -239,13 +245,14 @@ class Mirror:
 
         Pointers move along where the other has their commits. Raises SourceError, OSError.
         """
-        pointers = self._pointers()
-        kept = {OWN + name: id_ for name, id_ in pointers.items() if other.has(id_)}
-        if kept:
-            other.update(kept)
-        if self.exists:
-            os.rename(self.path, f"{self.path}.old")
-        os.rename(other.path, self.path)
+        with self._alone_with_refs() if self.exists else contextlib.nullcontext():
+            pointers = self._pointers()
+            kept = {OWN + name: id_ for name, id_ in pointers.items() if other.has(id_)}
+            if kept:
+                other.update(kept)
+            if self.exists:
+                os.rename(self.path, f"{self.path}.old")
+            os.rename(other.path, self.path)
         sync(os.path.dirname(self.path))
         shutil.rmtree(f"{self.path}.old", ignore_errors=True)
         self._forget()
@@ -279,16 +286,35 @@ class Mirror:
         except OSError as error:
             raise SourceError(f"cannot lock {self.path}: {error.strerror}") from error
 
-    def _take(self, fd: int, end: float) -> None:
+    def _take(self, fd: int, end: float, what: str) -> None:
         while True:
             try:
                 return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise LockBusy(
-                        f"another fetch is writing to {self.path}", hint="wait for it to end"
-                    ) from None
+                    raise LockBusy(f"{what} {self.path}", hint="wait for it to end") from None
             time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def _alone_with_refs(self) -> Iterator[None]:
+        """Nobody else moves refs, and a file that git has left as its lock on one is nobody's.
+
+        Never held for long, so that pointers can be moved while a fetch works.
+        """
+        end = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise SourceError(f"cannot open {self.path}: {error.strerror}") from error
+            try:
+                self._take(fd, end, "somebody else moves refs of")
+                # Another mirror may have been put in its place meanwhile.
+                if _is_at(self.path, fd):
+                    yield
+                    return
+            finally:
+                os.close(fd)
 
     def _check_owner(self) -> None:
         if self.exists and os.stat(self.path).st_uid != os.geteuid():
@@ -333,7 +359,7 @@ def _touch(path: str, text: str = "") -> None:
 def _is_at(path: str, fd: int) -> bool:
     """Whether this is the file that has the name now."""
     try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+        return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
 

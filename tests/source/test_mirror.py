@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -239,6 +241,56 @@ def test_a7_nothing_is_swept_while_another_fetch_works(
     with mirror.lock(), pytest.raises(Exception, match="another fetch"):
         fetch(mirror, [remote], "main")
     assert lock.exists()
+
+
+def test_a7_what_somebody_locks_who_moves_a_pointer_meanwhile_is_not_swept(
+    mirror: Mirror, repo: StateRepo, remote: Remote
+) -> None:
+    """A fetch is no reason to wait for it, and no reason to lose the pointer."""
+    lock = Path(mirror.path) / "refs/agent/trusted.lock"
+    moving = os.open(mirror.path, os.O_RDONLY)
+    fcntl.flock(moving, fcntl.LOCK_EX)
+    lock.write_bytes(b"")
+    fetching = threading.Thread(target=fetch, args=(mirror, [remote], "main"))
+    fetching.start()
+    fetching.join(0.3)
+    assert fetching.is_alive()
+    assert lock.exists()
+    os.close(moving)
+    fetching.join(20)
+    assert not lock.exists()
+
+
+def test_pointers_move_while_a_fetch_holds_the_mirror(mirror: Mirror, repo: StateRepo) -> None:
+    with mirror.lock():
+        mirror.point("trusted", repo.git("rev-parse", "HEAD~1"))
+        mirror.tidy()
+        mirror.point("trusted", repo.head)
+    assert mirror.pointer("trusted") == repo.head
+
+
+def test_a_pointer_that_is_moved_while_the_mirror_is_made_anew_is_moved_in_the_new_one(
+    mirror: Mirror, repo: StateRepo, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = repo.git("rev-parse", "HEAD~2")
+    moving = threading.Thread(target=mirror.point, args=("good", old))
+    has, begun = Mirror.has, threading.Event()
+
+    def slow(other: Mirror, commit: str) -> bool:
+        """Between the look at the old pointers and the swap."""
+        if not begun.is_set():
+            begun.set()
+            moving.start()
+            moving.join(0.3)
+        return has(other, commit)
+
+    garbage(Path(mirror.path) / "HEAD")
+    fresh = Mirror(f"{mirror.path}.new")
+    fetch(fresh, [remote], "main")
+    monkeypatch.setattr(Mirror, "has", slow)
+    mirror.replace_by(fresh)
+    moving.join(20)
+    assert mirror.pointer("good") == old
 
 
 def test_a_swap_that_was_killed_half_way_is_finished(
