@@ -13,6 +13,7 @@ from reconciler.errors import (
     TrustError,
     WrongRepository,
 )
+from reconciler.identity import FILE, Identity, read_identity
 from reconciler.source import signature
 from reconciler.source.ancestry import Ancestry
 from reconciler.source.approvals import Approvals
@@ -28,7 +29,6 @@ from reconciler.source.treeobjects import directory
 
 #: Commits that are verified in one step; more than this takes a reset by a person.
 MAX_COMMITS = 5000
-SETTINGS = "reconciler.yml"
 
 
 @dataclass
@@ -153,38 +153,41 @@ class Judgement:
     def epoch(self) -> int:
         """The epoch of the state repo, if it says that it is the right one.
 
-        Raises WrongRepository, ConfigError.
+        Raises WrongRepository, SourceError.
         """
-        name, epoch = self._settings()
-        wanted = self.policy.repository
+        wanted, offered = self.policy.repository, self.fetched.commit
+        try:
+            name, epoch = self._identity()
+        except ConfigError as error:
+            if not wanted and not self.mark.epoch:
+                return 0  # nobody asks, and compile tells what is wrong with it
+            raise WrongRepository(
+                f"commit {offered[:12]} does not say which state repo it is: "
+                f"{error.mark or FILE}: {error.message}",
+                hint=error.hint or f"`name:` and `epoch:` in {FILE}, as they were before",
+            ) from error
         if wanted and name != wanted:
             raise WrongRepository(
-                f"commit {self.fetched.commit[:12]} is of the state repo {name!r}, not of {wanted!r}",
-                hint=f"`name: {wanted}` in {SETTINGS}, or another address in the configuration",
+                f"commit {offered[:12]} is of the state repo {name!r}, not of {wanted!r}",
+                hint=f"`name: {wanted}` in {FILE}, or another address in the configuration",
             )
         if epoch < self.mark.epoch:
             raise WrongRepository(
-                f"commit {self.fetched.commit[:12]} has epoch {epoch}; {self.mark.epoch} was trusted before",
-                hint=f"`epoch: {self.mark.epoch}` in {SETTINGS}; if it was lowered on purpose:\n"
-                + reset_hint(self.fetched.commit),
+                f"commit {offered[:12]} has epoch {epoch}; {self.mark.epoch} was trusted before",
+                hint=f"`epoch: {self.mark.epoch}` in {FILE}; if it was lowered on purpose:\n"
+                + reset_hint(offered),
             )
         return epoch
 
-    def _settings(self) -> tuple[str, int]:
-        from reconciler.yamldoc import load
-
+    def _identity(self) -> Identity:
+        """What it says of itself. Raises ConfigError for what cannot be read, SourceError."""
         top = directory(self.objects, self.history.tree(self.fetched.commit))
-        id_ = next((one.id for one in top if one.path == SETTINGS), "")
-        found = self.objects.read(id_, 1 << 20) if id_ else None
-        if found is None or found[0].kind != "blob":
-            return "", 0
-        document = load(found[1], SETTINGS)
-        if not isinstance(document, dict):
-            return "", 0
-        name, epoch = document.get("name", ""), document.get("epoch", 0)
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise ConfigError(f"epoch in {SETTINGS} is not a number", hint="epoch: 2")
-        return str(name), int(epoch)
+        one = next((one for one in top if one.path == FILE), None)
+        if one is None:
+            return Identity()
+        if not one.mode.startswith("100"):
+            raise ConfigError(f"{FILE} is no regular file")
+        return read_identity(self.objects.need(one.id).size, self.objects.content())
 
     def _raw(self, id_: str, kind: str) -> bytes:
         found = self.objects.read(id_, MAX_OBJECT)

@@ -55,6 +55,13 @@ class Objects:
         self._ask([name])
         return self._answer(name)
 
+    def need(self, id_: str) -> Object:
+        """Ask for an object that must be there. Raises SourceError, Damaged if it is not."""
+        found = self.find(id_)
+        if found is None:
+            raise self._forged(f"{id_} is missing")
+        return found
+
     def content(self) -> Iterator[bytes]:
         """The content of the object that was found last, in pieces.
 
