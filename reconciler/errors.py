@@ -11,6 +11,7 @@
     │  ├─ ClaimConflict                 two resources want one thing to be different
     │  └─ ConfigErrors                  several of the above, all of one compile
     ├─ SourceError                  5   the state repo could not be obtained; retry is right
+    │  ├─ Damaged                       what came or what is kept of it is not what it must be
     │  └─ Stale                         no remote has confirmed or advanced it for too long
     ├─ TrustError                  10   it must not be used; retry is wrong
     │  ├─ BadSignature                  a commit or tag that nobody whom we trust has signed
@@ -138,6 +139,10 @@ class SourceError(ReconcilerError):
     """The state repo could not be obtained; trying again later is right."""
 
     exit_code = 5
+
+
+class Damaged(SourceError):
+    """Git objects that cannot be read or are not what their ids say: as they came, or as they are kept."""
 
 
 class Stale(SourceError):

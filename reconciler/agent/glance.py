@@ -37,9 +37,11 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """git that asks what `ref` names, speaking into `end`.
 
-    Raises OSError, ConfigError for keys that cannot be read, and KeyError where there is no user
-    who could ask.
+    Raises OSError, ConfigError and TrustError for keys that cannot be used, and KeyError where there
+    is no user who could ask.
     """
+    remote.check_files()
+    remote.check_trusted()
     root = os.geteuid() == 0
     drop, user = _as_user() if root and places.root == "/" else ([], -1)
     args = ["ls-remote", "--", remote.url, ref]

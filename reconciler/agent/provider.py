@@ -30,6 +30,7 @@ from reconciler.agent.places import HANDED, credential
 from reconciler.engine.wire import PIECE, Wire, error_to_json
 from reconciler.errors import (
     ConfigError,
+    Damaged,
     NotFastForward,
     ReconcilerError,
     SourceError,
@@ -85,6 +86,7 @@ class Provider:
         self._wire = wire
         self._directory = directory
         self._compiled: Compiled | None = None
+        self._compiled_from: Mirror | None = None
 
     def answer(self, request: Mapping[str, Any]) -> None:
         """Answer one. Raises ReconcilerError."""
@@ -178,6 +180,7 @@ class Provider:
                     hint="the next fetch looks for damage and makes it anew",
                 )
             host, self._compiled = _compile(mirror.path, config, commit, facts)
+            self._compiled_from = mirror
         self._wire.send({"compiled": {"host": host}})
         self._wire.send_json(dumps(self._compiled.catalog.to_json()))
 
@@ -197,18 +200,19 @@ class Provider:
 
     def _content(self, sha256: str) -> Iterator[bytes]:
         contents = self._compiled.contents if self._compiled else None
-        if contents is None or sha256 not in contents:
+        if contents is None or sha256 not in contents or self._compiled_from is None:
             raise ConfigError(f"no content has the digest {sha256[:12]}")
-        return contents.pieces(sha256)
+        with _suspecting(self._compiled_from):
+            yield from contents.pieces(sha256)
 
 
 @contextlib.contextmanager
 def _suspecting(mirror: Mirror) -> Iterator[None]:
-    """What cannot be read may be damaged: the next fetch shall find out."""
+    """What cannot be read may be damaged: the next fetch shall find out, or knows it already."""
     try:
         yield
-    except SourceError:
-        mirror.suspect()
+    except SourceError as error:
+        mirror.suspect(error.message if isinstance(error, Damaged) else "")
         raise
 
 
@@ -250,9 +254,13 @@ def _remote(settings: Mapping[str, str]) -> Remote:
 def _handed(path: str) -> str:
     """Where a copy is that only we can read, and git and ssh with us; "" if nobody handed it over.
 
-    Systemd lets us read its own by an access list, which ssh takes for a file open to others.
+    Systemd lets us read its own by an access list, which ssh takes for a file open to others. Of
+    one that others can read there is no use in a copy: it is refused under its own name.
     """
     from reconciler.agent import keys
+
+    if _is_open(path):
+        return ""
 
     name, directory = credential(path), os.environ.get("CREDENTIALS_DIRECTORY")
     if directory:
@@ -260,6 +268,13 @@ def _handed(path: str) -> str:
         return keys.place(keys.copy(file)) if os.path.exists(file) else ""
     given = dict(word.split("=") for word in os.environ.get(HANDED, "").split())
     return keys.place(int(given[name])) if name in given else ""
+
+
+def _is_open(path: str) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & 0o077)
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -96,15 +96,16 @@ def _servers(_: Places, config: Config) -> str:
 
     for settings in config.remotes:
         remote = Remote(**settings)
+        remote.check_trusted()
         check_place(remote, remote.known_hosts)
     return f"{counted(len(config.remotes), 'address')} that can be asked"
 
 
 def _trust(places: Places, config: Config) -> str:
     """The keys, what can judge by them, and the memory of what was trusted."""
+    from reconciler.source.keyfile import check_key_file
     from reconciler.source.mark import Marks
     from reconciler.source.selftest import check_ssh_signatures
-    from reconciler.source.signature import check_key_file
 
     Marks(places.trust).load()
     if config.trust == "none":

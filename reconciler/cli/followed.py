@@ -106,7 +106,8 @@ class Followed:
 
         Raises UsageError, StateLost.
         """
-        from reconciler.source.git import Objects, check_ref
+        from reconciler.source.git import check_ref
+        from reconciler.source.objects import Objects
         from reconciler.source.refs import POINTERS
 
         if ref in POINTERS:
@@ -135,7 +136,7 @@ class Followed:
         if untrusted:
             return commit
         trusted = Marks(self.places.trust).load().commit
-        if trusted and (commit == trusted or self.mirror.is_ancestor(commit, trusted)):
+        if trusted and self._is_ancestor(commit, trusted):
             return commit
         last = f"neither {trusted[:12]}, the last trusted commit, nor older"
         raise TrustError(
@@ -151,6 +152,14 @@ class Followed:
         limit = args.limit or (self.host if inventories else None)
         known = {"repo": self.mirror.path, "inventories": inventories, "limit": limit}
         return argparse.Namespace(**{**vars(args), **known, "host": self.host, **more})
+
+    def _is_ancestor(self, old: str, new: str) -> bool:
+        from reconciler.source.ancestry import Ancestry
+        from reconciler.source.objects import Objects
+
+        git = self.mirror.git
+        with closing(Objects(git)) as objects:
+            return Ancestry(git, objects).is_ancestor(old, new)
 
     def _pointer(self, name: str) -> str:
         from reconciler.agent.state import State

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from reconciler.push.settings import Settings
     from reconciler.tree import Tree
 
-FILE = "reconciler.yml"
 #: The executor of this process.
 HERE = "threads"
 

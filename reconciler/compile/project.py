@@ -23,7 +23,8 @@ from reconciler.compile.sources import Contents, Sources
 from reconciler.compile.types import Types
 from reconciler.engine.loader import Loader
 from reconciler.engine.order import check
-from reconciler.errors import ConfigError, ConfigErrors
+from reconciler.errors import ConfigError, ConfigErrors, Mark
+from reconciler.identity import FILE, read_identity
 from reconciler.inventory import Inventory
 from reconciler.resource import Resource
 from reconciler.tree import Tree
@@ -121,7 +122,7 @@ class Project:
         self._take_site(gathered)
         for host in hosts:
             compiled = self._compile(host, facts_of(host), gathered)
-            if compiled is not None and not self._site.errors:
+            if compiled is not None and not self._wrong:
                 yield compiled
         gathered.finish()
 
@@ -222,8 +223,23 @@ class Project:
         return self._renderer.file(path, source, scope, options)
 
     def _take_site(self, gathered: Gathered) -> None:
-        for error in self._site.errors:
+        for error in self._wrong:
             gathered.add(error)
+
+    @functools.cached_property
+    def _wrong(self) -> list[ConfigError]:
+        """What is wrong with the state repo for every host."""
+        return [*self._site.errors, *self._check_identity()]
+
+    def _check_identity(self) -> Iterator[ConfigError]:
+        entry = self._tree.entry(FILE)
+        if entry is None:
+            return
+        try:
+            read_identity(entry.size, self._tree.chunks(FILE))
+        except ConfigError as error:
+            error.mark = error.mark or Mark(FILE)
+            yield error
 
     def _magic_of(self, inventory: Inventory) -> Magic:
         if id(inventory) not in self._magic:

@@ -132,6 +132,9 @@ class Contents(Mapping[str, bytes]):
         self._files[content.sha256] = path
         return content
 
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._made or digest in self._files
+
     def __getitem__(self, digest: str) -> bytes:
         if digest in self._made:
             return self._made[digest]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.errors import ConfigError, ConfigErrors, SchemaError
+from reconciler.identity import FILE
 from reconciler.push.fleet import PARALLEL
 from reconciler.push.rollout import ORDERS, WHOLE, Rollout, Size
 from reconciler.push.verify import Check, CheckReader
@@ -23,7 +24,6 @@ from reconciler.tree import Tree
 from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map, Seq, load
 
-FILE = "reconciler.yml"
 #: What reconciler.yml may hold beside the rollout; each is read by whom it concerns.
 TOP = ("rollout", "name", "epoch")
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}

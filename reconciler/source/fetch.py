@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from reconciler.errors import ReconcilerError, SourceError, TrustError
+from reconciler.errors import ConfigError, Damaged, ReconcilerError, SourceError, TrustError
 from reconciler.source import network
-from reconciler.source.mirror import QUARANTINE, Mirror, Ref, make_repository, sync
+from reconciler.source.bare import make_repository, sync, walk
+from reconciler.source.mirror import QUARANTINE, Mirror, Ref
 from reconciler.source.network import Limits
 from reconciler.source.refs import full_ref, is_id
 from reconciler.source.remote import Remote
@@ -67,26 +68,27 @@ def fetch(
     """What `ref` names at the first remote that answers, with all its history in the mirror.
 
     ref: a branch, or `refs/tags/NAME`. A mirror that is suspected is read whole first. patience:
-    seconds to wait for another fetch. Raises ConfigError (keys, names), LockBusy, UnknownServer if no
-    remote could be trusted, SourceError if none brought the ref.
+    seconds to wait for another fetch. Raises LockBusy, ConfigError for a name, and SourceError if no
+    remote brought the ref; TrustError or ConfigError if all of them failed for one such reason.
     """
     full = full_ref(ref)
-    for remote in remotes:
-        remote.check_files()
     with mirror.lock(patience):
         try:
             mirror.tidy()
-            damage = mirror.damage(deep=mirror.suspected and mirror.exists)
-            if not damage:
-                mirror.clear()
+            damage = mirror.damage() or mirror.examine(limits.total)
             tried: list[Tried] = []
             for remote in remotes:
+                asked = _Asked(remote, full, limits, time.monotonic() + limits.total)
                 try:
-                    found = _from(mirror, remote, full, limits, damage)
-                except (SourceError, TrustError) as error:
+                    found = _from(mirror, asked, damage)
+                except (ConfigError, SourceError, TrustError) as error:
+                    if isinstance(error, Damaged):
+                        # What came, or what we have: the next fetch finds out.
+                        mirror.suspect()
                     tried.append(Tried(remote.name, error))
                     continue
-                mirror.clear()
+                if found.changed:
+                    mirror.pack_up()
                 now = datetime.fromtimestamp(clock(), UTC)
                 tried.append(Tried(remote.name, None))
                 return Fetched(
@@ -115,36 +117,63 @@ class _Found(NamedTuple):
     lost: Sequence[str] = ()
 
 
-def _from(mirror: Mirror, remote: Remote, full: str, limits: Limits, damage: str) -> _Found:
-    """One remote's answer. Raises SourceError, UnknownServer, OSError."""
-    offered = _poll(remote, full, limits)
+class _Asked(NamedTuple):
+    """A remote that is asked for a ref. end: when it must be over, by the monotonic clock."""
+
+    remote: Remote
+    ref: str
+    limits: Limits
+    end: float
+
+    def __str__(self) -> str:
+        return f"{self.remote.name} ({self.remote.url})"
+
+    @property
+    def kept_as(self) -> str:
+        """The name in the mirror."""
+        return f"refs/remotes/{self.remote.name}/{self.ref.removeprefix('refs/')}"
+
+    def git(self, directory: str, args: list[str], room: int) -> bytes:
+        """What git prints. Raises SourceError, UnknownServer."""
+        return network.git(directory, self.remote, args, self.limits, room, self.end)
+
+    def poll(self) -> str:
+        """The id that the ref names. Raises SourceError, UnknownServer."""
+        network.reach(self.remote, self.limits)
+        said = self.git("/", ["ls-remote", "--", self.remote.url, self.ref], 1 << 20)
+        for line in said.decode("utf-8", "replace").splitlines():
+            id_, _, name = line.partition("\t")
+            if name == self.ref and is_id(id_):
+                return id_
+        raise SourceError(
+            f"{self}: there is no {self.ref}",
+            hint=f"what there is: git ls-remote {self.remote.url}",
+        )
+
+
+def _from(mirror: Mirror, asked: _Asked, damage: str) -> _Found:
+    """One remote's answer. Raises SourceError, TrustError, ConfigError (keys), OSError."""
+    asked.remote.check_files()
+    asked.remote.check_trusted()
+    offered = asked.poll()
     if damage:
-        return _anew(mirror, remote, full, limits, offered, damage)
-    name = _kept_as(remote, full)
+        return _anew(mirror, asked, offered, damage)
     known = mirror.refs()
     here = next((ref for ref in known.values() if ref.id == offered), None)
     if here is not None:
-        if known.get(name) != here:
-            mirror.update({name: offered})
+        if known.get(asked.kept_as) != here:
+            mirror.update({asked.kept_as: offered})
         return _Found(here, changed=False)
-    try:
-        return _Found(_bring(mirror, remote, full, limits, list(known.values())), changed=True)
-    except SourceError:
-        damage = mirror.damage(deep=True)
-        if not damage:
-            raise
-    return _anew(mirror, remote, full, limits, offered, damage)
+    return _Found(_bring(mirror, asked, list(known.values())), changed=True)
 
 
-def _anew(
-    mirror: Mirror, remote: Remote, full: str, limits: Limits, offered: str, damage: str
-) -> _Found:
+def _anew(mirror: Mirror, asked: _Asked, offered: str, damage: str) -> _Found:
     """A new mirror in another directory, swapped in when it is complete."""
     fresh = Mirror(f"{mirror.path}.new")
     shutil.rmtree(fresh.path, ignore_errors=True)
     try:
         fresh.create("sha256" if len(offered) == 64 else "sha1")
-        ref = _bring(fresh, remote, full, limits, [])
+        ref = _bring(fresh, asked, [])
         existed = mirror.exists
         lost = mirror.replace_by(fresh)
     finally:
@@ -152,23 +181,9 @@ def _anew(
     return _Found(ref, True, damage if existed else "", lost)
 
 
-def _poll(remote: Remote, full: str, limits: Limits) -> str:
-    """The id that a ref names at a remote. Raises SourceError, UnknownServer."""
-    network.reach(remote, limits)
-    said = network.git("/", remote, ["ls-remote", "--", remote.url, full], limits, 1 << 20)
-    for line in said.decode("utf-8", "replace").splitlines():
-        id_, _, name = line.partition("\t")
-        if name == full and is_id(id_):
-            return id_
-    raise SourceError(
-        f"{remote.name} ({remote.url}): there is no {full}",
-        hint=f"what there is: git ls-remote {remote.url}",
-    )
-
-
-def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list[Ref]) -> Ref:
+def _bring(mirror: Mirror, asked: _Asked, have: list[Ref]) -> Ref:
     """Fetch what is missing, by way of a quarantine. Raises SourceError, OSError."""
-    mirror.pack_up()
+    limits, remote = asked.limits, asked.remote
     room = limits.mirror - mirror.size()
     if room <= 0:
         raise _full(mirror, limits)
@@ -177,9 +192,9 @@ def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list
     objects = os.path.join(mirror.path, "objects")
     try:
         make_repository(apart, mirror.algorithm, objects, [ref.id for ref in have])
-        what = ["--", remote.url, f"+{full}:{_FETCHED}"]
+        what = ["--", remote.url, f"+{asked.ref}:{_FETCHED}"]
         try:
-            network.git(apart, remote, [*_FETCH, *what], limits, room)
+            asked.git(apart, [*_FETCH, *what], room)
         except SourceError as error:
             if Mirror(apart).size() < room:
                 raise
@@ -187,15 +202,19 @@ def _bring(mirror: Mirror, remote: Remote, full: str, limits: Limits, have: list
         ref = Mirror(apart).refs().get(_FETCHED)
         if ref is None:
             raise SourceError(
-                f"{remote.name} ({remote.url}): the repository there has no whole history",
+                f"{asked}: the repository there has no whole history",
                 hint="git fetch --unshallow in it",
             )
         if not is_id(ref.commit) or not Mirror(apart).has(ref.commit):
-            raise SourceError(f"{remote.name} ({remote.url}): {full} does not name a commit")
+            raise SourceError(f"{asked}: {asked.ref} does not name a commit")
+        if remote.place.protocol == "https":
+            _check_files(asked, apart, room)
+        if Mirror(apart).size() > room:
+            raise _full(mirror, limits)
         _move_in(apart, objects, limits)
     finally:
         shutil.rmtree(apart, ignore_errors=True)
-    mirror.update({_kept_as(remote, full): ref.id})
+    mirror.update({asked.kept_as: ref.id})
     return ref
 
 
@@ -208,6 +227,24 @@ _FETCH = [
     "--no-recurse-submodules",
     "--refmap=",
 ]
+
+
+def _check_files(asked: _Asked, apart: str, room: int) -> None:
+    """A server of mere files is asked for them one by one, and git takes what it gets unchecked.
+
+    Whether it was such a server git does not tell, so this looks whatever it was. Raises SourceError.
+    """
+    top = os.path.join(apart, "objects")
+    if {os.path.relpath(path, top).split("/")[0] for path, _ in walk(top)} - {"pack", "info"}:
+        raise SourceError(
+            f"{asked}: the server hands out files, and objects there are in no pack",
+            hint="let `git http-backend` serve it; or, in the repository there, after each push:\n"
+            "git repack -a -d; git update-server-info",
+        )
+    packs = os.listdir(os.path.join(apart, "objects", "pack"))
+    for name in (name for name in packs if name.endswith(".pack")):
+        pack = os.path.join("objects", "pack", name)
+        asked.git(apart, ["index-pack", "--strict", "--verify", "--threads=1", pack], room)
 
 
 def _full(mirror: Mirror, limits: Limits) -> SourceError:
@@ -236,20 +273,16 @@ def _move_in(apart: str, objects: str, limits: Limits) -> None:
     sync(os.path.join(objects, "pack"))
 
 
-def _kept_as(remote: Remote, full: str) -> str:
-    return f"refs/remotes/{remote.name}/{full.removeprefix('refs/')}"
-
-
 def _none_left(tried: Sequence[Tried]) -> ReconcilerError:
-    """One error for all remotes: of trust only if there is no other reason to retry."""
+    """One error for all remotes: of trust or keys only if there is no other reason to retry."""
     errors = [one.error for one in tried if one.error is not None]
     if len(errors) == 1:
         return errors[0]
     if not errors:
         return SourceError("there is no remote to fetch from", hint="configure at least one")
-    kind = TrustError if all(isinstance(error, TrustError) for error in errors) else SourceError
-    if kind is TrustError:
-        kind = type(errors[0])
+    kinds = (TrustError, ConfigError)
+    kind = next((one for one in kinds if all(isinstance(error, one) for error in errors)), None)
+    kind = type(errors[0]) if kind is TrustError else kind or SourceError
     return kind(
         "no remote brought the state repo:\n" + "\n".join(error.message for error in errors),
         hint="\n".join(dict.fromkeys(error.hint for error in errors if error.hint)),

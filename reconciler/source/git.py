@@ -18,17 +18,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import signal
 import stat
 import subprocess
 import time
-import weakref
 from collections.abc import Iterator, Mapping
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
-from reconciler.errors import ConfigError, ReconcilerError, SourceError, TrustError, UsageError
-from reconciler.source.process import drain
+from reconciler.errors import (
+    ConfigError,
+    Damaged,
+    ReconcilerError,
+    SourceError,
+    TrustError,
+    UsageError,
+)
+from reconciler.source.process import Ended, drain, run
 
 #: Seconds that a git process may take, and that it may be silent while an object is read.
 TIMEOUT = 60.0
@@ -67,12 +72,22 @@ OPTIONS: tuple[str, ...] = (
     *("-c", "core.excludesFile=/dev/null"),
     *("-c", "core.attributesFile=/dev/null"),
     *("-c", "core.alternateRefsCommand=false"),
+    *("-c", "core.commitGraph=false"),  # what it says of parents is not what the commits say
     *("-c", "core.quotePath=false"),
     *("-c", "protocol.allow=never"),
     *("-c", "transfer.bundleURI=false"),
     *("-c", "submodule.recurse=false"),
     *("-c", "gpg.program=false"),
     *("-c", "log.showSignature=false"),
+)
+
+#: What git says where it has had too little of something, and so has seen nothing of the rest.
+EXHAUSTED = re.compile(r"[Oo]ut of memory|mmap failed|annot allocate|create thread|Too many open")
+#: What it says of objects; nobody says that of a connection, of keys or of a server that is busy.
+_DAMAGE = re.compile(
+    r"corrupt|inflate|loose object|existing object|beyond end of packfile|fsck|SHA1 mismatch"
+    r"|hash mismatch|unresolved delta|did not receive expected|bad (?:object|tree|blob)"
+    r"|[Uu]nable to (?:read|parse|find) (?:tree|commit|object|[0-9a-f]{40})|[Cc]ould not (?:read|parse)"
 )
 
 #: A ref, tag or commit as a person writes it; no range, no search, no path behind a colon.
@@ -144,32 +159,48 @@ class Git:
 
     def start(self, *args: str) -> subprocess.Popen[bytes]:
         """A running git process with pipes, alone in its process group. Raises SourceError."""
-        owner = self.owner()
-        try:
-            return subprocess.Popen(
+        with self._starting():
+            process = subprocess.Popen(
                 ["git", *OPTIONS, *args],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=self.directory,
                 env=self.environment(),
                 start_new_session=True,
-                user=owner.uid if owner else None,
-                group=owner.gid if owner else None,
-                extra_groups=[] if owner else None,
+                **self._place(),
             )
+        return cast("subprocess.Popen[bytes]", process)
+
+    def ask(self, *args: str, seconds: float = TIMEOUT, feed: bytes = b"") -> Ended:
+        """How a git command ended that was given `feed`. Raises SourceError, TrustError."""
+        with self._starting():
+            return run(
+                ["git", *OPTIONS, *args],
+                self.environment(),
+                seconds=seconds,
+                cap=OUTPUT_CAP,
+                feed=feed,
+                **self._place(),
+            )
+
+    def run(self, *args: str, timeout: float = TIMEOUT, feed: bytes = b"") -> bytes:
+        """The output of a git command. Raises SourceError, ConfigError, TrustError."""
+        return _output(self.ask(*args, seconds=timeout, feed=feed), self.directory, timeout)
+
+    def _place(self) -> dict[str, Any]:
+        """Where a git process runs, and as whom."""
+        owner = self.owner()
+        who = {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
+        return {"cwd": self.directory, **who}
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        try:
+            yield
         except FileNotFoundError as error:
             raise SourceError("git is not installed", hint="apt-get install git") from error
         except OSError as error:
             raise SourceError(f"cannot start git in {self.directory}: {error.strerror}") from error
-
-    def run(self, *args: str, timeout: float = TIMEOUT) -> bytes:
-        """The output of a git command. Raises SourceError, ConfigError."""
-        process = self.start(*args)
-        try:
-            return collect(process, self.directory, timeout)
-        finally:
-            end(process)
 
     def ref_names(self) -> list[str]:
         """Branches and tags, for a suggestion; none if git has trouble."""
@@ -193,17 +224,22 @@ def init(directory: str) -> None:
 
 def collect(process: subprocess.Popen[bytes], directory: str, timeout: float = TIMEOUT) -> bytes:
     """All that a process prints. Raises SourceError, ConfigError."""
-    stdin, _, _ = _pipes(process)
+    stdin, _, _ = pipes(process)
     stdin.close()
     out, err, stopped = drain(process, time.monotonic() + timeout, OUTPUT_CAP)
-    if stopped == "time":
-        raise _too_slow(directory, timeout)
-    if stopped == "output":
+    code = 0 if stopped else process.wait()
+    return _output(Ended(code, out, err, stopped), directory, timeout)
+
+
+def _output(ended: Ended, directory: str, seconds: float) -> bytes:
+    """What git printed, if it did what it was told to. Raises SourceError, ConfigError."""
+    if ended.stopped == "time":
+        raise too_slow(directory, seconds)
+    if ended.stopped == "output":
         raise SourceError(f"git in {directory} printed more than {OUTPUT_CAP >> 20} MiB")
-    code = process.wait()
-    if code != 0:
-        raise explain(err.decode("utf-8", "replace"), directory)
-    return out
+    if ended.code != 0:
+        raise explain(ended.err.decode("utf-8", "replace"), directory)
+    return ended.out
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -218,8 +254,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
+def names_damage(said: str) -> bool:
+    """Whether git complains of objects, and not of having had too little of something."""
+    return _DAMAGE.search(said) is not None and EXHAUSTED.search(said) is None
+
+
 def explain(said: str, directory: str) -> ReconcilerError:
-    """What git said, in the words of an operator, with what to do where that is known."""
+    """What git said, in the words of an operator, with what to do where that is known.
+
+    Damaged: an object cannot be read.
+    """
     lines = [line for line in said.strip().splitlines() if line.strip()]
     last = next((line for line in lines if line.startswith("fatal:")), lines[-1] if lines else "")
     text = last.removeprefix("fatal: ").removeprefix("error: ")[:300]
@@ -237,97 +281,22 @@ def explain(said: str, directory: str) -> ReconcilerError:
             f"git may not read {directory}: {text}",
             hint="its owner must be able to enter every directory above it",
         )
-    return SourceError(
+    kind = Damaged if names_damage(said) else SourceError
+    return kind(
         f"git failed in {directory}: {text or 'it said nothing'}",
         hint=f"git -C {directory} fsck shows whether it is damaged",
     )
 
 
-class Object(NamedTuple):
-    """The head of a Git object; its content follows in the stream."""
-
-    id: str
-    kind: str
-    size: int
-
-
-class Objects:
-    """Objects by name, through one `git cat-file --batch` process that lives as long as this."""
-
-    def __init__(self, git: Git) -> None:
-        self._directory = git.directory
-        process = git.start("cat-file", "--batch")
-        self._stdin, self._stdout, self._stderr = _pipes(process)
-        self._buffer = bytearray()
-        self._left = 0
-        self.close = weakref.finalize(self, end, process)
-
-    def find(self, name: str) -> Object | None:
-        """Ask for an object; None if it is not there. Raises SourceError.
-
-        name: an expression of git without line breaks. The content of the one before is dropped.
-        """
-        for _ in self.content():
-            pass
-        try:
-            self._stdin.write(name.encode("utf-8", "surrogateescape") + b"\n")
-            self._stdin.flush()
-        except OSError:
-            raise self._ended() from None
-        head = self._line().decode("utf-8", "surrogateescape")
-        found = re.fullmatch(r"([0-9a-f]{40,64}) (\w+) ([0-9]+)", head)
-        if found is None:
-            return None
-        self._left = int(found[3]) + 1
-        return Object(found[1], found[2], int(found[3]))
-
-    def content(self) -> Iterator[bytes]:
-        """The content of the object that was found last, in pieces. Raises SourceError."""
-        while self._left > 0:
-            if not self._buffer:
-                self._fill()
-            piece = bytes(self._buffer[: self._left])
-            del self._buffer[: self._left]
-            self._left -= len(piece)
-            yield piece if self._left else piece[:-1]
-
-    def read(self, name: str, cap: int) -> tuple[Object, bytes] | None:
-        """An object and its content. Raises SourceError, ConfigError for more than `cap` bytes."""
-        found = self.find(name)
-        if found is None:
-            return None
-        if found.size > cap:
-            raise ConfigError(f"{name}: {found.size} bytes are more than the limit of {cap}")
-        return found, b"".join(self.content())
-
-    def _line(self) -> bytes:
-        while b"\n" not in self._buffer:
-            self._fill()
-        line, _, rest = self._buffer.partition(b"\n")
-        self._buffer = rest
-        return bytes(line)
-
-    def _fill(self) -> None:
-        fd = self._stdout.fileno()
-        ready, _, _ = select.select([fd], [], [], TIMEOUT)
-        if not ready:
-            raise _too_slow(self._directory, TIMEOUT)
-        data = os.read(fd, CHUNK)
-        if not data:
-            raise self._ended()
-        self._buffer += data
-
-    def _ended(self) -> ReconcilerError:
-        return explain(self._stderr.read(CHUNK).decode("utf-8", "replace"), self._directory)
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+def pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    """Input, output and complaints of a process that was started with all three."""
     if process.stdin is None or process.stdout is None or process.stderr is None:
         raise AssertionError("git was started without pipes")
     return process.stdin, process.stdout, process.stderr
 
 
-def _too_slow(directory: str, seconds: float) -> SourceError:
+def too_slow(directory: str, seconds: float) -> SourceError:
+    """What is said of a git that was not waited for any longer."""
     return SourceError(
         f"git in {directory} took longer than {seconds:.0f} s", hint="is its file system reachable?"
     )

@@ -12,6 +12,8 @@ from reconciler.tree import Entry, clean
 MAX_FILE = 64 << 20
 #: Names that one state repo may hold.
 MAX_NAMES = 500_000
+#: Directories below each other.
+MAX_DEPTH = 64
 
 _WHAT = {
     "link": ("is a link", "links are not followed: put the file itself there"),
@@ -31,8 +33,7 @@ class Listing:
         self._children: dict[str, dict[str, Entry]] = {"": {}}
         for entry in entries:
             self._add(entry)
-            if len(self._entries) > MAX_NAMES:
-                raise ConfigError(f"the state repo has more than {MAX_NAMES} files")
+            check_count(len(self._entries))
 
     def _add(self, entry: Entry) -> None:
         while entry.path not in self._entries:
@@ -80,6 +81,12 @@ class Listing:
     def all(self) -> list[Entry]:
         """Everything below the top, by path."""
         return [self._entries[path] for path in sorted(self._entries) if path]
+
+
+def check_count(names: int) -> None:
+    """Raises ConfigError for more names than a state repo may hold."""
+    if names > MAX_NAMES:
+        raise ConfigError(f"the state repo has more than {MAX_NAMES} files")
 
 
 def _parents(path: str) -> Iterable[str]:

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -29,6 +30,8 @@ NAMES = ("trust.json", "trust.json.bak")
 CONTACT = "contact"
 #: Resets that are remembered.
 HISTORY = 50
+#: What a writer that was killed has left.
+_TEMPORARY = re.compile(r"\.trust\.json(?:\.bak)?\.[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -296,9 +299,15 @@ class Marks:
             raise SourceError(f"cannot open {self.directory}: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
+            self._sweep()
             yield
         finally:
             os.close(fd)
+
+    def _sweep(self) -> None:
+        with contextlib.suppress(OSError):
+            for name in filter(_TEMPORARY.fullmatch, os.listdir(self.directory)):
+                os.unlink(self._path(name))
 
     def _lost(self) -> StateLost:
         states = ", ".join(f"{name} is {state}" for name, state in self.copies().items())

@@ -1,8 +1,7 @@
 """A bare copy of the state repo on this host: what was fetched, and the agent's own pointers.
 
-Only `fetch` writes objects into it, complete packs that were checked beside it. It holds no loose
-objects, no hooks, no remote and no configuration but the constant one, so that damage shows at
-once; a damaged mirror is made anew in another directory and swapped in.
+Only `fetch` writes objects into it, complete packs that were checked beside it. A damaged mirror is
+made anew in another directory and swapped in.
 """
 
 from __future__ import annotations
@@ -14,31 +13,26 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from reconciler.errors import ConfigError, LockBusy, ReconcilerError, SourceError, UsageError
-from reconciler.source.git import OPTIONS, TIMEOUT, Git
-from reconciler.source.process import Ended, run
+from reconciler.source.bare import CONFIG, make_repository, oddity, read, sync, walk
+from reconciler.source.git import EXHAUSTED, TIMEOUT, Git
+from reconciler.source.process import Ended
 from reconciler.source.refs import OWN, POINTERS, is_id
 
 #: More packs than this are made one: each fetch that brings something adds one.
 MANY_PACKS = 50
+#: Seconds for which a mirror that was read whole is not read whole again, whatever is suspected.
+AGAIN = 3600.0
 #: Where a pack waits until it is known to be whole and sound; each fetch has its own.
 QUARANTINE = "quarantine-"
 
-_CONFIG = {
-    "sha1": "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n",
-    "sha256": "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n"
-    "[extensions]\n\tobjectformat = sha256\n",
-}
+#: Lines of fsck that tell of no damage.
+_REMARKS = ("notice:", "warning:", "hint:", "dangling ")
 _MIRROR = re.compile(r"mirror-[0-9a-f]{32}\.git(?=$|\.)")
-_HEAD = "ref: refs/heads/none\n"
-_LOOSE_REF = re.compile(rb"(?!0+\n)(?:[0-9a-f]{40}|[0-9a-f]{64})\n")
-#: Files that would change what history looks like, or bring objects from elsewhere.
-_FOREIGN = ("shallow", "info/grafts", "objects/info/alternates", "objects/info/commit-graph")
 
 
 class Ref(NamedTuple):
@@ -73,6 +67,7 @@ class Mirror:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self._suspicion = f"{self.path}.suspect"
+        self._examined = f"{self.path}.examined"
         self._lock = f"{self.path}.lock"
 
     @property
@@ -88,7 +83,11 @@ class Mirror:
     @property
     def algorithm(self) -> str:
         """The kind of object ids: `sha1` or `sha256`."""
-        return "sha256" if self._read("config") == _CONFIG["sha256"].encode() else "sha1"
+        return (
+            "sha256"
+            if read(os.path.join(self.path, "config")) == CONFIG["sha256"].encode()
+            else "sha1"
+        )
 
     # -- looking -------------------------------------------------------------------------
 
@@ -108,46 +107,45 @@ class Mirror:
 
     def has(self, commit: str) -> bool:
         """Whether this commit is here."""
-        return is_id(commit) and self.ask("cat-file", "-e", f"{commit}^{{commit}}").ok
+        return is_id(commit) and self.ask("cat-file", "-t", commit).out == b"commit\n"
 
-    def is_ancestor(self, old: str, new: str) -> bool:
-        """Whether `new` is `old` or was made on top of it; what is not known is not so."""
-        return is_id(old) and is_id(new) and self.ask("merge-base", "--is-ancestor", old, new).ok
-
-    def commits(self, since: str, head: str, most: int) -> list[str]:
-        """The ids of what is in `head` and not in `since`, newest first; not more than `most`.
-
-        Raises SourceError.
-        """
-        wanted = [f"--max-count={most}", "--topo-order", head, *([f"^{since}"] if since else [])]
-        return self.git.run("rev-list", *wanted).decode("ascii").split()
-
-    def damage(self, *, deep: bool = False) -> str:
-        """What is wrong with it, "" for nothing; `deep` reads every object, which takes long."""
+    def damage(self) -> str:
+        """What is wrong with it at a glance, or was found by whoever has read it; "" for nothing."""
         if not self.exists:
             return "it does not exist"
+        found = (read(self._suspicion) or b"").decode("utf-8", "replace")
         try:
-            found = self._shape() or self._empty_file()
-            if found:
-                return found
-            self.refs()
+            found = found or oddity(self.path)
+            if not found:
+                self.refs()
         except ReconcilerError as error:
             return error.message
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
-        if deep:
-            checked = self.ask("fsck", "--full", "--no-dangling", "--no-progress", seconds=600)
-            return "" if checked.ok else checked.said.splitlines()[-1][:200] or "git fsck failed"
-        return ""
+        return found
+
+    def fsck(self, seconds: float = 600.0) -> str | None:
+        """What is wrong with any object, "" for nothing, None if it does not come to an end.
+
+        That takes long, and says nothing of a mirror that is only large or on a slow disk.
+        """
+        checked = self.ask("fsck", "--full", "--no-dangling", "--no-progress", seconds=seconds)
+        said = (checked.err + b"\n" + checked.out).decode("utf-8", "replace")
+        if checked.ok:
+            return ""
+        if checked.stopped or checked.code < 0 or EXHAUSTED.search(said):
+            return None
+        lines = [line for line in said.splitlines() if line and not line.startswith(_REMARKS)]
+        return (lines or ["git fsck failed"])[0][:200]
 
     @property
     def suspected(self) -> bool:
-        """Whether somebody could not read what must be there."""
+        """Whether somebody had trouble that damage can cause."""
         return os.path.lexists(self._suspicion)
 
     def size(self) -> int:
         """Bytes of everything in it."""
-        return sum(found.st_size for _, found in _walk(self.path))
+        return sum(found.st_size for _, found in walk(self.path))
 
     # -- acting --------------------------------------------------------------------------
 
@@ -156,43 +154,42 @@ class Mirror:
         self.update({_own(name): commit})
 
     def update(self, refs: dict[str, str]) -> None:
-        """Make refs name objects, all or none of them; "" takes one away. Raises SourceError."""
+        """Make refs name objects, all or none of them; "" takes one away.
+
+        Needs no lock of the caller's. Raises SourceError.
+        """
         lines = "".join(
             f"update {name} {id_}\n" if id_ else f"delete {name}\n" for name, id_ in refs.items()
         )
-        done = self.ask("update-ref", "--no-deref", "--stdin", feed=lines.encode())
+        with self._alone_with_refs():
+            done = self.ask("update-ref", "--no-deref", "--stdin", feed=lines.encode())
         if not done.ok:
             raise SourceError(f"cannot move refs of {self.path}: {done.said[:300]}")
 
     def ask(self, *args: str, seconds: float = TIMEOUT, feed: bytes = b"") -> Ended:
-        """How a git command in the mirror ended. Raises SourceError if there is no git."""
-        git = self.git
-        owner = git.owner()
-        who: dict[str, Any] = (
-            {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
-        )
-        try:
-            return run(
-                ["git", *OPTIONS, "-c", "core.commitGraph=false", *args],
-                git.environment(),
-                seconds=seconds,
-                cap=64 << 20,
-                feed=feed,
-                cwd=self.path,
-                **who,
-            )
-        except OSError as error:
-            raise SourceError(f"cannot start git in {self.path}: {error.strerror}") from error
+        """How a git command in the mirror ended. Raises SourceError, UsageError."""
+        return self.git.ask(*args, seconds=seconds, feed=feed)
 
-    def suspect(self) -> None:
-        """Have the next fetch read every object first. A disk that is full can wait."""
-        with contextlib.suppress(OSError):
-            os.close(os.open(self._suspicion, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    def suspect(self, found: str = "") -> None:
+        """Have the next fetch look for damage. found: what it is, where that is certain.
 
-    def clear(self) -> None:
-        """It was read whole, or is new. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):
+        A disk that is full can wait.
+        """
+        _touch(self._suspicion, found[:200])
+
+    def examine(self, seconds: float) -> str:
+        """What `fsck` finds in a mirror that is suspected; "" too where it was read whole lately.
+
+        One that cannot be read whole in time is neither sound nor damaged: it stays in use, and
+        suspected. Raises SourceError, OSError.
+        """
+        if not self.suspected or self._was_examined():
+            return ""
+        _touch(self._examined)
+        found = self.fsck(seconds)
+        if found == "":
             os.unlink(self._suspicion)
+        return found or ""
 
     @contextlib.contextmanager
     def lock(self, patience: float = 0.0) -> Iterator[None]:
@@ -205,7 +202,7 @@ class Mirror:
         while True:
             fd = self._open_lock()
             try:
-                self._take(fd, end)
+                self._take(fd, end, "another fetch is writing to")
                 # Who removes a mirror removes its lock: the file that we waited for may be gone.
                 if _is_at(self._lock, fd):
                     yield
@@ -221,7 +218,7 @@ class Mirror:
         with self.lock():
             for path in (self.path, f"{self.path}.new", f"{self.path}.old"):
                 shutil.rmtree(path, ignore_errors=True)
-            self.clear()
+            self._forget()
             os.unlink(self._lock)
 
     def tidy(self) -> None:
@@ -232,10 +229,12 @@ class Mirror:
         quarantines = glob.glob(glob.escape(os.path.join(self.path, QUARANTINE)) + "*")
         for leftover in (old, f"{self.path}.new", *quarantines):
             shutil.rmtree(leftover, ignore_errors=True)
-        for path, _ in _walk(self.path):
-            name = os.path.basename(path)
-            if name.endswith(".lock") or name.startswith(("tmp_", ".tmp-")):
-                os.unlink(path)
+        if self.exists:
+            with self._alone_with_refs():
+                for path, _ in walk(self.path):
+                    name = os.path.basename(path)
+                    if name.endswith(".lock") or name.startswith(("tmp_", ".tmp-")):
+                        os.unlink(path)
 
     def create(self, algorithm: str = "sha1") -> None:
         """Make an empty mirror where there is nothing. Raises OSError."""
@@ -246,15 +245,17 @@ class Mirror:
 
         Pointers move along where the other has their commits. Raises SourceError, OSError.
         """
-        pointers = self._pointers()
-        kept = {OWN + name: id_ for name, id_ in pointers.items() if other.has(id_)}
-        if kept:
-            other.update(kept)
-        if self.exists:
-            os.rename(self.path, f"{self.path}.old")
-        os.rename(other.path, self.path)
+        with self._alone_with_refs() if self.exists else contextlib.nullcontext():
+            pointers = self._pointers()
+            kept = {OWN + name: id_ for name, id_ in pointers.items() if other.has(id_)}
+            if kept:
+                other.update(kept)
+            if self.exists:
+                os.rename(self.path, f"{self.path}.old")
+            os.rename(other.path, self.path)
         sync(os.path.dirname(self.path))
         shutil.rmtree(f"{self.path}.old", ignore_errors=True)
+        self._forget()
         return [name for name in pointers if OWN + name not in kept]
 
     def pack_up(self) -> None:
@@ -265,6 +266,18 @@ class Mirror:
 
     # -- details -------------------------------------------------------------------------
 
+    def _forget(self) -> None:
+        """Nothing is known of what is in its place now. Raises OSError."""
+        for path in (self._suspicion, self._examined):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _was_examined(self) -> bool:
+        try:
+            return 0 <= time.time() - os.stat(self._examined).st_mtime < AGAIN
+        except OSError:
+            return False
+
     def _open_lock(self) -> int:
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -273,16 +286,35 @@ class Mirror:
         except OSError as error:
             raise SourceError(f"cannot lock {self.path}: {error.strerror}") from error
 
-    def _take(self, fd: int, end: float) -> None:
+    def _take(self, fd: int, end: float, what: str) -> None:
         while True:
             try:
                 return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise LockBusy(
-                        f"another fetch is writing to {self.path}", hint="wait for it to end"
-                    ) from None
+                    raise LockBusy(f"{what} {self.path}", hint="wait for it to end") from None
             time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def _alone_with_refs(self) -> Iterator[None]:
+        """Nobody else moves refs, and a file that git has left as its lock on one is nobody's.
+
+        Never held for long, so that pointers can be moved while a fetch works.
+        """
+        end = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise SourceError(f"cannot open {self.path}: {error.strerror}") from error
+            try:
+                self._take(fd, end, "somebody else moves refs of")
+                # Another mirror may have been put in its place meanwhile.
+                if _is_at(self.path, fd):
+                    yield
+                    return
+            finally:
+                os.close(fd)
 
     def _check_owner(self) -> None:
         if self.exists and os.stat(self.path).st_uid != os.geteuid():
@@ -290,40 +322,6 @@ class Mirror:
                 f"{self.path} belongs to another user, who must be the one to fetch",
                 hint=f"chown -R the mirror to the user of the agent: ls -ld {self.path}",
             )
-
-    def _shape(self) -> str:
-        """Whether the small files are what we wrote, and nothing is there that we never write."""
-        if self._read("HEAD") != _HEAD.encode():
-            return "HEAD is not as it was written"
-        if self._read("config") not in [text.encode() for text in _CONFIG.values()]:
-            return "config is not as it was written"
-        for name in _FOREIGN:
-            if os.path.lexists(os.path.join(self.path, name)):
-                return f"{name} does not belong there"
-        for path, _ in _walk(os.path.join(self.path, "refs")):
-            with open(path, "rb") as file:
-                if not _LOOSE_REF.fullmatch(file.read(200)):
-                    return f"{os.path.relpath(path, self.path)} is not the name of an object"
-        packed = self._read("packed-refs")
-        if packed is not None and not re.fullmatch(
-            rb"#[^\n]*\n(?:[\^0-9a-f]{40,65}[^\n]*\n)*", packed
-        ):
-            return "packed-refs is garbage"
-        return ""
-
-    def _empty_file(self) -> str:
-        """Power loss leaves files of no length; a pack without its index is lost as well."""
-        names: set[str] = set()
-        for path, found in _walk(os.path.join(self.path, "objects")):
-            names.add(os.path.basename(path))
-            if found.st_size == 0 and not path.endswith(".keep"):
-                return f"{os.path.relpath(path, self.path)} is empty"
-        for name in names:
-            stem, ending = os.path.splitext(name)
-            other = {".pack": ".idx", ".idx": ".pack"}.get(ending)
-            if other is not None and stem + other not in names:
-                return f"{name} is without its {other}"
-        return ""
 
     def _packs(self) -> list[str]:
         with contextlib.suppress(OSError):
@@ -338,55 +336,30 @@ class Mirror:
         """The own pointers, as far as they can be read from a damaged mirror."""
         found: dict[str, str] = {}
         for name in POINTERS:
-            text = (self._read(OWN + name) or b"").strip().decode("ascii", "replace")
+            text = (
+                (read(os.path.join(self.path, OWN + name)) or b"")
+                .strip()
+                .decode("ascii", "replace")
+            )
             if is_id(text):
                 found[name] = text
         return found
 
-    def _read(self, name: str) -> bytes | None:
-        try:
-            with open(os.path.join(self.path, name), "rb") as file:
-                return file.read(1 << 20)
-        except OSError:
-            return None
 
-
-def make_repository(
-    path: str, algorithm: str, alternate: str = "", refs: Sequence[str] = ()
-) -> None:
-    """An empty bare repository without a start of git.
-
-    alternate: objects that it may use as its own. refs: the ids that it says it has of them.
-    Raises OSError.
-    """
-    os.makedirs(path, mode=0o700)
-    for name in ("objects/pack", "objects/info", "refs/heads"):
-        os.makedirs(os.path.join(path, name), mode=0o700)
-    files = {"HEAD": _HEAD, "config": _CONFIG[algorithm]}
-    if alternate:
-        files["objects/info/alternates"] = f"{alternate}\n"
-        lines = "".join(f"{id_} refs/have/{n}\n" for n, id_ in enumerate(sorted(set(refs))))
-        files["packed-refs"] = f"# pack-refs with: sorted \n{lines}"
-    for name, text in files.items():
-        with open(os.path.join(path, name), "w", encoding="ascii") as file:
+def _touch(path: str, text: str = "") -> None:
+    """Make a file be of now, with a text in the place of its own if there is one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with contextlib.suppress(OSError):
+        fd = os.open(path, flags | (os.O_TRUNC if text else 0), 0o600)
+        with open(fd, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def sync(directory: str) -> None:
-    """Make the names in a directory durable. Raises OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        os.utime(path)
 
 
 def _is_at(path: str, fd: int) -> bool:
     """Whether this is the file that has the name now."""
     try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+        return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
 
@@ -397,16 +370,3 @@ def _own(name: str) -> str:
             f"{name!r} is no pointer of the agent", hint=f"one of {', '.join(POINTERS)}"
         )
     return OWN + name
-
-
-def _walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Regular files and links below a directory; what vanishes meanwhile is left out."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(top) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-                    yield entry.path, found

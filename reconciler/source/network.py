@@ -2,21 +2,23 @@
 
 The one file in which git may use the network. Everything that a caller, a user or a server
 could bend is pinned on the command line or in an environment made here; keys and passwords are
-in files and in the environment, never among the arguments.
+in files, one of them in memory only, never among the arguments or in the environment.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reconciler.errors import ReconcilerError, SourceError, UnknownServer
-from reconciler.source.git import ENVIRONMENT, OPTIONS
+from reconciler.errors import Damaged, ReconcilerError, SourceError, UnknownServer
+from reconciler.source.git import ENVIRONMENT, OPTIONS, names_damage
 from reconciler.source.process import Ended, memory_file, run
 from reconciler.source.remote import Remote, redact
 
@@ -69,10 +71,18 @@ _PINS = {
 _SSH = 'exec ssh -F none -a -x -T -o UserKnownHostsFile="$RECONCILER_KNOWN_HOSTS" -o ConnectTimeout="$RECONCILER_CONNECT" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o UpdateHostKeys=no -o VerifyHostKeyDNS=no -o BatchMode=yes -o PreferredAuthentications=publickey -o IdentitiesOnly=yes -o IdentityAgent=none -o IdentityFile="${RECONCILER_KEY:-/proc/$PPID/fd/$RECONCILER_KEY_FD}" -o ClearAllForwardings=yes -o PermitLocalCommand=no -o ProxyCommand=none -o ControlPath=none -o CanonicalizeHostname=no -o ServerAliveInterval=10 -o ServerAliveCountMax=3 -o LogLevel=ERROR'
 
 
-def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: int) -> bytes:
+def git(
+    directory: str,
+    remote: Remote,
+    args: list[str],
+    limits: Limits,
+    room: int,
+    end: float = math.inf,
+) -> bytes:
     """The output of a git command that may speak to `remote` and to nobody else.
 
-    room: the most bytes that a file may grow to. Raises SourceError, UnknownServer.
+    room: the most bytes that a file may grow to. end: when all that this remote does must be over,
+    by the monotonic clock. Raises SourceError, UnknownServer.
     """
     try:
         with configuration(remote, root=os.geteuid() == 0) as config:
@@ -80,7 +90,7 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
             ended = run(
                 argv,
                 env,
-                seconds=_seconds(args, limits),
+                seconds=min(_seconds(args, limits), end - time.monotonic()),
                 cap=16 << 20,
                 pass_fds=[config],
                 cwd=directory,
@@ -98,10 +108,7 @@ def git(directory: str, remote: Remote, args: list[str], limits: Limits, room: i
 def command(
     remote: Remote, args: list[str], limits: Limits, room: int, config: int
 ) -> tuple[list[str], dict[str, str]]:
-    """The argv and the environment of such a git. config: a descriptor of `configuration`.
-
-    Raises ConfigError.
-    """
+    """The argv and the environment of such a git. config: a descriptor of `configuration`."""
     protocol = remote.place.protocol
     pins = {**_PINS, f"protocol.{protocol}.allow": "always", "http.lowSpeedTime": str(limits.stall)}
     bounds = [
@@ -117,7 +124,7 @@ def command(
 
 
 def _seconds(args: list[str], limits: Limits) -> float:
-    return limits.poll if args[0] == "ls-remote" else limits.total
+    return min(limits.poll, limits.total) if args[0] == "ls-remote" else limits.total
 
 
 def environment(remote: Remote, limits: Limits) -> dict[str, str]:
@@ -134,16 +141,11 @@ def environment(remote: Remote, limits: Limits) -> dict[str, str]:
             "RECONCILER_CONNECT": str(max(1, int(limits.connect))),
         }
     elif place.protocol == "https":
-        password = remote.password()
         settings["http.proxy"] = remote.proxy
         # A redirect would take the password along.
-        settings["http.followRedirects"] = "false" if password else "initial"
+        settings["http.followRedirects"] = "false" if remote.credentials else "initial"
         if remote.ca_file:
             settings["http.sslCAInfo"] = remote.ca_file
-        if password:
-            encoded = base64.b64encode(password.encode()).decode()
-            key = f"http.https://{place.host}:{place.port}/.extraHeader"
-            settings[key] = f"Authorization: Basic {encoded}"
     made["GIT_CONFIG_COUNT"] = str(len(settings))
     for n, (key, value) in enumerate(settings.items()):
         made |= {f"GIT_CONFIG_KEY_{n}": key, f"GIT_CONFIG_VALUE_{n}": value}
@@ -158,18 +160,24 @@ def key_of_git(fd: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def configuration(remote: Remote, *, root: bool) -> Iterator[int]:
-    """A file in memory with what also reaches the git at the other end of a path on this machine.
+    """A file in memory with what nobody else may see, and what must reach more than our own git.
 
-    It works within our limits, so it must be as sparing. Whoever configures a path wants that
-    repository read, whoever owns it; but root (who `root` says it runs as) runs nothing in the
-    repository of somebody else. Raises OSError.
+    That is the password of an https address. And the git at the other end of a path on this machine
+    works within our limits, so it must be as sparing; whoever configures a path wants that repository
+    read, whoever owns it, but root (who `root` says it runs as) runs nothing in the repository of
+    somebody else. Raises OSError, ConfigError.
     """
     lines: list[str] = []
-    if remote.place.protocol == "file":
+    place = remote.place
+    if place.protocol == "file":
         lines += [f"[{section}]\n\t{name} = {value}" for section, name, value in _SPARING]
         if not root:
-            paths = (remote.place.path, os.path.join(remote.place.path, ".git"))
+            paths = (place.path, os.path.join(place.path, ".git"))
             lines += [f'[safe]\n\tdirectory = "{path}"' for path in paths]
+    elif place.protocol == "https" and remote.credentials:
+        encoded = base64.b64encode(remote.password().encode()).decode()
+        lines.append(f'[http "https://{place.host}:{place.port}/"]')
+        lines.append(f'\textraHeader = "Authorization: Basic {encoded}"')
     with memory_file("\n".join([*lines, ""]).encode()) as file:
         yield file
 
@@ -283,7 +291,10 @@ _CAUSES: tuple[_Rule, ...] = (
 
 
 def explain(ended: Ended, remote: Remote, seconds: float) -> ReconcilerError:
-    """Why a fetch failed, in the words of an operator."""
+    """Why a fetch failed, in the words of an operator.
+
+    Damaged: that may be so because of objects, those that came or those that are here.
+    """
     place = remote.place
     said = redact(ended.err.decode("utf-8", "replace"))
     if "Host key verification failed" in said or "HOST IDENTIFICATION HAS CHANGED" in said:
@@ -299,11 +310,13 @@ def explain(ended: Ended, remote: Remote, seconds: float) -> ReconcilerError:
             f"{where}: it sends names of refs without end", hint=f"git ls-remote {remote.url}"
         )
     last = _last(said)
+    kind = Damaged if names_damage(said) else SourceError
     for pattern, cause, hint in _CAUSES:
         if re.search(pattern, said):
             filled = hint.format(key=remote.deploy_key or "KEY", url=remote.url, host=place.host)
-            return SourceError(f"{where}: {cause}: {last}", hint=filled)
-    return SourceError(
+            return kind(f"{where}: {cause}: {last}", hint=filled)
+    kind = Damaged if last else SourceError
+    return kind(
         f"{where}: {last or 'git failed and said nothing'}", hint=f"git ls-remote {remote.url}"
     )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from reconciler.errors import ConfigError
+from reconciler.source.keyfile import check_key_file
 
 Protocol = Literal["https", "ssh", "file"]
 
@@ -96,6 +97,16 @@ class Remote:
                 _check_private(self.credentials, "the file of credentials")
             if self.ca_file and not os.path.isfile(self.ca_file):
                 raise ConfigError(f"there are no certificates at {self.ca_file}")
+
+    def check_trusted(self) -> None:
+        """Refuse files that say which server is the right one, if others can write to them.
+
+        One that is not there says that none is. Raises TrustError.
+        """
+        files = {"ssh": self.known_hosts, "https": self.ca_file}
+        file = files.get(self.place.protocol, "")
+        if file and os.path.exists(file):
+            check_key_file(file)
 
     def password(self) -> str:
         """`user:password` from the file of credentials, "" without one. Raises ConfigError."""

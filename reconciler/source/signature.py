@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from reconciler.errors import BadSignature, ConfigError, TrustError
+from reconciler.source.keyfile import check_key_file
 from reconciler.source.process import Ended, memory_file, run
 from reconciler.source.signed import Signed
 
@@ -272,26 +271,6 @@ def _keyring(path: str) -> bytes:
         return b"".join(base64.b64decode(block) for block in blocks)
     except binascii.Error as error:
         raise TrustError(f"{path} is not a file of OpenPGP keys: {error}") from error
-
-
-def check_key_file(path: str) -> None:
-    """Refuse a file of trusted keys that somebody else could change. Raises TrustError."""
-    try:
-        found, above = os.stat(path), os.stat(os.path.dirname(path) or "/")
-    except OSError as error:
-        raise TrustError(
-            f"cannot read the trusted keys {path}: {error.strerror}",
-            hint="put the file there, owned by root, mode 0644",
-        ) from error
-    if not stat.S_ISREG(found.st_mode) or not os.access(path, os.R_OK):
-        raise TrustError(f"{path} is no file of keys that can be read", hint=f"chmod 0644 {path}")
-    for at, one in ((path, found), (os.path.dirname(path), above)):
-        sticky = stat.S_ISDIR(one.st_mode) and one.st_mode & stat.S_ISVTX
-        if one.st_uid not in (0, os.geteuid()) or (one.st_mode & 0o022 and not sticky):
-            raise TrustError(
-                f"{at} can be changed by others, so it says nothing about whom to trust",
-                hint=f"chown root {at}; chmod go-w {at}",
-            )
 
 
 def _run(argv: Sequence[str], payload: bytes, fds: Sequence[int]) -> Ended:

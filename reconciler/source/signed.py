@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import Literal, NamedTuple
 
-from reconciler.errors import BadSignature
+from reconciler.errors import BadSignature, Damaged
 
 #: The largest commit or tag object that is looked at, in bytes.
 MAX_OBJECT = 1 << 20
@@ -23,6 +23,7 @@ _PGP = (b"-----BEGIN PGP SIGNATURE-----", b"-----END PGP SIGNATURE-----")
 _ARMOUR = re.compile(rb"^-----BEGIN [A-Z0-9 ]*(?:SIGNATURE|MESSAGE)-----", re.MULTILINE)
 _NAME = re.compile(rb"[A-Za-z][A-Za-z0-9:._-]*")
 _OBJECT_ID = re.compile(rb"(?:[0-9a-f]{40}|[0-9a-f]{64})")
+_LINEAGE = re.compile(rb"tree %s\n(?:parent %s\n)*" % (2 * (_OBJECT_ID.pattern,)))
 _SIGNATURES = (b"gpgsig", b"gpgsig-sha256")
 
 
@@ -86,6 +87,25 @@ def split_tag(id_: str, raw: bytes, name: str) -> Signed:
         raise _odd(id_, "it has several signatures")
     at = len(raw) - len(rest) + found[0].start()
     return Signed(raw[:at], raw[at:], _kind(id_, raw[at:]))
+
+
+class Lineage(NamedTuple):
+    """What a commit is made of: its tree, and the commits that it was made on top of."""
+
+    tree: str
+    parents: tuple[str, ...]
+
+
+def lineage(id_: str, raw: bytes) -> Lineage:
+    """From the content of a commit object, as git reads it. Raises Damaged for anything else."""
+    found = _LINEAGE.match(raw)
+    if found is None:
+        raise Damaged(
+            f"the commit {id_[:12]} is malformed: it does not begin with a tree",
+            hint=f"it was not made by git as we know it; look at it: git cat-file -p {id_[:12]}",
+        )
+    tree, *parents = (line.split()[1].decode("ascii") for line in found[0].splitlines())
+    return Lineage(tree, tuple(parents))
 
 
 def tagged(raw: bytes) -> str:

@@ -17,14 +17,15 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from reconciler.errors import ConfigError, Mark, SourceError
-from reconciler.source.git import CHUNK, Git, Objects, collect, end
-from reconciler.source.listing import MAX_NAMES, Listing
+from reconciler.errors import ConfigError, Mark
+from reconciler.source.git import CHUNK, Git, collect, end
+from reconciler.source.listing import MAX_DEPTH, Listing
+from reconciler.source.objects import Objects
+from reconciler.source.treeobjects import DIRECTORY, LINK, SUBMODULE, below
 from reconciler.tree import Entry
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MAX_DEPTH = 64
 
 
 class _Head(NamedTuple):
@@ -140,41 +141,19 @@ def _head(objects: Objects, within: str) -> _Head:
     commit = objects.find("HEAD^{commit}")
     if commit is None:
         return _Head("", {})
-    files: dict[str, tuple[str, str]] = {}
-    todo = [("", commit.id + within)]
-    while todo:
-        prefix, name = todo.pop()
-        tree = objects.find(name)
-        if tree is None:
-            if prefix:
-                raise SourceError(
-                    f"the tree {prefix} of HEAD is missing", hint="git fsck tells more"
-                )
-            break  # the directory is not in HEAD
-        content = b"".join(objects.content())
-        for mode, path, id_ in _tree_entries(content, prefix, len(commit.id) // 2):
-            if mode == "40000":
-                todo.append((f"{path}/", id_))
-            elif mode != "160000":
-                files[path] = (mode if mode in ("120000", "100755") else "100644", id_)
-        if len(files) > MAX_NAMES:
-            raise ConfigError(f"the state repo has more than {MAX_NAMES} files")
+    tree = objects.find(commit.id + within)
+    if tree is None or tree.kind != "tree":
+        return _Head(commit.id, {})  # the directory is not in HEAD
+    files = {
+        name.path: (name.mode if name.mode in (LINK, "100755") else "100644", name.id)
+        for name in below(objects, tree.id)
+        if name.mode not in (DIRECTORY, SUBMODULE)
+    }
     return _Head(commit.id, files)
 
 
-def _tree_entries(content: bytes, prefix: str, width: int) -> Iterator[tuple[str, str, str]]:
-    """From a tree object: `MODE NAME<nul><id in binary>`, again and again."""
-    position = 0
-    while position < len(content):
-        end_of_name = content.index(b"\0", position)
-        mode, _, name = content[position:end_of_name].partition(b" ")
-        position = end_of_name + 1 + width
-        path = prefix + name.decode("utf-8", "surrogateescape")
-        yield mode.decode("ascii"), path, content[position - width : position].hex()
-
-
 def _as_head(found: Iterable[tuple[Entry, str]]) -> dict[str, tuple[str, str]]:
-    modes = {("file", True): "100755", ("file", False): "100644", ("link", False): "120000"}
+    modes = {("file", True): "100755", ("file", False): "100644", ("link", False): LINK}
     return {
         entry.path: (modes[entry.kind, entry.executable], id_)
         for entry, id_ in found
@@ -203,8 +182,8 @@ def _in_repository(directory: str) -> bool:
 
 def _walk(top: str, prefix: str = "", depth: int = 0) -> Iterator[str]:
     """Every name below a directory that is no directory, without `.git`."""
-    if depth > _MAX_DEPTH:
-        raise ConfigError(f"{prefix}: more than {_MAX_DEPTH} directories below each other")
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{prefix}: more than {MAX_DEPTH} directories below each other")
     try:
         with os.scandir(os.path.join(top, prefix)) as entries:
             for entry in entries:

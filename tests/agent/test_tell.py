@@ -194,7 +194,7 @@ def test_one_that_fails_does_not_stop_another(tmp_path: Path) -> None:
 
 def test_what_starts_a_delivery_shows_no_address_to_others(tmp_path: Path) -> None:
     out = tmp_path / "argv"
-    look = f"tr '\\0' ' ' < /proc/$PPID/cmdline > {out}; cat > /dev/null"
+    look = f"cat /proc/$PPID/cmdline /proc/$PPID/environ | tr '\\0' ' ' > {out}; cat > /dev/null"
     sinks = [{"command": ["sh", "-c", look]}, {"webhook": f"http://127.0.0.1:1/{TOKEN}"}]
     with deliver(sinks, job()) as sender:
         assert TOKEN not in Path(f"/proc/{sender.pid}/cmdline").read_text()

@@ -296,6 +296,16 @@ def test_b8_a_commit_around_the_signature_of_another(world: World, how: str) -> 
         world.pull()
 
 
+@pytest.mark.parametrize("mode", ["none", "head", "every"])
+def test_b8_a_commit_that_is_too_large_to_be_looked_at(world: World, mode: str) -> None:
+    """It is refused, and not taken for trouble that goes away."""
+    world.change(mode=mode)
+    head = world.repo.object(world.repo.raw(world.repo.commit("ada")) + b"x" * (1 << 21))
+    world.repo.git("update-ref", "refs/heads/main", head)
+    with refused(world, TrustError, "more than the limit"):
+        world.pull()
+
+
 def test_b8_a_signed_merge_of_a_signed_tag_is_accepted(world: World) -> None:
     repo = world.repo
     repo.git("checkout", "--quiet", "-b", "side")
@@ -721,6 +731,62 @@ def test_an_epoch_that_goes_back_is_refused(world: World) -> None:
     assert world.pull().mark.epoch == 3
     world.repo.commit("ada", {"reconciler.yml": "epoch: 2\n"})
     with refused(world, WrongRepository, "epoch 2; 3 was trusted before"):
+        world.pull()
+
+
+#: What nobody can read a name or an epoch from, and the place that is told.
+UNREADABLE = {
+    "no YAML": ("epoch: [\n", "reconciler.yml:2:1: "),
+    "no number": ("name: production\nepoch: two\n", "reconciler.yml:2:8: epoch is 'two'"),
+    "below zero": ("name: production\nepoch: -1\n", "reconciler.yml:2:8: epoch is -1"),
+    "true": ("name: production\nepoch: true\n", "reconciler.yml:2:8: epoch is True"),
+    "no text": ("name: [production]\nepoch: 3\n", "reconciler.yml:1:7: name is ['production']"),
+    "a list": ("- name: production\n", "reconciler.yml: reconciler.yml must be a mapping"),
+    "too large": ("#" * (3 << 20), "reconciler.yml: the file has 3145728 bytes"),
+    "twice": ("epoch: 3\nepoch: 4\n", "reconciler.yml:2:1: "),
+}
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+@pytest.mark.parametrize("asks", ["for a name", "for an epoch"])
+def test_a_state_repo_that_does_not_say_which_it_is_is_refused_where_that_is_asked(
+    world: World, how: str, asks: str
+) -> None:
+    if asks == "for a name":
+        world.change(repository="production")
+    world.repo.commit("ada", {"reconciler.yml": "name: production\nepoch: 3\n"})
+    world.pull()
+    if asks == "for a name":
+        world.marks.reset(world.repo.head, "as if there had never been an epoch", "root")
+    text, place = UNREADABLE[how]
+    head = world.repo.commit("ada", {"reconciler.yml": text})
+    with refused(world, WrongRepository, f"commit {head[:12]} does not say which", place):
+        world.pull()
+    world.repo.commit("ada", {"reconciler.yml": "name: production\nepoch: 3\n"})
+    assert world.pull().advanced
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_it_is_not_where_nobody_asks(world: World, how: str) -> None:
+    """Compile tells what is wrong with it."""
+    head = world.repo.commit("ada", {"reconciler.yml": UNREADABLE[how][0]})
+    verdict = world.pull()
+    assert (verdict.commit, verdict.mark.epoch) == (head, 0)
+
+
+@pytest.mark.parametrize("kind", ["link", "directory"])
+def test_nor_does_one_say_it_whose_settings_are_no_file(world: World, kind: str) -> None:
+    world.repo.commit("ada", {"reconciler.yml": "epoch: 3\n", "elsewhere": "epoch: 9\n"})
+    world.pull()
+    path = world.repo.path / "reconciler.yml"
+    path.unlink()
+    if kind == "link":
+        path.symlink_to("elsewhere")
+    else:
+        path.mkdir()
+        (path / "x").touch()
+    world.repo.commit("ada")
+    with refused(world, WrongRepository, "reconciler.yml is no regular file"):
         world.pull()
 
 

@@ -119,6 +119,17 @@ def test_a_server_that_is_not_known(places: Places) -> None:
     assert "ssh-keyscan" in found.todo
 
 
+def test_servers_that_anybody_could_have_made_known(places: Places) -> None:
+    known = Path(places.root) / "known"
+    known.touch()
+    known.chmod(0o666)
+    Path(places.config).write_text(
+        f"remotes: [{{url: 'ssh://git@h.example.org/x', known_hosts: {known}}}]"
+    )
+    found = look(places)["agent servers"]
+    assert (found.status, found.todo) == ("fail", f"chown root {known}; chmod go-w {known}")
+
+
 def test_trust_without_keys_or_memory(places: Places) -> None:
     Path(places.config).write_text(
         f"{SETTINGS}trust: head\nallowed_signers: /nonexistent/signers\n"

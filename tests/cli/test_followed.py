@@ -14,6 +14,7 @@ from cli.conftest import Call, Done
 from reconciler.agent.places import Places
 from reconciler.agent.state import State
 from reconciler.source.mirror import Mirror, mirror_path
+from source.forging import forge
 
 #: Each of them starts a provider.
 pytestmark = pytest.mark.slow
@@ -120,6 +121,18 @@ def test_pointers_of_the_one_who_owns_the_mirror_say_nothing_about_trust(host: H
     assert host.plan("--ref", host.refused).code == 10
     assert host.plan("--ref", "agent/trusted").code == 10
     assert host.trusted[:12] in host.plan("--ref", "trusted").out
+    assert not host.trace.exists()
+
+
+def test_nor_does_what_he_makes_of_the_trusted_commit_itself(host: Host) -> None:
+    """Another parent in it, and git takes what was refused for older than it."""
+    raw = host.repo.git("cat-file", "commit", host.trusted) + "\n"
+    forged = raw.replace("\nparent ", f"\nparent {host.refused}\nparent ")
+    forge(host.mirror.path, host.trusted, forged.encode())
+    assert host.mirror.git.run("rev-list", "--ancestry-path", host.trusted, f"^{host.refused}")
+    done = host.plan("-C", host.mirror.path, "--local", "--ref", host.refused)
+    assert done.code == 5
+    assert "somebody has written into it" in done.err
     assert not host.trace.exists()
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from compile.repo import FACTS, MemoryTree, compiled, project, site
+from compile.repo import FACTS, MemoryTree, compiled, only_error, project, site, tree
 from reconciler.catalog import Catalog, dumps
 from reconciler.compile import Project
+from reconciler.compile.sources import Contents
 from reconciler.inventory import Inventory
+from reconciler.resource import Content
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -102,6 +104,40 @@ def test_contents_are_read_from_the_tree_only_when_asked_for_again() -> None:
     assert whole.catalog.resources[0].params["content"] == {"$content": [digest, 1000]}
     with pytest.raises(KeyError):
         whole.contents["0" * 64]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("epoch: [\n", "reconciler.yml:2:1: "),
+        ("name: shop\nepoch: two\n", "reconciler.yml:2:8: epoch is 'two', expected a number"),
+        ("name: {a: 1}\n", "reconciler.yml:1:7: name is {'a': 1}, expected a text"),
+        ("- name: shop\n", "reconciler.yml: reconciler.yml must be a mapping"),
+        ("#" * (3 << 20), "reconciler.yml: the file has 3145728 bytes"),
+        ("-> elsewhere", "reconciler.yml: "),
+    ],
+)
+def test_what_a_state_repo_says_of_itself_is_an_error_like_any_other(text: str, said: str) -> None:
+    found = only_error(site("- copy: {dest: /x, content: a}\n") | {"reconciler.yml": text})
+    assert said in str(found)
+    assert found.exit_code == 3
+
+
+def test_what_it_says_of_fleet_runs_concerns_others() -> None:
+    files = {"reconciler.yml": "name: shop\nepoch: 2\nrollout: {batches: nonsense}\n"}
+    assert compiled(site("- copy: {dest: /x, content: a}\n") | files)
+
+
+def test_whether_a_content_is_named_is_known_without_reading_it() -> None:
+    """It may be of any size, and larger than what is ever read as a whole."""
+    files = tree({"big": b"\0" * 1000})
+    contents = Contents(files)
+    contents.add_file(Content("a" * 64, 1000), "big")
+    text = contents.add_text("made")
+    assert "a" * 64 in contents
+    assert text.sha256 in contents
+    assert "b" * 64 not in contents
+    assert files.reads == 0
 
 
 def test_secrets_are_handles_in_the_catalog_and_nowhere_else() -> None:

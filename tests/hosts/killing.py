@@ -237,8 +237,8 @@ class Killer:
             "/var/lib/reconciler-fetch",
             "/run/reconciler",
         ]
-        names = ["(", "-name", "*.rec-*", "-o", "-name", "*.new", "-o", "-name", "tmp_*", "-o"]
-        names += ["-name", "*.lock", "-o", "-name", "incoming-*", ")"]
+        temporary = ("*.rec-*", "*.new", "tmp_*", "*.lock", "quarantine-*", ".trust.json.*")
+        names = ["(", *[word for one in temporary for word in ("-o", "-name", one)][1:], ")"]
         # That these are there is no sign of anybody: they are locked, or not.
         for name in (".pwd.lock", "agent.lock", "mirror-*.git.lock"):
             names += ["-not", "-name", name]

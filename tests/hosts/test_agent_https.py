@@ -23,12 +23,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TOKEN = secrets.token_hex(20)
 SECRET = f"ci:{TOKEN}"
 SITE = '- hosts: all\n  resources:\n    - copy: {dest: /etc/followed, content: "%s\\n"}\n'
-#: Prints the arguments of every process, again and again for three seconds.
+#: Prints arguments and environment of every process, again and again for three seconds.
 WATCH = """\
 import glob, sys, time
 end = time.monotonic() + 3
 while time.monotonic() < end:
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
+    for path in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
         try:
             sys.stdout.buffer.write(open(path, "rb").read().replace(b"\\0", b" ") + b"\\n")
         except OSError:
@@ -95,7 +95,7 @@ def test_credentials_are_in_one_file_that_only_root_can_read(hosts: list[BootedH
     assert encoded not in said
 
 
-def test_credentials_are_in_no_argument_of_any_process(
+def test_credentials_are_in_no_argument_and_in_no_environment_of_any_process(
     repo: StateRepo, server: Server, hosts: list[BootedHost]
 ) -> None:
     server.fault = ("hang", 0.5)
@@ -108,8 +108,9 @@ def test_credentials_are_in_no_argument_of_any_process(
     finally:
         server.fault = ("", 0)
     assert "remote-https" in lines
-    assert TOKEN not in lines
-    assert "Authorization" not in lines
+    assert "GIT_CONFIG_NOSYSTEM=1" in lines
+    for word in (TOKEN, "Authorization", base64.b64encode(SECRET.encode()).decode()):
+        assert word not in lines
     for host in hosts:
         wait_for(in_sync_at(host, commit), "converging after all", host, 60)
 

@@ -441,7 +441,7 @@ def test_no_secret_of_an_address_is_anywhere_but_in_the_settings(one: BootedHost
     assert any(
         message.startswith("notification 3 (apprise) did not arrive: ") for message in failures
     )
-    everywhere = "journalctl --no-pager -o json; cat /run/reconciler/*.json /run/reconciler/*.prom; cat /proc/[0-9]*/cmdline; find /var/lib/reconciler -name '*.json' ! -name settings.json -exec cat {} +"  # fmt: skip
+    everywhere = "journalctl --no-pager -o json; cat /run/reconciler/*.json /run/reconciler/*.prom; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ; find /var/lib/reconciler -name '*.json' ! -name settings.json -exec cat {} +"  # fmt: skip
     assert TOKEN not in one.run(["sh", "-c", everywhere], check=False).stdout
     for settings in ("/etc/reconciler/agent.yml", "/var/lib/reconciler/settings.json"):
         assert TOKEN in text(one, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -12,8 +13,8 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ class Server(ThreadingHTTPServer):
     fault: a kind and a number: `cut`, `hang` or `flip` at that share of the bytes, `endless`,
     `redirect`; password: what it asks for. bundles: an address of a bundle that it tells clients to
     fetch first. seen: the headers of all requests, and what was asked. hanging: how many requests
-    hang now; they are reset when the fault is another one.
+    hang now; they are reset when the fault is another one. look: called while a client waits.
     """
 
     daemon_threads = True
@@ -43,12 +44,9 @@ class Server(ThreadingHTTPServer):
         self.bundles = ""
         self.seen: list[dict[str, str]] = []
         self.hanging = 0
+        self.look: Callable[[], object] = lambda: None
         self.stopped = threading.Event()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        self.socket = context.wrap_socket(
-            self.socket, server_side=True, do_handshake_on_connect=False
-        )
+        self.socket = with_tls(self.socket, certificate)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -85,6 +83,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, asked: bytes) -> None:
         said = {"path": self.path, "asked": asked[:100].decode("ascii", "replace")}
         self.git.seen.append({**said, **dict(self.headers.items())})
+        self.git.look()
         if self.git.redirect:
             self.send_response(302)
             self.send_header("Location", self.git.redirect + self.path)
@@ -167,6 +166,49 @@ class Handler(BaseHTTPRequestHandler):
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         lines = head.decode().split("\r\n")
         return dict(line.split(": ", 1) for line in lines if line), body
+
+
+class Files(ThreadingHTTPServer):
+    """A directory behind https, as any web server shows it; git takes it for a repository.
+
+    seen: the paths that were asked for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, root: Path, certificate: tuple[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), functools.partial(FileHandler, directory=str(root)))
+        self.seen: list[str] = []
+        self.socket = with_tls(self.socket, certificate)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """As above."""
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class FileHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Not in the output of the tests."""
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Files)
+        self.server.seen.append(self.path)
+        super().do_GET()
+
+
+def with_tls(sock: socket.socket, certificate: tuple[str, str]) -> ssl.SSLSocket:
+    """A listening socket that speaks TLS to whoever connects."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
 
 def packet(text: str) -> bytes:
@@ -350,18 +392,17 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
-def processes_with(text: str) -> list[str]:
-    """The command lines of all processes that name `text`, but for our own."""
+def processes_with(text: str, *, environment: bool = False) -> list[str]:
+    """The command lines of all processes that name `text`, but for our own.
+
+    environment: each with its environment.
+    """
     found: list[str] = []
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and int(directory.name) != os.getpid():
             with contextlib.suppress(OSError):
-                line = (
-                    (directory / "cmdline")
-                    .read_bytes()
-                    .replace(b"\0", b" ")
-                    .decode("utf-8", "replace")
-                )
-                if text in line:
-                    found.append(line)
+                known = (directory / "cmdline").read_bytes()
+                if text.encode() in known.replace(b"\0", b" "):
+                    known += (directory / "environ").read_bytes() if environment else b""
+                    found.append(known.replace(b"\0", b" ").decode("utf-8", "replace"))
     return found

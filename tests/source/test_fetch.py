@@ -283,7 +283,7 @@ def test_a16_objects_that_a_remote_borrows_are_copied(
     repo.git("clone", "--quiet", "--bare", "--shared", str(repo.path), str(borrower))
     fetch(mirror, [Remote(str(borrower))], "main")
     repo.path.rename(tmp_path / "gone")
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
 
 
 def test_git_is_told_to_use_one_protocol_only(tmp_path: Path) -> None:
@@ -448,8 +448,8 @@ def test_many_fetches_do_not_pile_up_packs(
         fetch(mirror, [remote], "main")
     packs = [name for name in os.listdir(f"{mirror.path}/objects/pack") if name.endswith(".pack")]
     assert len(packs) <= 4
-    assert mirror.damage(deep=True) == ""
-    assert len(mirror.commits("", repo.head, 100)) == 9
+    assert mirror.fsck() == ""
+    assert len(mirror.git.run("rev-list", repo.head).split()) == 9
 
 
 def test_only_what_is_new_is_fetched(repo: StateRepo, remote: Remote, mirror: Mirror) -> None:
@@ -514,7 +514,7 @@ def test_a_full_disk_leaves_the_mirror_as_it_was(
     with pytest.raises(SourceError):
         fetch(mirror, [remote], "main")
     assert mirror.refs() == before
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     (disk / "ballast").unlink()
     assert fetch(mirror, [remote], "main").commit == repo.head
 

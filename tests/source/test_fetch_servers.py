@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import ConfigError, ReconcilerError, SourceError, UnknownServer
+from reconciler.errors import (
+    ConfigError,
+    ReconcilerError,
+    SourceError,
+    TrustError,
+    UnknownServer,
+)
 from reconciler.source.fetch import DEFAULT, fetch
 from reconciler.source.mirror import Mirror
 from reconciler.source.network import Limits
@@ -84,7 +90,7 @@ def fails(mirror: Mirror, remote: Remote, limits: Limits = DEFAULT) -> Reconcile
     with pytest.raises(ReconcilerError) as caught:
         fetch(mirror, [remote], "main", limits)
     assert files(mirror) == before
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert processes_with(remote.url) == []
     return caught.value
 
@@ -230,24 +236,20 @@ def test_a13_a_wrong_password_is_told_but_not_shown(
     assert "credentials" in fails(filled, remote).message
 
 
-def test_a13_a_password_is_in_no_argument(
-    filled: Mirror, remote: Remote, server: Server, tmp_path: Path
+def test_a13_a_password_is_in_no_argument_and_in_no_environment(
+    mirror: Mirror, remote: Remote, server: Server, published: StateRepo, tmp_path: Path
 ) -> None:
-    server.fault = ("hang", 0.5)
-    lines: list[str] = []
-
-    def look() -> None:
-        while not server.stopped.is_set() and len(lines) < 3:
-            lines.extend(processes_with("remote-https"))
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    fails(filled, replace(remote, credentials=secret(tmp_path)), Limits(total=1))
-    server.stopped.set()
-    thread.join()
-    assert lines
-    assert not any("hunter2" in line or "Authorization" in line for line in lines)
+    """Of no part of git, whatever it does: neither as it is nor as it is sent."""
+    seen: list[str] = []
+    server.look = lambda: seen.extend(processes_with(server.url, environment=True))
+    server.password = SECRET
+    fetched = fetch(mirror, [replace(remote, credentials=secret(tmp_path))], "main")
+    assert fetched.commit == published.head
+    for part in ("git-remote-https", "ls-remote", "fetch --quiet"):
+        assert any(part in one and "GIT_CONFIG_NOSYSTEM=1" in one for one in seen)
+    encoded = base64.b64encode(SECRET.encode()).decode()
+    for word in ("hunter2", "Authorization", encoded):
+        assert not any(word in one for one in seen)
 
 
 # the environment
@@ -303,6 +305,31 @@ def test_the_next_remote_is_asked(
         ("first", False),
         ("second", True),
     ]
+
+
+def test_files_that_one_remote_lacks_stop_no_other(
+    mirror: Mirror, remote: Remote, published: StateRepo, tmp_path: Path
+) -> None:
+    """They are looked at when it is that remote's turn."""
+    lacking = replace(remote, name="lacking", ca_file=str(tmp_path / "none.pem"))
+    wordless = replace(remote, name="wordless", credentials=secret(tmp_path, "no password"))
+    fetched = fetch(mirror, [remote, lacking], "main")
+    assert [one.remote for one in fetched.tried] == ["origin"]
+    fetched = fetch(mirror, [lacking, wordless, remote], "main")
+    assert (fetched.commit, fetched.remote) == (published.head, "origin")
+    said = [str(one.error) for one in fetched.tried]
+    assert "there are no certificates at" in said[0]
+    assert "does not hold user:password" in said[1]
+
+
+def test_when_all_remotes_lack_files_trying_again_does_not_help(
+    mirror: Mirror, remote: Remote, tmp_path: Path
+) -> None:
+    names = [str(tmp_path / f"{n}.pem") for n in range(2)]
+    remotes = [replace(remote, name=f"r{n}", ca_file=name) for n, name in enumerate(names)]
+    with pytest.raises(ConfigError) as caught:
+        fetch(mirror, remotes, "main")
+    assert all(name in caught.value.message for name in names)
 
 
 def test_when_all_remotes_fail_each_reason_is_told(filled: Mirror) -> None:
@@ -398,6 +425,45 @@ def test_a19_a_deploy_key_that_others_can_read(filled: Mirror, by_ssh: Remote, s
         key.chmod(0o600)
     assert isinstance(error, ConfigError)
     assert f"chmod 0600 {key}" in error.hint
+
+
+def opened(path: Path, what: str) -> Path:
+    """Let others write to a file, or put another in its place."""
+    one = path if what == "file" else path.parent
+    one.chmod(one.stat().st_mode | 0o022)
+    return one
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a18_servers_that_others_could_have_made_known_are_not_asked(
+    filled: Mirror, by_ssh: Remote, sshd: Sshd, tmp_path: Path, what: str
+) -> None:
+    known = tmp_path / "etc" / "known_hosts"
+    known.parent.mkdir()
+    known.write_text(sshd.known_hosts.read_text())
+    mine, before = replace(by_ssh, known_hosts=str(known)), sshd.log.read_text()
+    one = opened(known, what)
+    error = fails(filled, mine)
+    assert isinstance(error, TrustError)
+    assert error.hint == f"chown root {one}; chmod go-w {one}"
+    assert sshd.log.read_text() == before
+    one.chmod(0o700)
+    assert fetch(filled, [mine], "main").changed
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a18_authorities_that_others_could_have_named_vouch_for_nobody(
+    filled: Mirror, remote: Remote, server: Server, tmp_path: Path, what: str
+) -> None:
+    ca_file = tmp_path / "etc" / "ca.pem"
+    ca_file.parent.mkdir()
+    ca_file.write_text(Path(remote.ca_file).read_text())
+    mine = replace(remote, ca_file=str(ca_file), credentials=secret(tmp_path))
+    one = opened(ca_file, what)
+    assert isinstance(fails(filled, mine), TrustError)
+    assert server.seen == []
+    one.chmod(0o700)
+    assert fetch(filled, [mine], "main").changed
 
 
 def test_a_key_that_the_server_does_not_accept(filled: Mirror, by_ssh: Remote, sshd: Sshd) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +49,7 @@ def mirror(repo: StateRepo, remote: Remote, tmp_path: Path) -> Mirror:
 def test_it_holds_packs_and_nothing_that_could_run(mirror: Mirror) -> None:
     names = {path.relative_to(mirror.path).as_posix() for path in Path(mirror.path).rglob("*")}
     assert not any("hook" in name or name.endswith((".lock", "FETCH_HEAD")) for name in names)
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
 
 
 def test_it_is_for_its_owner_only(mirror: Mirror) -> None:
@@ -68,16 +70,6 @@ def test_pointers_come_and_go(mirror: Mirror, repo: StateRepo) -> None:
         mirror.point("../heads/main", repo.head)
     with pytest.raises(SourceError):
         mirror.point("good", "f" * 40)
-
-
-def test_what_is_not_known_is_no_ancestor(mirror: Mirror, repo: StateRepo) -> None:
-    old = repo.git("rev-parse", "HEAD~2")
-    assert mirror.is_ancestor(old, repo.head)
-    assert mirror.is_ancestor(old, old)
-    assert not mirror.is_ancestor(repo.head, old)
-    assert not mirror.is_ancestor("f" * 40, repo.head)
-    assert not mirror.is_ancestor("main", repo.head)
-    assert not mirror.is_ancestor("", repo.head)
 
 
 def first(pattern: str) -> Callable[[Path], Path]:
@@ -137,7 +129,7 @@ def test_a5_a6_damage_is_found_by_the_next_poll_and_mended(
     fetched = fetch(mirror, [remote], "main")
     assert fetched.rebuilt
     assert fetched.commit == repo.head
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert GitTree(mirror.path, fetched.commit).read("a") == b"2\n"
     assert not fetch(mirror, [remote], "main").rebuilt
     assert sorted(os.listdir(Path(mirror.path).parent)) == ["mirror.git", "mirror.git.lock"]
@@ -183,11 +175,11 @@ def test_a_flipped_byte_in_a_pack_is_found_when_somebody_is_suspicious(
     mirror: Mirror, repo: StateRepo, remote: Remote
 ) -> None:
     flip(first("objects/pack/*.pack")(Path(mirror.path)))
-    assert mirror.damage(deep=True)
+    assert mirror.fsck()
     mirror.suspect()
     fetched = fetch(mirror, [remote], "main")
     assert fetched.rebuilt
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert not mirror.suspected
 
 
@@ -251,6 +243,56 @@ def test_a7_nothing_is_swept_while_another_fetch_works(
     assert lock.exists()
 
 
+def test_a7_what_somebody_locks_who_moves_a_pointer_meanwhile_is_not_swept(
+    mirror: Mirror, repo: StateRepo, remote: Remote
+) -> None:
+    """A fetch is no reason to wait for it, and no reason to lose the pointer."""
+    lock = Path(mirror.path) / "refs/agent/trusted.lock"
+    moving = os.open(mirror.path, os.O_RDONLY)
+    fcntl.flock(moving, fcntl.LOCK_EX)
+    lock.write_bytes(b"")
+    fetching = threading.Thread(target=fetch, args=(mirror, [remote], "main"))
+    fetching.start()
+    fetching.join(0.3)
+    assert fetching.is_alive()
+    assert lock.exists()
+    os.close(moving)
+    fetching.join(20)
+    assert not lock.exists()
+
+
+def test_pointers_move_while_a_fetch_holds_the_mirror(mirror: Mirror, repo: StateRepo) -> None:
+    with mirror.lock():
+        mirror.point("trusted", repo.git("rev-parse", "HEAD~1"))
+        mirror.tidy()
+        mirror.point("trusted", repo.head)
+    assert mirror.pointer("trusted") == repo.head
+
+
+def test_a_pointer_that_is_moved_while_the_mirror_is_made_anew_is_moved_in_the_new_one(
+    mirror: Mirror, repo: StateRepo, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = repo.git("rev-parse", "HEAD~2")
+    moving = threading.Thread(target=mirror.point, args=("good", old))
+    has, begun = Mirror.has, threading.Event()
+
+    def slow(other: Mirror, commit: str) -> bool:
+        """Between the look at the old pointers and the swap."""
+        if not begun.is_set():
+            begun.set()
+            moving.start()
+            moving.join(0.3)
+        return has(other, commit)
+
+    garbage(Path(mirror.path) / "HEAD")
+    fresh = Mirror(f"{mirror.path}.new")
+    fetch(fresh, [remote], "main")
+    monkeypatch.setattr(Mirror, "has", slow)
+    mirror.replace_by(fresh)
+    moving.join(20)
+    assert mirror.pointer("good") == old
+
+
 def test_a_swap_that_was_killed_half_way_is_finished(
     mirror: Mirror, repo: StateRepo, remote: Remote
 ) -> None:
@@ -292,6 +334,6 @@ def test_a_fetch_that_is_killed_at_any_instant_costs_nothing(
         process.stdout.close()
         time.sleep(0.02)
     assert fetch(mirror, [remote], "main").commit == repo.head
-    assert mirror.damage(deep=True) == ""
+    assert mirror.fsck() == ""
     assert mirror.pointer("applied")
     assert sorted(os.listdir(Path(mirror.path).parent)) == ["mirror.git", "mirror.git.lock"]

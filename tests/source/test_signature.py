@@ -12,7 +12,8 @@ import pytest
 
 from reconciler.errors import BadSignature, TrustError
 from reconciler.source import signature
-from reconciler.source.signature import Keys, check_key_file, verify
+from reconciler.source.keyfile import check_key_file
+from reconciler.source.signature import Keys, verify
 from reconciler.source.signed import Signed, split_commit
 from source.openpgp import Gpg
 from source.signers import NOW, People, StateRepo

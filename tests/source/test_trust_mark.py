@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +120,31 @@ def test_a_failed_write_leaves_a_valid_mark(
     assert marks.load().commit in (A, B)
     assert marks.mend().commit in (A, B)
     assert sorted(os.listdir(marks.directory)) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("nth", range(2))
+def test_what_a_killed_writer_left_is_swept_by_the_next(
+    marks: Marks, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    real, calls = os.rename, iter(range(100))
+
+    def killed(*args: Any) -> None:
+        if next(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*args)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(mark_module.os, "rename", killed)
+            advance(marks, B)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert len(os.listdir(marks.directory)) == len(NAMES) + 1
+    file(marks, ".trust.json.mine").touch()
+    assert marks.mend().commit == (A if nth == 0 else B)
+    assert sorted(os.listdir(marks.directory)) == sorted([*NAMES, ".trust.json.mine"])
 
 
 def test_a_copy_that_others_could_have_written_counts_for_nothing(marks: Marks) -> None:
