@@ -418,17 +418,18 @@ class Ledger:
 
     def finish(self, report: Report, owned: Mapping[str, Owning]) -> None:
         """The end of a run."""
-        known = self.known()
-        rows = self._database.execute("SELECT id, prune, undo FROM resources")
-        ends = {id: (prune, undo) for id, prune, undo in rows}
+        rows = self._database.execute(
+            "SELECT id, wish, converged, claims, prune, undo FROM resources"
+        )
+        known = {id: tuple(rest) for id, *rest in rows}
         with self._database:
             for id, (declaration, claims, undo, converged) in owned.items():
-                wish = wish_digest(declaration)
+                wish, claimed = wish_digest(declaration), json.dumps(sorted(claims))
                 end = (declaration.prune, json.dumps(undo, sort_keys=True) if undo else "")
-                if known.get(id) != Known(wish, converged) or ends[id] != end:
+                if known.get(id) != (wish, converged, claimed, *end):
                     self._database.execute(
                         ADD_RESOURCE,
-                        (id, declaration.type, wish, json.dumps(sorted(claims)), declaration.mark.file,
+                        (id, declaration.type, wish, claimed, declaration.mark.file,
                          declaration.mark.line, report.commit, report.run, time.time(), converged,
                          *end),
                     )  # fmt: skip
