@@ -40,8 +40,8 @@ ADD_RUN = (
     " VALUES (?,?,?,?,?,?,?,?,?)"
 )
 ADD_RESOURCE = (
-    "INSERT OR REPLACE INTO resources (id, type, wish, claims, file, line, commit_id, run, since, converged, prune, undo)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    "INSERT OR REPLACE INTO resources (id, type, wish, claims, file, line, commit_id, run, since, converged, prune, undo, written)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 ADD_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (resource, run, since) VALUES (?,?,?)"
 ADD_INTENT = "INSERT OR REPLACE INTO intents (resource, run, notify, paths) VALUES (?,?,?,?)"
@@ -96,7 +96,8 @@ class Owned(NamedTuple):
     """What the ledger keeps of a resource for the time when nobody declares it any more.
 
     prune: its own word on that, or "". undo: the parameters that take it away; None: nobody knows
-    any. tombstone: the run that first found it undeclared, or "".
+    any. tombstone: the run that first found it undeclared, or "". written: the type as it was
+    written, where compile made another of it, or "".
     """
 
     type: str
@@ -106,6 +107,7 @@ class Owned(NamedTuple):
     prune: str
     undo: dict[str, Any] | None
     tombstone: str
+    written: str = ""
 
 
 class Owning(NamedTuple):
@@ -201,12 +203,12 @@ class Ledger:
     def owned(self) -> dict[str, Owned]:
         """Every resource that the ledger owns, whole."""
         rows = self._database.execute(
-            "SELECT id, type, claims, file, line, prune, undo, coalesce(t.run, '') FROM resources"
+            "SELECT id, type, claims, file, line, prune, undo, coalesce(t.run, ''), written FROM resources"
             " LEFT JOIN tombstones t ON t.resource = id ORDER BY id"
         )
         return {
-            id: Owned(kind, tuple(json.loads(claims)), file, line, prune, json.loads(undo or "null"), tomb)
-            for id, kind, claims, file, line, prune, undo, tomb in rows
+            id: Owned(kind, tuple(json.loads(claims)), file, line, prune, json.loads(undo or "null"), *rest)
+            for id, kind, claims, file, line, prune, undo, *rest in rows
         }  # fmt: skip
 
     def is_ours(self, resource: str) -> bool:
@@ -419,13 +421,14 @@ class Ledger:
     def finish(self, report: Report, owned: Mapping[str, Owning]) -> None:
         """The end of a run."""
         rows = self._database.execute(
-            "SELECT id, wish, converged, claims, prune, undo FROM resources"
+            "SELECT id, wish, converged, claims, prune, undo, written FROM resources"
         )
         known = {id: tuple(rest) for id, *rest in rows}
         with self._database:
             for id, (declaration, claims, undo, converged) in owned.items():
                 wish, claimed = wish_digest(declaration), json.dumps(sorted(claims))
-                end = (declaration.prune, json.dumps(undo, sort_keys=True) if undo else "")
+                undoing = json.dumps(undo, sort_keys=True) if undo else ""
+                end = (declaration.prune, undoing, declaration.declared_as)
                 if known.get(id) != (wish, converged, claimed, *end):
                     self._database.execute(
                         ADD_RESOURCE,

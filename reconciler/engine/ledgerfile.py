@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 STATE = "var/lib/reconciler"
 #: Of the tables. Version 1 knew nothing of pruning, version 2 not how a resource is undone, version
-#: 3 nothing of loss.
-VERSION = 4
+#: 3 nothing of loss, version 4 not as which type a resource was written.
+VERSION = 5
 #: What each version added to the table of resources.
-ADDED = {2: "prune TEXT DEFAULT ''", 3: "undo TEXT DEFAULT ''"}
+ADDED = {2: "prune TEXT DEFAULT ''", 3: "undo TEXT DEFAULT ''", 5: "written TEXT DEFAULT ''"}
 TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, started REAL, seconds REAL, mode TEXT, host TEXT, commit_id TEXT,
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS resources (
     id TEXT PRIMARY KEY, type TEXT, wish TEXT, claims TEXT, file TEXT, line INTEGER,
     commit_id TEXT, run TEXT, since REAL, converged INTEGER, prune TEXT DEFAULT '',
-    undo TEXT DEFAULT '');
+    undo TEXT DEFAULT '', written TEXT DEFAULT '');
 CREATE TABLE IF NOT EXISTS tombstones (resource TEXT PRIMARY KEY, run TEXT, since REAL);
 CREATE TABLE IF NOT EXISTS changes (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, at REAL, resource TEXT, status TEXT,

@@ -43,7 +43,8 @@ Converge = Callable[[Catalog], Report]
 
 @dataclass(frozen=True)
 class Rules:
-    """Words for types, and for `default`; most, percent: the larger of the two is the budget."""
+    """Words for types, as they are written in the state repo or as compile makes others of them, and
+    for `default`; most, percent: the larger of the two is the budget."""
 
     policy: Mapping[str, str]
     most: int = 5
@@ -52,7 +53,8 @@ class Rules:
 
     def of(self, owned: Owned) -> str:
         """`keep`, `restore` or `delete`."""
-        return owned.prune or self.policy.get(owned.type) or self.policy.get("default", "keep")
+        words = (self.policy.get(name) for name in (owned.written, owned.type, "default"))
+        return owned.prune or next(filter(None, words), "keep")
 
 
 @dataclass(frozen=True)

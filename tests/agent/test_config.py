@@ -72,6 +72,10 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
         ({"remotes": [{"url": "x", "key": "y"}]}, "no 'key'"),
         ({"repo": "x", "notify": [{"mail": "y"}]}, "one of apprise"),
         ({"repo": "x", "prune_max": -1}, "a number from 0"),
+        ({"repo": "x", "prune": {"file": "restor"}}, "'restor' is none of"),
+        ({"repo": "x", "prune": {"fiel": "keep"}}, "no resource type 'fiel'; did you mean 'file'?"),
+        ({"repo": "x", "prune": {"defualt": "keep"}}, "did you mean 'default'?"),
+        ({"repo": "x", "prune": {"file:/etc/a": "keep"}}, "no resource type 'file:/etc/a'"),
         ({"repo": "x", "limits": {"disk": "1G"}}, "with fetch, poll, connect, stall, mirror"),
         ({"repo": "x", "limits": {"connect": "0s"}}, "connect is from 1s to 1m, and '0s' is not"),
         ({"repo": "x", "limits": {"poll": "6m"}}, "poll is from 5s to 5m"),
@@ -87,6 +91,11 @@ def test_what_is_wrong_is_said(document: object, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(document, "agent.yml")
     assert said in caught.value.message
+
+
+def test_a_type_may_be_one_that_compile_makes_another_of_or_the_state_repos_own() -> None:
+    words = {"default": "keep", "copy": "restore", "systemd_service": "delete", "vhost": "delete"}
+    assert parse({"repo": "/x", "prune": words}, "agent.yml").prune == words
 
 
 def test_what_a_fetch_may_cost_is_what_the_settings_say() -> None:

@@ -118,6 +118,19 @@ def test_the_resources_own_word_outlives_its_declaration(world: World) -> None:
     assert world.path("/etc/b").exists()
 
 
+def test_a_word_is_for_a_type_as_it_is_written_or_as_what_compile_makes_of_it(world: World) -> None:
+    for name, written in (("a", "copy"), ("b", "template"), ("c", "")):
+        params = {"path": f"/etc/{name}", "state": "touch"}
+        world.declare("file", f"/etc/{name}", params, declared_as=written)
+    world.apply()
+    world.resources = []
+    policy = {"copy": "keep", "file": "delete"}
+    prune(world, policy)
+    found = prune(world, policy)
+    assert ids(found, "pruned") == ["file:/etc/b", "file:/etc/c"]
+    assert [(one["id"], one["policy"]) for one in found["kept"]] == [("file:/etc/a", "keep")]
+
+
 def test_more_than_the_budget_is_held_until_a_person_says_so(world: World) -> None:
     paths = [f"/etc/{n}" for n in range(40)]
     for path in paths:
@@ -149,7 +162,7 @@ def test_what_another_resource_has_taken_over_is_only_forgotten(world: World) ->
     with sqlite3.connect(world.path("/var/lib/reconciler/ledger.db")) as database:
         database.execute(
             "INSERT INTO resources SELECT 'other:/etc/a', 'other', wish, claims, file, line,"
-            " commit_id, run, since, converged, prune, undo FROM resources WHERE id = 'file:/etc/a'"
+            " commit_id, run, since, converged, prune, undo, written FROM resources WHERE id = 'file:/etc/a'"
         )
     found = [prune(world, {"default": "delete"}) for _ in range(3)][-1]
     assert found["kept"] == found["ready"] == found["waiting"] == []

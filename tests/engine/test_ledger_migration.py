@@ -16,7 +16,11 @@ from reconciler.errors import Mark
 from reconciler.resource import Change
 
 #: What each version added; taken away again, that is how older ledgers were.
-LATER = {2: ", prune TEXT DEFAULT ''", 3: ",\n    undo TEXT DEFAULT ''"}
+LATER = {
+    2: ", prune TEXT DEFAULT ''",
+    3: ",\n    undo TEXT DEFAULT ''",
+    5: ", written TEXT DEFAULT ''",
+}
 TOMBSTONES = "CREATE TABLE IF NOT EXISTS tombstones (resource TEXT PRIMARY KEY, run TEXT, since REAL);\n"  # fmt: skip
 RESOURCE = (
     "INSERT INTO resources (id, type, wish, claims, file, line, commit_id, run, since, converged)"
@@ -74,10 +78,10 @@ def check(ledger: Ledger) -> None:
     assert [one["run"] for one in ledger.changes("toy:a")] == ["r1"]
     assert ledger.is_ours("toy:a")
     owned = ledger.owned()["toy:a"]
-    assert (owned.prune, owned.undo, owned.tombstone) == ("", None, "")
+    assert (owned.prune, owned.undo, owned.tombstone, owned.written) == ("", None, "", "")
 
 
-@pytest.mark.parametrize("since", [1, 2])
+@pytest.mark.parametrize("since", [1, 2, 4])
 def test_an_older_ledger_keeps_all_that_it_knows(tmp_path: Path, since: int) -> None:
     old(tmp_path, since)
     with Ledger.open(str(tmp_path)) as ledger:
@@ -87,7 +91,7 @@ def test_an_older_ledger_keeps_all_that_it_knows(tmp_path: Path, since: int) -> 
         check(ledger)
 
 
-@pytest.mark.parametrize("since", [1, 2])
+@pytest.mark.parametrize("since", [1, 2, 4])
 def test_what_is_still_declared_learns_how_it_is_undone(tmp_path: Path, since: int) -> None:
     old(tmp_path, since)
     owning = Owning(toy("a").declaration, ["toy:a"], {"name": "a", "state": "absent"}, True)
@@ -97,7 +101,7 @@ def test_what_is_still_declared_learns_how_it_is_undone(tmp_path: Path, since: i
         assert ledger.owned()["toy:a"].undo == {"name": "a", "state": "absent"}
 
 
-@pytest.mark.parametrize("since", [1, 2])
+@pytest.mark.parametrize("since", [1, 2, 4])
 def test_looking_at_an_older_ledger_does_not_touch_it(tmp_path: Path, since: int) -> None:
     old(tmp_path, since)
     before = path(tmp_path).read_bytes()
@@ -108,7 +112,7 @@ def test_looking_at_an_older_ledger_does_not_touch_it(tmp_path: Path, since: int
     assert path(tmp_path).read_bytes() == before
 
 
-@pytest.mark.parametrize("since", [1, 2])
+@pytest.mark.parametrize("since", [1, 2, 4])
 def test_a_migration_that_breaks_off_leaves_the_old_one(
     tmp_path: Path, since: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
