@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reconciler.catalog import Declaration, Report, Result, dumps
-from reconciler.engine import image, ledgerfile
+from reconciler.engine import image, ledgerfile, ledgerrows
 from reconciler.engine.image import Image, from_sql, to_sql
 from reconciler.engine.ledgerfile import Opened
 from reconciler.errors import ReconcilerError, ResourceError
@@ -172,8 +172,10 @@ class Ledger:
         try:
             yield cls(root, opened)
         except sqlite3.Error as error:
-            path = ledgerfile.place(root)
-            raise ReconcilerError(f"cannot read the ledger {path}: {error}") from error
+            raise ReconcilerError(
+                f"cannot read the ledger {ledgerfile.place(root)}: {error}",
+                hint="the next run keeps a damaged one aside and begins a new one",
+            ) from error
         finally:
             opened.database.close()
 
@@ -198,7 +200,7 @@ class Ledger:
     def claims(self) -> dict[str, tuple[str, ...]]:
         """What every resource that the ledger owns claims."""
         rows = self._database.execute("SELECT id, claims FROM resources")
-        return {id: tuple(json.loads(claims)) for id, claims in rows}
+        return {id: ledgerrows.texts(claims) for id, claims in rows}
 
     def owned(self) -> dict[str, Owned]:
         """Every resource that the ledger owns, whole."""
@@ -207,9 +209,11 @@ class Ledger:
             " LEFT JOIN tombstones t ON t.resource = id ORDER BY id"
         )
         return {
-            id: Owned(kind, tuple(json.loads(claims)), file, line, prune, json.loads(undo or "null"), *rest)
+            id: Owned(
+                kind, ledgerrows.texts(claims), file, line, prune, ledgerrows.undo(undo), *rest
+            )
             for id, kind, claims, file, line, prune, undo, *rest in rows
-        }  # fmt: skip
+        }
 
     def is_ours(self, resource: str) -> bool:
         """Whether there was nothing of it when we first changed it; False if that is not known."""
@@ -221,7 +225,7 @@ class Ledger:
         # Drift when we first changed it: so we had changed it before, and what we knew is lost.
         if row is None or row[1] in ("corrective", "unknown"):
             return False
-        found = [change["before"] for change in json.loads(row[2] or "[]")]
+        found = [change["before"] for change in ledgerrows.changes(row[2])]
         return row[0] == "create" or (bool(found) and all(before is None for before in found))
 
     def image_content(self, stored: str) -> Iterator[bytes]:
@@ -272,7 +276,7 @@ class Ledger:
         """What a killed run was about to do."""
         rows = self._database.execute("SELECT resource, notify, paths FROM intents ORDER BY rowid")
         return [
-            Intent(id, tuple(json.loads(notify)), tuple(json.loads(paths)))
+            Intent(id, ledgerrows.texts(notify), ledgerrows.texts(paths))
             for id, notify, paths in rows
         ]
 
@@ -297,7 +301,7 @@ class Ledger:
         found: list[dict[str, object]] = [dict(zip(names, row)) for row in rows]
         for run in found:
             run["dirty"] = bool(run["dirty"])
-            run["summary"] = json.loads(str(run["summary"] or "{}"))
+            run["summary"] = ledgerrows.counts(run["summary"])
         return found
 
     def changes(
@@ -327,13 +331,14 @@ class Ledger:
         )
         found: list[dict[str, object]] = [dict(zip(names, row)) for row in rows]
         for change in found:
-            change["changes"] = json.loads(str(change["changes"] or "[]"))
+            change["changes"] = ledgerrows.changes(change["changes"])
         return found
 
     def check(self) -> str:
-        """What SQLite's own check says: "ok", or what is wrong."""
+        """What SQLite's own check says, and ours of its rows: "ok", or what is wrong."""
         try:
-            return str(self._database.execute("PRAGMA quick_check(1)").fetchone()[0])
+            ledgerrows.check(self._database, ledgerrows.HISTORY)
+            return str(self._database.execute("PRAGMA integrity_check(1)").fetchone()[0])
         except sqlite3.DatabaseError as error:
             return str(error)
 

@@ -1,13 +1,15 @@
 """The file of the ledger: made, opened, judged, and put aside when it cannot be used.
 
-A ledger that SQLite refuses, or that lacks something of what we would have made, is kept as
-`ledger.db.bad-TIME`, and a new one is begun: the host is the truth, and the next run writes down
-again what it owns. Until then the ledger says that it lost something.
+A ledger that SQLite refuses, that lacks something of what we would have made or holds what we
+never write (`ledgerrows`), is kept as `ledger.db.bad-TIME`, and a new one is begun: the host is the
+truth, and the next run writes down again what it owns. Until then the ledger says that it lost
+something.
 A full disk or a lock is no damage: it passes, and the ledger is as good as it was.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sqlite3
@@ -16,6 +18,8 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
+
+from reconciler.engine import ledgerrows
 
 STATE = "var/lib/reconciler"
 #: Of the tables. Version 1 knew nothing of pruning, version 2 not how a resource is undone, version
@@ -105,7 +109,7 @@ def connect_readonly(root: str) -> Opened | None:
         _check_size(path)
         database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&{option}", uri=True)
         version = _version(database)
-        _check(database, whole=version >= VERSION)
+        _check(database, ledgerrows.MEMORY, whole=version >= VERSION)
         return Opened(database, _lost(database) if version >= VERSION else "")
     except (OSError, sqlite3.Error):
         if database is not None:
@@ -130,7 +134,7 @@ def _connect(path: str, why: str, *, known_host: bool) -> Opened:
             why = why or _judge_empty(database, known_host=known_host)
         if version < VERSION or why:
             _migrate(database, version, why)
-        _check(database, whole=True)
+        _check(database, (*ledgerrows.MEMORY, *ledgerrows.HISTORY), whole=True)
         return Opened(database, _lost(database))
     except sqlite3.DatabaseError:
         database.close()
@@ -180,20 +184,22 @@ def _version(database: sqlite3.Connection) -> int:
     return version
 
 
-def _check(database: sqlite3.Connection, *, whole: bool) -> None:
+def _check(database: sqlite3.Connection, rows: Sequence[str], *, whole: bool) -> None:
     """Raise DatabaseError for one that cannot be used; takes a few milliseconds.
 
-    whole: it must have all our tables as we make them, not only those of an older version.
+    rows: tables whose rows must be as we write them. whole: it must have all our tables as we make
+    them, not only those of an older version.
     """
-    said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    said = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if said != "ok":
         raise sqlite3.DatabaseError(said)
     database.execute("SELECT count(*) FROM resources").fetchone()
+    found = _tables(database)
     if whole:
-        found = _tables(database)
         for name, columns in _wanted().items():
             if not columns <= found.get(name, set()):
                 raise sqlite3.DatabaseError(f"the table {name} is not as we make it")
+    ledgerrows.check(database, [name for name in rows if name in found])
 
 
 def _check_size(path: str) -> None:
@@ -209,6 +215,7 @@ def _check_size(path: str) -> None:
         raise sqlite3.DatabaseError("it is cut off")
 
 
+@functools.cache
 def _wanted() -> dict[str, set[tuple[str, int]]]:
     """The tables as we make them."""
     with closing(sqlite3.connect(":memory:")) as model:
@@ -236,7 +243,10 @@ def _lost(database: sqlite3.Connection) -> str:
 
 def _is_damage(error: sqlite3.Error) -> bool:
     """Not so a full disk, a lock, a file system that is read-only: these pass."""
-    return not isinstance(error, sqlite3.OperationalError) or "no such" in str(error)
+    words = ("no such", "Could not decode")
+    return not isinstance(error, sqlite3.OperationalError) or any(
+        one in str(error) for one in words
+    )
 
 
 def _put_aside(path: str, parts: Sequence[str] = PARTS) -> str:
