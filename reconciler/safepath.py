@@ -153,6 +153,7 @@ class Tree:
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._safe = (0, os.geteuid())
         self._dirty: dict[tuple[int, int], int] = {}
+        self._lost: OSError | None = None
         self._kept: dict[str, tuple[int, bool]] = {}
         self._keeping = False
 
@@ -597,11 +598,24 @@ class Tree:
             return  # the directory itself is gone, and what was in it
 
     def flush(self) -> None:
-        """Make the renames so far durable: sync the directories that they happened in."""
+        """Make the renames so far durable: sync the directories that they happened in.
+
+        Raises the OSError of the first that could not be, once all were tried. It is raised once:
+        what a failed sync has lost no later one brings back, though it succeeds.
+        """
+        self._sync_dirty()
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            raise lost
+
+    def _sync_dirty(self) -> None:
         while self._dirty:
             _, fd = self._dirty.popitem()
             try:
                 os.fsync(fd)
+            except OSError as error:
+                error.filename = self._location(fd)
+                self._lost = self._lost or error
             finally:
                 os.close(fd)
 
@@ -613,7 +627,7 @@ class Tree:
             identity = (found.st_dev, found.st_ino)
             if identity not in self._dirty:
                 if len(self._dirty) >= 64:
-                    self.flush()
+                    self._sync_dirty()
                 self._dirty[identity] = os.dup(fd)
 
     def _refuse_mounts(self, path: str) -> None:

@@ -673,6 +673,30 @@ class TestFailures:
         assert (tmp_path / "file").read_text() == "old\n"
         assert os.listdir(tmp_path) == ["file"]
 
+    def test_a_directory_that_cannot_be_synced_costs_no_other_its_sync_and_is_told_once(
+        self, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There are more of them than are kept open, so that some are synced in between."""
+        real, synced, broken = os.fsync, list[str](), str(tmp_path / "0")
+
+        def fsync(fd: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            synced.append(path)
+            if path == broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        for n in range(100):
+            (tmp_path / f"{n}").mkdir()
+        monkeypatch.setattr(os, "fsync", fsync)
+        for n in range(100):
+            write(tree, tmp_path / f"{n}/file")
+        with pytest.raises(OSError, match="Input/output") as caught:
+            tree.flush()
+        assert caught.value.filename == broken
+        assert {str(tmp_path / f"{n}") for n in range(100)} <= set(synced)
+        tree.flush()
+
     def test_short_writes_are_continued(
         self, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -114,7 +114,8 @@ class _Work:
     results: by id. unsettled: those that the ledger does not know yet. closed: resources of
     which it is known whether they were changed. intended: those whose change the ledger knows
     to be coming. tried: those whose change was begun and failed. done: changed by this run.
-    opaque: the last of them that may have changed anything. room: for texts.
+    opaque: the last of them that may have changed anything. room: for texts. trouble: why the
+    ledger does not know all yet. fragile: what the disk may have lost, which nothing mends.
     """
 
     order: Order
@@ -136,6 +137,7 @@ class _Work:
     room: int = DIFFS
     settled_at: float = field(default_factory=time.monotonic)
     trouble: str = ""
+    fragile: list[str] = field(default_factory=list)
 
     # -- the beginning and the end -------------------------------------------------------
 
@@ -193,25 +195,29 @@ class _Work:
                 self.ledger.finish(report, owned)
         except sqlite3.Error as error:
             self.trouble = self._unrecorded(error)
-        if self.trouble:
-            return replace(report, warnings=(*report.warnings, self.trouble))
-        return report
+        troubles = (*self.fragile, *filter(None, [self.trouble]))
+        return replace(report, warnings=(*report.warnings, *troubles))
 
     def settle(self) -> None:
         """Make what was written durable, and write down what happened so far.
 
         If that fails the run goes on: the intents are still in the ledger, so nothing that is
-        owed can be lost.
+        owed can be lost. A file that the disk has lost differs again after a power failure, so
+        that what it owes comes up again, too.
         """
         self.settled_at = time.monotonic()
         try:
             self.host.files.flush()
+        except OSError as error:
+            where = f" in {error.filename}" if error.filename else ""
+            self.fragile.append(
+                f"what was written{where} may not survive a power failure: {error.strerror}"
+            )
+        try:
             if self.unsettled or self.owed or self.closed:
                 self.ledger.settle(self.run.id, self.unsettled, self.owed, self.closed)
         except sqlite3.Error as error:
             self.trouble = self._unrecorded(error)
-        except OSError as error:
-            self.trouble = f"what was written may not survive a power failure: {error.strerror}"
         else:
             self.unsettled, self.closed, self.trouble = [], set(), ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 
@@ -230,31 +231,51 @@ def test_a_change_that_the_ledger_cannot_foresee_is_not_made(
     assert MACHINE["b"] == "meddled"
 
 
-def test_a_directory_that_cannot_be_made_durable_is_said(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
-        raise OSError(5, "Input/output error")
+class Touch(Toy):
+    """A resource that is a file."""
 
-    monkeypatch.setattr("reconciler.safepath.Tree.flush", broken)
-    report = bench.apply(toy("a", notify=["handler:s 2"]), handler("s"))
+    def claims(self) -> set[str]:
+        return {f"path:/{self.name}"}
+
+    def apply(self, host: Host, diff: Diff) -> None:
+        host.write(f"/{self.name}", [b"x"])
+        super().apply(host, diff)
+
+
+@pytest.mark.parametrize("settle", [0.0, 1.0], ids=["in the middle", "at the end"])
+def test_a_directory_that_could_not_be_made_durable_is_said_though_a_later_sync_succeeds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, settle: float
+) -> None:
+    """The kernel tells of a failed write once; the sync after that knows nothing of it."""
+    real = os.fsync
+    lost: list[str] = []
+
+    def broken(fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path == str(bench.root / "srv") and not lost:
+            lost.append(path)
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    (bench.root / "srv").mkdir()
+    monkeypatch.setattr("reconciler.engine.converge.SETTLE", settle)
+    monkeypatch.setattr(os, "fsync", broken)
+    nodes = [toy("srv/a", kind=Touch, notify=["handler:s 2"]), toy("b", kind=Touch), handler("s")]
+    report = bench.apply(*nodes)
+    assert lost
     assert report.warnings == (
-        "what was written may not survive a power failure: Input/output error",
+        "what was written in /srv may not survive a power failure: Input/output error",
     )
-    assert DONE == ["a", "2!s"]
+    assert DONE == ["srv/a", "b", "2!s"]
+    assert bench.apply(*nodes).warnings == ()
+    with bench.ledger() as ledger:
+        assert (ledger.intents(), ledger.owed()) == ([], {})
+        assert ledger.runs()[1]["status"] == "done"
 
 
 def test_an_image_that_cannot_be_kept_fails_its_file_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Touch(Toy):
-        def claims(self) -> set[str]:
-            return {f"path:/{self.name}"}
-
-        def apply(self, host: Host, diff: Diff) -> None:
-            host.write(f"/{self.name}", [b"x"])
-            super().apply(host, diff)
-
     real = image.take
 
     def take(root: str, host: Host, path: str, *, hidden: bool) -> image.Image:
