@@ -397,6 +397,7 @@ class Run:
         return all(one.id in self._known for one in healed.resources if not one.handler)
 
     def _apply(self, engine: Engine, catalog: Catalog, offered: Mapping[str, Any]) -> Report:
+        catalog = dataclasses.replace(catalog, partial=bool(self._job.ids))
         report = engine.apply(
             dumps(catalog.to_json()), **offered, lock_timeout=LOCK_PATIENCE, mode="agent"
         )

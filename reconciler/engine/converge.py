@@ -95,7 +95,7 @@ def converge(
         started=started,
         interrupted=boundary.reached,
     )
-    return work.end(report)
+    return work.end(report, whole=not catalog.partial)
 
 
 def _sweep(ledger: Ledger, host: Host) -> None:
@@ -178,8 +178,12 @@ class _Work:
             pass  # it is tried again when its turn comes, and then that resource fails
         self.host.before_change = keep
 
-    def end(self, report: Report) -> Report:
-        """Flush, and write the ledger; a ledger that cannot be written now is said aloud."""
+    def end(self, report: Report, *, whole: bool) -> Report:
+        """Flush, and write the ledger; a ledger that cannot be written now is said aloud.
+
+        whole: the catalog has all that there is, so what is owed to a handler that it does not
+        have is owed to nobody: some day another one may have that name.
+        """
         owned: dict[str, Owning] = {}
         for node in self.order.nodes:
             status = self.results[node.id].status if node.id in self.results else ""
@@ -190,12 +194,19 @@ class _Work:
         # What a run that was told to stop never began, it owes nothing for.
         self.closed |= self.intended - self.tried
         self.settle()
+        lost: dict[str, tuple[str, ...]] = {}
         try:
             if not self.trouble:
                 self.ledger.finish(report, owned)
+                if whole and not report.interrupted:
+                    lost = self.ledger.write_off(self.order.handlers.keys())
         except sqlite3.Error as error:
             self.trouble = self._unrecorded(error)
-        troubles = (*self.fragile, *filter(None, [self.trouble]))
+        forgotten = (
+            f"{handler} is declared no more; that {', '.join(because)} notified it is forgotten"
+            for handler, because in lost.items()
+        )
+        troubles = (*forgotten, *self.fragile, *filter(None, [self.trouble]))
         return replace(report, warnings=(*report.warnings, *troubles))
 
     def settle(self) -> None:

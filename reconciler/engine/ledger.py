@@ -18,7 +18,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -388,6 +388,13 @@ class Ledger:
             self._database.executemany(
                 "DELETE FROM owed WHERE handler = ?", [(h,) for h in handlers]
             )
+
+    def write_off(self, handlers: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Forget what is owed to others than these handlers: what that was."""
+        lost = {one: because for one, because in self.owed().items() if one not in handlers}
+        if lost:
+            self.delivered(lost)
+        return lost
 
     def settle(
         self,

@@ -242,7 +242,7 @@ def _undo(gone: Gone, name: str, commit: str, converge: Converge) -> str:
     kind, _, key = gone.id.partition(":")
     mark = Mark(gone.owned.file, gone.owned.line)
     declaration = Declaration(kind, key, gone.owned.undo or {}, mark)
-    report = converge(Catalog(name, (declaration,), commit=commit))
+    report = converge(Catalog(name, (declaration,), commit=commit, partial=True))
     result: Result | None = next(iter(report.results), None)
     if result is None or result.status in ("failed", "blocked"):
         raise ResourceError(result.reason if result else "the run did not get to it")

@@ -20,6 +20,7 @@ from reconciler.agent.state import State, resume, suspend
 from reconciler.agent.windows import DAYS, WEEK
 from reconciler.agent.worker import Job, Outcome, Run, is_delicate
 from reconciler.catalog import Catalog, Declaration, Plan, Report
+from reconciler.engine.ledger import Ledger, Takeover
 from reconciler.errors import Mark, TransportError
 from reconciler.source.mark import Marks
 from source.conftest import Repo
@@ -249,6 +250,24 @@ def test_a_handler_that_was_notified_and_could_not_run_is_owed(machine: Machine)
     assert set(outcome.state.owed) == set(outcome.state.failed)
     machine.commit(told + handler.replace("/etc/motd/below", "/etc/told"))
     assert machine.run().state.owed == []
+
+
+def test_a_debt_of_a_handler_that_left_git_is_forgotten_by_a_whole_run_and_no_heal(
+    machine: Machine,
+) -> None:
+    machine.commit(SITE)
+    machine.run()
+    with Ledger.open(str(machine.root)) as ledger:
+        debts = Takeover({"handler:gone": ["file:/etc/other"]}, ())
+        ledger.begin("r", "agent", "h", "c", False, [], debts)
+    (machine.root / "etc/motd").write_text("by hand\n")
+    healed = machine.run("heal", ("file:/etc/motd",))
+    assert machine.motd() == "hello\n"
+    assert healed.state.owed == ["handler:gone"]
+    machine.commit(SITE.replace("hello", "good morning"))
+    whole = machine.run()
+    assert whole.state.owed == []
+    assert any("handler:gone is declared no more" in one["message"] for one in whole.messages)
 
 
 def test_each_kind_of_run_has_its_own_time_in_the_metrics(machine: Machine) -> None:

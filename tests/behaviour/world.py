@@ -69,12 +69,14 @@ class Bell(Resource):
 
 @dataclass
 class World:
-    """root: the directory root. content: what a controller would send, by digest."""
+    """root: the directory root. content: what a controller would send, by digest. partial: what is
+    declared is not all."""
 
     root: Path
     content: dict[str, bytes] = field(default_factory=dict)
     resources: list[Declaration] = field(default_factory=list)
     modules: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
     events: list[Mapping[str, object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -128,7 +130,9 @@ class World:
         self.declare("bell", name, params, title=title, handler=handler, **more)
 
     def catalog(self) -> bytes:
-        catalog = Catalog("h", tuple(self.resources), commit="c" * 40, modules=self.modules)
+        catalog = Catalog(
+            "h", tuple(self.resources), commit="c" * 40, modules=self.modules, partial=self.partial
+        )
         return dumps(catalog.to_json())
 
     # -- what is done --------------------------------------------------------------------
