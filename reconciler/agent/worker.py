@@ -490,6 +490,7 @@ class Run:
         """What left Git leaves the machine, where policy says so."""
         wish: dict[str, Any] = {
             "present": [one.id for one in catalog.resources],
+            "modules": dict(catalog.modules),
             "host": catalog.host,
             "commit": catalog.commit,
             "policy": self._config.prune,

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         found = engine.prune(
             dry_run=args.dry_run,
             present=[one.id for one in catalog.resources],
+            modules=dict(catalog.modules),
             host=catalog.host,
             commit=catalog.commit,
             policy=config.prune,

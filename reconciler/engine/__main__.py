@@ -7,8 +7,8 @@ Requests, one after the other, until stdin ends:
     {"op": "plan" | "apply", "root": "/", "durability": "batch", "diff": true, "mode": "local",
      "lock_timeout": 0}                      followed by a frame with the catalog
 
-    {"op": "prune", "root": "/", "present": [ids], "host", "commit", "policy", "most", "percent",
-     "over_budget": false, "dry_run": true}
+    {"op": "prune", "root": "/", "present": [ids], "modules": {name: text}, "host", "commit",
+     "policy", "most", "percent", "over_budget": false, "dry_run": true}
 
 While a run goes on, `{"op": "stop"}` or the end of stdin stops it at the next boundary.
 """
@@ -143,19 +143,19 @@ def _prune(request: Message, root: str, boundary: Boundary) -> Mapping[str, obje
     if not isinstance(present, list):
         raise ProtocolError("prune needs the list of what is declared")
     ids = [str(one) for one in present]
+    loader = Loader({str(k): str(v) for k, v in _dict(request.get("modules")).items()})
     if request.get("dry_run", True):
         with Ledger.open_readonly(root) as known:
-            return survey(known, ids, rules).to_json() if known is not None else {}
+            return survey(known, ids, rules, loader.knows).to_json() if known is not None else {}
     host = Host(root, facts=gather(root))
     run = Run(os.urandom(6).hex(), "prune", diff=False)
     with lock(root, run.id, run.mode, 60.0, boundary), Ledger.open(root) as ledger:
 
         def carry_out(catalog: Catalog) -> Report:
-            loader = Loader()
             order = arrange([Node(one, loader.build(one)) for one in catalog.resources])
             return converge(catalog, order, host, ledger, run, boundary, lambda event: None)
 
-        plan = survey(ledger, ids, rules)
+        plan = survey(ledger, ids, rules, loader.knows)
         where = (run.id, str(request.get("host", "")), str(request.get("commit", "")))
         done, failed = prune(host, ledger, plan, *where, carry_out, boundary)
         return {**done, "failed": failed}

@@ -105,8 +105,10 @@ class Pruning:
         }
 
 
-def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
-    """What is owned and declared no more. Changes nothing."""
+def survey(
+    ledger: Ledger, present: Iterable[str], rules: Rules, knows: Callable[[str], bool]
+) -> Pruning:
+    """What is owned and declared no more. Changes nothing. knows: whether a type has a module."""
     owned = ledger.owned()
     declared = set(present)
     others = _Others({id: one.claims for id, one in owned.items() if id in declared})
@@ -122,7 +124,7 @@ def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
             taken.append(id)
             continue
         policy, shared = rules.of(one), others.share(one)
-        act, why = ("", shared) if shared else _decide(id, one, policy, images, ledger)
+        act, why = ("", shared) if shared else _decide(id, one, policy, images, ledger, knows)
         gone = Gone(id, one, policy, act, why, bool(shared))
         (kept if not act else ready if one.tombstone else waiting).append(gone)
     budget = max(rules.most, len(owned) * rules.percent // 100)
@@ -216,8 +218,9 @@ def _places(claim: str) -> Iterator[str]:
 
 
 def _decide(
-    id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], ledger: Ledger
-) -> tuple[str, str]:
+    id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], ledger: Ledger,
+    knows: Callable[[str], bool],
+) -> tuple[str, str]:  # fmt: skip
     """What is to be done, and why; "" is nothing."""
     if policy == "keep":
         return "", "policy: keep"
@@ -226,6 +229,8 @@ def _decide(
         return decide(share, policy, images.get(share.path))
     if one.undo is None:
         return "", f"nobody knows how to undo this {one.type}"
+    if not knows(one.type):
+        return "", f"the module of type '{one.type}' left the state repo, too"
     if policy == "restore" and not ledger.is_ours(id):
         return "", "it was there before us, or nobody knows"
     return "delete", ""

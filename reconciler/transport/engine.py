@@ -119,7 +119,7 @@ class Engine:
     def prune(self, *, dry_run: bool = False, **request: object) -> dict[str, Any]:
         """What is owned and declared no more: done away with as its policy says, or only listed.
 
-        request: `present`, `host`, `commit`, `policy`, `most`, `percent`, `over_budget`.
+        request: `present`, `modules`, `host`, `commit`, `policy`, `most`, `percent`, `over_budget`.
         """
         answer = self._ask({"op": "prune", "dry_run": dry_run, **request}, None)
         return self._taken(answer, "prune", dict)

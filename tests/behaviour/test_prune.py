@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from behaviour.world import World
+from behaviour.world import NOTE, WORDS, World
 from reconciler.catalog import Catalog, Report
 from reconciler.engine.ledger import Ledger, Owned
 from reconciler.engine.limit import Boundary
@@ -23,7 +23,8 @@ def prune(world: World, policy: dict[str, str], **more: Any) -> dict[str, Any]:
     """One prune for what the world declares now."""
     present = [one.id for one in world.resources]
     with Engine.local(str(world.root)) as engine:
-        return engine.prune(present=present, host="h", commit="c" * 40, policy=policy, **more)
+        where = {"host": "h", "commit": "c" * 40, "modules": world.modules}
+        return engine.prune(present=present, policy=policy, **where, **more)
 
 
 def drop(world: World, *paths: str) -> None:
@@ -203,7 +204,7 @@ def test_at_the_boundary_it_stops_and_what_is_left_is_still_due(world: World) ->
     prune(world, RESTORE)
     told = iter([False, True])
     with Ledger.open(str(world.root)) as ledger:
-        due = survey(ledger, (), Rules(RESTORE))
+        due = survey(ledger, (), Rules(RESTORE), lambda name: True)
         where = (Host(str(world.root)), ledger, due, "run", "h", "c" * 40)
         done, failed = act(*where, needless, Boundary(lambda: next(told)))
     found = cast("dict[str, Any]", done)
@@ -382,6 +383,30 @@ def _gone(id: str) -> Gone:
     kind, _, key = id.partition(":")
     claims = (f"path:{key}",) if kind == "file" else (id,)
     return Gone(id, Owned(kind, claims, "site.yml", 1, "", None, ""), "delete", "delete")
+
+
+def test_a_type_of_the_state_repos_own_goes_as_it_says_itself(world: World) -> None:
+    world.modules.update(note=NOTE, _words=WORDS)
+    world.declare("note", "/etc/a", {"path": "/etc/a"})
+    world.apply()
+    world.resources = []
+    prune(world, RESTORE)
+    assert ids(prune(world, RESTORE), "pruned") == ["note:/etc/a"]
+    assert not world.path("/etc/a").exists()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_of_a_type_that_left_git_too_is_kept(world: World, dry_run: bool) -> None:
+    world.modules.update(note=NOTE, _words=WORDS)
+    world.declare("note", "/etc/a", {"path": "/etc/a"})
+    world.apply()
+    world.resources = []
+    prune(world, RESTORE)
+    world.modules.clear()
+    found = prune(world, RESTORE, dry_run=dry_run)
+    assert kept(found) == {"note:/etc/a": "the module of type 'note' left the state repo, too"}
+    assert not found.get("failed")
+    assert world.path("/etc/a").exists()
 
 
 # -- what was never ours -----------------------------------------------------------------

@@ -67,6 +67,32 @@ class Bell(Resource):
 '''
 
 
+#: A type of a state repo's own, which says how it is undone.
+NOTE = """\
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Literal
+from reconciler.modules._words import NAME
+from reconciler.resource import Resource
+
+@dataclass(frozen=True)
+class Note(Resource):
+    path: str
+    state: Literal["present", "absent"] = "present"
+    def claims(self): return {f"{NAME}:{self.path}"}
+    def undone(self): return {"path": self.path, "state": "absent"}
+    def desired(self): return {} if self.state == "present" else None
+    def actual(self, host): return {} if host.lstat(self.path) else None
+    def apply(self, host, diff):
+        if self.state == "present":
+            host.write(self.path, [b"x"])
+        else:
+            host.remove(self.path)
+"""
+#: What it imports.
+WORDS = "NAME = 'note'\n"
+
+
 @dataclass
 class World:
     """root: the directory root. content: what a controller would send, by digest. partial: what is

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from behaviour.world import NOTE, WORDS, World
 from cli.conftest import Call
 from cli.test_json_documents import documented, fields
 from reconciler.agent import journal
@@ -393,6 +394,25 @@ def test_a_ledger_that_only_root_can_read_is_no_empty_history(
     done = call("history", "--root", root)
     assert done.code == 3
     assert "this takes root" in done.err
+
+
+def test_prune_knows_the_types_of_the_state_repos_own(
+    call: Call, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.cli.prune.Places", lambda: places)
+    monkeypatch.setattr("reconciler.cli.prune.nudge", lambda number: None)
+    Path(places.config).parent.mkdir(parents=True)
+    Path(places.config).write_text("repo: /srv/state.git\nprune: delete\n")
+    world = World(Path(places.root))
+    world.modules.update(note=NOTE, _words=WORDS)
+    world.declare("note", "/etc/a", {"path": "/etc/a"})
+    assert world.apply().changed
+    left = Catalog("web1", (), commit=GOOD, modules=world.modules)
+    Path(places.catalog).write_bytes(dumps(left.to_json()))
+    SETTLED.save(places)
+    assert "0 removed, 0 ready, 1 waiting" in call("prune").out
+    assert "1 removed" in call("prune").out
+    assert not world.path("/etc/a").exists()
 
 
 def test_nothing_is_pruned_while_the_agent_is_suspended_or_not_done(

@@ -268,7 +268,7 @@ def test_what_a_lost_ledger_owned_is_never_pruned_nor_put_back(settled: Bench) -
         assert list(ledger.owned()) == ["toy:f"]
         assert ledger.images()["/f"]["kind"] == "unknown"
         assert not ledger.is_ours("toy:f")
-        plan = survey(ledger, [], rules)
+        plan = survey(ledger, [], rules, lambda name: True)
         assert (plan.ready, plan.waiting) == ([], [])
     assert not list(Path(images(str(settled.root))).iterdir())
 
