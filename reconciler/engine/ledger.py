@@ -281,7 +281,7 @@ class Ledger:
         ]
 
     def runs(self, limit: int = 20) -> list[dict[str, object]]:
-        """The last runs, newest first."""
+        """The last runs, newest first: as they were written down, since a clock may be set."""
         names = (
             "run",
             "started",
@@ -295,7 +295,7 @@ class Ledger:
         )
         rows = self._database.execute(
             "SELECT id, started, seconds, mode, host, commit_id, dirty, status, summary"
-            " FROM runs ORDER BY started DESC, rowid DESC LIMIT ?",
+            " FROM runs ORDER BY rowid DESC LIMIT ?",
             (limit,),
         )
         found: list[dict[str, object]] = [dict(zip(names, row)) for row in rows]
@@ -467,7 +467,7 @@ class Ledger:
             return
         self._database.execute(
             "DELETE FROM runs WHERE id IN (SELECT id FROM runs"
-            " ORDER BY id IN (SELECT run FROM changes), started LIMIT ?)",
+            " ORDER BY id IN (SELECT run FROM changes), rowid LIMIT ?)",
             (count - KEEP_RUNS,),
         )
         self._database.execute("DELETE FROM changes WHERE run NOT IN (SELECT id FROM runs)")

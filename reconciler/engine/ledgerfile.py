@@ -237,7 +237,7 @@ def _tables(database: sqlite3.Connection) -> dict[str, set[tuple[str, int]]]:
 
 
 def _lost(database: sqlite3.Connection) -> str:
-    row = database.execute("SELECT why FROM lost ORDER BY since DESC LIMIT 1").fetchone()
+    row = database.execute("SELECT why FROM lost ORDER BY rowid DESC LIMIT 1").fetchone()
     return str(row[0]) if row else ""
 
 
