@@ -53,7 +53,7 @@ SETTLE = 1.0
 
 @dataclass(frozen=True)
 class Run:
-    """Who runs, and how. id: unique. diff: whether texts are compared for the report."""
+    """Who runs, and how. id: unique. diff: whether the report has what texts were; the ledger does."""
 
     id: str
     mode: str = "local"
@@ -73,7 +73,7 @@ def converge(
     ledger cannot be written before the first change (ReconcilerError)."""
     started, clock = time.time(), time.monotonic()
     _sweep(ledger, host)
-    steps = look(order, host, ledger, diff=run.diff)
+    steps = look(order, host, ledger, diff=False)  # texts are compared when they are changed
     owed, taken = recovered(order, ledger, steps)
     work = _Work(order, host, ledger, run, emit, boundary, owed)
     work.begin(catalog, steps, taken)
@@ -368,7 +368,8 @@ class _Work:
     def _described(self, step: Step, diff: Diff) -> Result:
         """What is about to be done, which may be more than the plan could know."""
         before = replace(step.result, because=(), reason="")
-        text = self.run.diff and self.room > 0
+        # Of what is created the ledger keeps none.
+        text = self.room > 0 and (self.run.diff or diff.before is not None)
         result = described(before, step.node, diff, self.host, self.memory, text=text)
         self.room -= len(result.diff)
         return result
@@ -436,9 +437,12 @@ class _Work:
 
     def _tell(self, result: Result) -> None:
         result = self.order.veil.over(result)
-        self.results[result.id] = result
         if result.status != "ok":
             self.unsettled.append(result)
+        if not self.run.diff:
+            result = replace(result, diff="")
+        self.results[result.id] = result
+        if result.status != "ok":
             self.emit({"event": "result", "result": result.to_json()})
 
     # -- handlers ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reconciler.catalog import Declaration, Report, Result, dumps
-from reconciler.engine import image, ledgerfile, ledgerrows
+from reconciler.engine import image, ledgerdiffs, ledgerfile, ledgerrows
 from reconciler.engine.image import Image, from_sql, to_sql
 from reconciler.engine.ledgerfile import Opened
 from reconciler.errors import ReconcilerError, ResourceError
@@ -33,6 +33,8 @@ from reconciler.host import Host
 #: Runs, and their changes, that are kept; so many more until the oldest are forgotten.
 KEEP_RUNS = 1000
 SLACK = 100
+#: Changes, of all runs; a run may make very many.
+KEEP_CHANGES = 20_000
 
 #: Columns go by their names: a newer version may have added others.
 ADD_RUN = (
@@ -321,10 +323,12 @@ class Ledger:
             "line",
             "commit",
             "started",
+            "diff",
         )
         rows = self._database.execute(
             "SELECT c.run, c.at, c.resource, c.status, c.action, c.cause, c.changes, c.reason,"
-            " c.file, c.line, r.commit_id, r.started FROM changes c LEFT JOIN runs r ON r.id = c.run"
+            " c.file, c.line, r.commit_id, r.started, coalesce(d.text, '') FROM changes c"
+            " LEFT JOIN runs r ON r.id = c.run LEFT JOIN diffs d ON d.digest = c.diff"
             " WHERE (?1 IS NULL OR c.resource = ?1) AND (?2 IS NULL OR c.cause = ?2)"
             " ORDER BY c.seq DESC LIMIT ?3",
             (resource, cause, limit),
@@ -424,10 +428,10 @@ class Ledger:
             {"attribute": c.attribute, "before": c.before, "after": c.after} for c in result.changes
         ]
         self._database.execute(
-            "INSERT INTO changes (run, at, resource, status, action, cause, changes, reason, file, line)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO changes (run, at, resource, status, action, cause, changes, reason, file, line, diff)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             (run, time.time(), result.id, result.status, result.action, result.cause, json.dumps(changes),
-             result.reason, result.mark.file, result.mark.line),
+             result.reason, result.mark.file, result.mark.line, ledgerdiffs.keep(self._database, result)),
         )  # fmt: skip
 
     def finish(self, report: Report, owned: Mapping[str, Owning]) -> None:
@@ -459,6 +463,13 @@ class Ledger:
                 self._keep(report.run, dict.fromkeys(paths, image.UNKNOWN))
                 self._database.execute("DELETE FROM lost")
             self._forget_old_runs()
+            self._forget_old_changes()
+            ledgerdiffs.forget(self._database)
+
+    def _forget_old_changes(self) -> None:
+        newest, oldest = self._database.execute("SELECT max(seq), min(seq) FROM changes").fetchone()
+        if newest is not None and newest - oldest >= KEEP_CHANGES + SLACK:
+            self._database.execute("DELETE FROM changes WHERE seq <= ?", (newest - KEEP_CHANGES,))
 
     def _forget_old_runs(self) -> None:
         """Those that changed nothing go first: an agent makes many of them, and they say little."""

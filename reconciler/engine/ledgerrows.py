@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 #: What a look needs; the history is for people and for runs that change something.
 MEMORY = ("resources", "tombstones", "intents", "owed", "images", "lost")
-HISTORY = ("runs", "changes")
+HISTORY = ("runs", "changes", "diffs")
 #: What a value may be, by what its column is declared as.
 KINDS = {"TEXT": "'text', 'null'", "INTEGER": "'integer', 'null'", "REAL": "'real', 'null'"}
 #: Columns that hold names of files, which need not be text.

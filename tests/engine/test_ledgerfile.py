@@ -418,8 +418,14 @@ def test_one_that_is_locked_is_not_put_aside(
 
 
 def test_an_older_ledger_is_brought_up_to_date(settled: Bench) -> None:
-    later = "ALTER TABLE resources DROP COLUMN written"
-    sql(ledger_of(settled.root), "DROP TABLE lost", later, "PRAGMA user_version=3")
+    sql(
+        ledger_of(settled.root),
+        "DROP TABLE lost",
+        "DROP TABLE diffs",
+        "ALTER TABLE resources DROP COLUMN written",
+        "ALTER TABLE changes DROP COLUMN diff",
+        "PRAGMA user_version=3",
+    )
     with Ledger.open_readonly(str(settled.root)) as ledger:
         assert ledger is not None
         assert ledger.lost == ""
