@@ -29,6 +29,7 @@ from reconciler.engine.image import Image, from_sql, to_sql
 from reconciler.engine.ledgerfile import Opened
 from reconciler.errors import ReconcilerError, ResourceError
 from reconciler.host import Host
+from reconciler.safepath import NO_INODES, has_no_inodes, reason
 
 #: Runs, and their changes, that are kept; so many more until the oldest are forgotten.
 KEEP_RUNS = 1000
@@ -151,7 +152,8 @@ class Ledger:
             opened = ledgerfile.connect(root)
         except (OSError, sqlite3.Error) as error:
             raise ReconcilerError(
-                f"cannot write the ledger {path}: {error}", hint="is there space, and is it root's?"
+                f"cannot write the ledger {path}: {_said(error, os.path.dirname(path))}",
+                hint="is there space (df -h, df -i), or a quota, and is it root's?",
             ) from error
         try:
             yield cls(root, opened)
@@ -507,7 +509,8 @@ class Ledger:
                 )
             except (OSError, ResourceError) as error:
                 failed = failed or ResourceError(
-                    f"cannot keep what {path} was before its first change: {_said(error)}",
+                    f"cannot keep what {path} was before its first change: "
+                    f"{_said(error, ledgerfile.images(self.root))}",
                     hint="it is not changed without that",
                 )
         if images:
@@ -549,5 +552,10 @@ def wish_digest(declaration: Declaration) -> str:
     ).hexdigest()
 
 
-def _said(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+def _said(error: Exception, place: str) -> str:
+    """What an error says that happened in this directory."""
+    if isinstance(error, OSError):
+        return reason(error, place)
+    # SQLite only says that it cannot open what it would have to make.
+    lacking = isinstance(error, sqlite3.Error) and has_no_inodes(place)
+    return f"{error}: {NO_INODES}" if lacking else str(error)

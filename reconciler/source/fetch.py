@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from reconciler.errors import ReconcilerError, SourceError, TrustError
+from reconciler.safepath import reason
 from reconciler.source import network
 from reconciler.source.mirror import QUARANTINE, Mirror, Ref, make_repository, sync
 from reconciler.source.network import Limits
@@ -102,8 +103,8 @@ def fetch(
                 )
         except OSError as error:
             raise SourceError(
-                f"cannot write to {mirror.path}: {error.strerror}",
-                hint="df -h; ls -ld its directory",
+                f"cannot write to {mirror.path}: {reason(error, os.path.dirname(mirror.path))}",
+                hint="df -h; df -i; ls -ld its directory",
             ) from error
     raise _none_left(tried)
 
