@@ -24,6 +24,7 @@ from reconciler.agent.places import Places
 from reconciler.agent.state import State, suspend, suspension
 from reconciler.agent.status import Live, compose, publish
 from reconciler.catalog import Catalog, dumps
+from reconciler.engine.lock import lock
 
 GOOD = "a" * 40
 SETTLED = State(
@@ -410,6 +411,12 @@ def test_prune_knows_the_types_of_the_state_repos_own(
     left = Catalog("web1", (), commit=GOOD, modules=world.modules)
     Path(places.catalog).write_bytes(dumps(left.to_json()))
     SETTLED.save(places)
+    with lock(places.root, "r1", "agent", command="reconciler agent"):
+        busy = call("prune", "--lock-timeout", "0")
+        assert (busy.code, "agent run r1, pid" in busy.err) == (9, True)
+        waited = call("prune", "--lock-timeout", "0.2")
+        assert waited.code == 9
+        assert waited.err.startswith("waiting for another run, at most 0 s: agent run r1")
     assert "0 removed, 0 ready, 1 waiting" in call("prune").out
     assert "1 removed" in call("prune").out
     assert not world.path("/etc/a").exists()
