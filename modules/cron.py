@@ -20,6 +20,7 @@ from reconciler.errors import NotYet, SchemaError
 from reconciler.host import Host
 from reconciler.modules._crontab import (
     DROPINS,
+    SPOOLS,
     Crontab,
     Entry,
     find,
@@ -90,7 +91,8 @@ class Cron(Resource):
 
     def claims(self) -> set[str]:
         kind = "env:" if self.env else ""
-        return {f"cron:{self.cron_file or self._user}:{kind}{self.name}"}
+        tables = [self._path] if self._path else [f"{spool}/{self._user}" for spool in SPOOLS]
+        return {f"cron:{table}:{kind}{self.name}" for table in tables}
 
     def undone(self) -> dict[str, Value] | None:
         if self.state == "absent":

@@ -72,7 +72,14 @@ class File(Resource):
 
     def claims(self) -> set[str]:
         claims = {f"path:{self.path}"}
-        return claims | {f"content:{self.path}"} if self.content is not None else claims
+        if self.state == "absent":
+            return claims
+        if self.content is not None or self.state == "hard":
+            claims |= {f"content:{self.path}", f"entry:{self.path}#file"}
+        elif self.state != "file":
+            claims.add(f"entry:{self.path}#{self._kind}")
+        attributes = self._owned.wish(link=self.state == "link")
+        return claims | {f"attribute:{self.path}#{name}" for name in attributes}
 
     def needs(self) -> set[str]:
         needs = parents(self.path) | self._owned.needs()
@@ -217,13 +224,10 @@ class File(Resource):
     def _refuse_other_kind(self, host: Host, path: str, kind: str) -> None:
         """A plan must fail where apply would: nothing of another kind is replaced unasked."""
         wanted = self._kind
-        if kind == wanted or self.force:
+        if kind == wanted or self.force or (kind, wanted) == ("file", "hard"):
             return
-        if kind == "link" and wanted != "directory":
-            return
-        if kind == "file" and wanted == "hard":
-            return
-        if kind == "directory" and wanted == "link" and not host.listdir(path):
+        empty = kind == "directory" and wanted == "link" and not host.listdir(path)
+        if empty or (kind == "link" and wanted != "directory"):
             return
         raise Unsupported(
             f"{path} is a {kind}, not a {wanted}", hint="declare force: true to replace it"

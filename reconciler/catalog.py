@@ -123,6 +123,7 @@ class Catalog:
     dirty: compiled from a work tree, which may differ from the commit.
     facts: the digest of the facts that it was compiled with.
     modules: the state repo's own modules, name -> source text; they travel with the catalog.
+    partial: some of what the state repo declares for the host was left out of it.
     """
 
     host: str
@@ -131,10 +132,13 @@ class Catalog:
     dirty: bool = False
     facts: str = ""
     modules: Mapping[str, str] = field(default_factory=dict)
+    partial: bool = False
 
     def to_json(self) -> Json:
         """The document that `dumps` turns into the catalog's bytes."""
+        partial: Json = {"partial": True} if self.partial else {}
         return {
+            **partial,
             "schema": ["reconciler/catalog", 1],
             "host": self.host,
             "commit": self.commit,
@@ -155,6 +159,7 @@ class Catalog:
                 dirty=bool(document["dirty"]),
                 facts=str(document["facts"]),
                 modules=dict(document["modules"]),  # type: ignore[call-overload]
+                partial=bool(document.get("partial", False)),
                 resources=tuple(Declaration.from_json(r) for r in document["resources"]),  # type: ignore[attr-defined]
             )
         except _MISFITS as error:

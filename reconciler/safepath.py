@@ -72,6 +72,8 @@ PROTECTED = frozenset(
 
 #: Capabilities and measurements belong to the old content, not to the name.
 CONTENT_XATTRS = ("security.capability", "security.ima", "security.evm")
+#: What a full disk is called where it has room, but for no further file.
+NO_INODES = "No free inodes left on device"
 _NO_ROOM = (
     "there is no room for it",
     "the file system is full, or keeps less for one file: all that ext4 has is one block",
@@ -118,17 +120,41 @@ def split(path: str) -> list[str]:
     return parts
 
 
-def explain(error: OSError, path: str, act: str) -> ResourceError:
-    """The same error in the words of an operator, with what to do where that is known."""
+def has_no_inodes(place: int | str) -> bool:
+    """Whether there is room for content, but for no further file. place: a directory, open or by
+    its path."""
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return False
+    # btrfs has none to count.
+    return bool(found.f_files and not found.f_ffree and found.f_bfree)
+
+
+def reason(error: OSError, place: int | str | None = None) -> str:
+    """Why something failed, in a few words. place: the directory that it happened in."""
+    if error.errno == errno.ENOSPC and place is not None and has_no_inodes(place):
+        return NO_INODES
+    return error.strerror or str(error)
+
+
+def explain(error: OSError, path: str, act: str, fd: int | None = None) -> ResourceError:
+    """The same error in the words of an operator, with what to do where that is known.
+
+    fd: the directory that it happened in.
+    """
+    said = reason(error, fd)
     hint = {
-        errno.ENOSPC: "free some space; the next run goes on from here",
+        errno.ENOSPC: "remove files that nobody needs (df -i); the next run goes on from here"
+        if said == NO_INODES
+        else "free some space; the next run goes on from here",
         errno.EDQUOT: "the quota is used up; the next run goes on from here",
         errno.EROFS: "the file system is mounted read-only",
         errno.EPERM: "if it is immutable (lsattr), remove the flag with chattr -i",
         errno.EBUSY: "it is a mount point or a bind-mounted file, and cannot be replaced",
         errno.ENOENT: "declare its directory, or create it first",
     }.get(error.errno or 0, "")
-    return ResourceError(f"cannot {act} {path}: {error.strerror}", hint=hint)
+    return ResourceError(f"cannot {act} {path}: {said}", hint=hint)
 
 
 def explain_xattr(error: OSError, path: str, name: str, act: str) -> ResourceError:
@@ -153,6 +179,7 @@ class Tree:
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._safe = (0, os.geteuid())
         self._dirty: dict[tuple[int, int], int] = {}
+        self._lost: OSError | None = None
         self._kept: dict[str, tuple[int, bool]] = {}
         self._keeping = False
 
@@ -391,6 +418,18 @@ class Tree:
 
     # -- acting --------------------------------------------------------------------------
 
+    @contextmanager
+    def _acting(self, path: str, act: str) -> Iterator[Place]:
+        """The open directory that holds `path`, to act in. Raises ResourceError for an OSError."""
+        try:
+            with self.parent(path) as place:
+                try:
+                    yield place
+                except OSError as error:
+                    raise explain(error, path, act, place.fd) from error
+        except OSError as error:
+            raise explain(error, path, act) from error
+
     def write(
         self,
         path: str,
@@ -408,11 +447,8 @@ class Tree:
         validate: called with the temporary file's path; if it raises, nothing has changed.
         Raises ResourceError.
         """
-        try:
-            with self.parent(path) as place:
-                self._write(path, place, content, attributes, expect, validate)
-        except OSError as error:
-            raise explain(error, path, "write") from error
+        with self._acting(path, "write") as place:
+            self._write(path, place, content, attributes, expect, validate)
 
     def _write(
         self,
@@ -461,22 +497,19 @@ class Tree:
 
         Raises ResourceError.
         """
-        try:
-            with self.parent(path) as place:
-                os.mkdir(place.name, 0o700, dir_fd=place.fd)
-                fd = os.open(place.name, DIRECTORY, dir_fd=place.fd)
-                try:
-                    made = os.fstat(fd)
-                    if made.st_uid != os.geteuid() or os.listdir(fd):
-                        raise UnsafePath(f"{path} was swapped for another directory just now")
-                    if attributes.mode is None:
-                        attributes = attributes._replace(mode=0o755 | made.st_mode & stat.S_ISGID)
-                    _set_attributes(fd, attributes, None)
-                finally:
-                    os.close(fd)
-                self._sync_directory(place.fd)
-        except OSError as error:
-            raise explain(error, path, "make directory") from error
+        with self._acting(path, "make directory") as place:
+            os.mkdir(place.name, 0o700, dir_fd=place.fd)
+            fd = os.open(place.name, DIRECTORY, dir_fd=place.fd)
+            try:
+                made = os.fstat(fd)
+                if made.st_uid != os.geteuid() or os.listdir(fd):
+                    raise UnsafePath(f"{path} was swapped for another directory just now")
+                if attributes.mode is None:
+                    attributes = attributes._replace(mode=0o755 | made.st_mode & stat.S_ISGID)
+                _set_attributes(fd, attributes, None)
+            finally:
+                os.close(fd)
+            self._sync_directory(place.fd)
 
     def symlink(self, path: str, text: str) -> None:
         """Put a symbolic link in place, atomically replacing a file or link. Raises ResourceError."""
@@ -484,48 +517,39 @@ class Tree:
 
     def hardlink(self, path: str, target: str) -> None:
         """Make `path` another name of the file `target`. Raises ResourceError."""
-        try:
-            with self.parent(target) as source:
-                self._replace(
-                    path,
-                    "link",
-                    lambda name, fd: os.link(
-                        source.name,
-                        name,
-                        src_dir_fd=source.fd,
-                        dst_dir_fd=fd,
-                        follow_symlinks=False,
-                    ),
-                )
-        except OSError as error:
-            raise explain(error, target, "link to") from error
+        with self._acting(target, "link to") as source:
+            self._replace(
+                path,
+                "link",
+                lambda name, fd: os.link(
+                    source.name,
+                    name,
+                    src_dir_fd=source.fd,
+                    dst_dir_fd=fd,
+                    follow_symlinks=False,
+                ),
+            )
 
     def _replace(self, path: str, act: str, make: Callable[[str, int], None]) -> None:
-        try:
-            with self.parent(path) as place:
-                temporary = f".{TEMP_MARK}{os.urandom(12).hex()}"
-                make(temporary, place.fd)
-                try:
-                    os.rename(temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
-                except BaseException:
-                    _unlink_quietly(temporary, place.fd)
-                    raise
-                # Renaming a file onto another name of itself does nothing, and leaves both.
+        with self._acting(path, act) as place:
+            temporary = f".{TEMP_MARK}{os.urandom(12).hex()}"
+            make(temporary, place.fd)
+            try:
+                os.rename(temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
+            except BaseException:
                 _unlink_quietly(temporary, place.fd)
-                self._sync_directory(place.fd)
-        except OSError as error:
-            raise explain(error, path, act) from error
+                raise
+            # Renaming a file onto another name of itself does nothing, and leaves both.
+            _unlink_quietly(temporary, place.fd)
+            self._sync_directory(place.fd)
 
     def set_attributes(self, path: str, attributes: Attributes) -> None:
         """Change owner, group and mode of what is there, in place. Raises ResourceError.
 
         A link's own owner is changed, never its target's; a link has no mode.
         """
-        try:
-            with self.parent(path) as place:
-                change_in_place(path, place, attributes)
-        except OSError as error:
-            raise explain(error, path, "change the attributes of") from error
+        with self._acting(path, "change the attributes of") as place:
+            change_in_place(path, place, attributes)
 
     def set_xattr(self, path: str, name: str, value: bytes | None) -> None:
         """Set an extended attribute of a file or directory, or with None remove it if it is there.
@@ -546,13 +570,8 @@ class Tree:
 
     def set_times(self, path: str, atime_ns: int, mtime_ns: int) -> None:
         """Set the times of what is there, links not followed. Raises ResourceError."""
-        try:
-            with self.parent(path) as place:
-                os.utime(
-                    place.name, ns=(atime_ns, mtime_ns), dir_fd=place.fd, follow_symlinks=False
-                )
-        except OSError as error:
-            raise explain(error, path, "set the times of") from error
+        with self._acting(path, "set the times of") as place:
+            os.utime(place.name, ns=(atime_ns, mtime_ns), dir_fd=place.fd, follow_symlinks=False)
 
     def remove(self, path: str, *, recurse: bool = False) -> None:
         """Remove a file, a link, an empty directory; with `recurse` all that is below it.
@@ -597,11 +616,24 @@ class Tree:
             return  # the directory itself is gone, and what was in it
 
     def flush(self) -> None:
-        """Make the renames so far durable: sync the directories that they happened in."""
+        """Make the renames so far durable: sync the directories that they happened in.
+
+        Raises the OSError of the first that could not be, once all were tried. It is raised once:
+        what a failed sync has lost no later one brings back, though it succeeds.
+        """
+        self._sync_dirty()
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            raise lost
+
+    def _sync_dirty(self) -> None:
         while self._dirty:
             _, fd = self._dirty.popitem()
             try:
                 os.fsync(fd)
+            except OSError as error:
+                error.filename = self._location(fd)
+                self._lost = self._lost or error
             finally:
                 os.close(fd)
 
@@ -613,7 +645,7 @@ class Tree:
             identity = (found.st_dev, found.st_ino)
             if identity not in self._dirty:
                 if len(self._dirty) >= 64:
-                    self.flush()
+                    self._sync_dirty()
                 self._dirty[identity] = os.dup(fd)
 
     def _refuse_mounts(self, path: str) -> None:

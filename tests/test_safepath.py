@@ -657,6 +657,38 @@ class TestFailures:
             assert os.listdir(small) == ["file"]
             tree.flush()
 
+    def test_a_disk_without_inodes_is_not_said_to_be_without_space(
+        self, tree: Tree, tmp_path: Path
+    ) -> None:
+        with mounted("tmpfs", tmp_path / "small", "size=1m,nr_inodes=8") as small:
+            (small / "there").write_text("old\n")
+            for n in range(6):
+                (small / f"ballast{n}").touch()
+            acts = (
+                lambda: write(tree, small / "there"),
+                lambda: tree.mkdir(str(small / "dir"), Attributes()),
+                lambda: tree.symlink(str(small / "link"), "x"),
+            )
+            for act in acts:
+                with pytest.raises(ResourceError, match="No free inodes") as caught:
+                    act()
+                assert "df -i" in caught.value.hint
+            assert (small / "there").read_text() == "old\n"
+            (small / "ballast0").unlink()
+            write(tree, small / "there")
+            tree.flush()
+
+    def test_a_quota_is_said_to_be_one(
+        self, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: object) -> int:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        monkeypatch.setattr(os, "write", fails)
+        with pytest.raises(ResourceError, match="quota exceeded") as caught:
+            write(tree, tmp_path / "file")
+        assert "the quota is used up" in caught.value.hint
+
     @pytest.mark.parametrize("call", ["write", "fsync", "rename", "fchmod"])
     def test_an_input_output_error_leaves_the_old_file_and_no_temporary(
         self, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -672,6 +704,30 @@ class TestFailures:
                 write(tree, tmp_path / "file")
         assert (tmp_path / "file").read_text() == "old\n"
         assert os.listdir(tmp_path) == ["file"]
+
+    def test_a_directory_that_cannot_be_synced_costs_no_other_its_sync_and_is_told_once(
+        self, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There are more of them than are kept open, so that some are synced in between."""
+        real, synced, broken = os.fsync, list[str](), str(tmp_path / "0")
+
+        def fsync(fd: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            synced.append(path)
+            if path == broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        for n in range(100):
+            (tmp_path / f"{n}").mkdir()
+        monkeypatch.setattr(os, "fsync", fsync)
+        for n in range(100):
+            write(tree, tmp_path / f"{n}/file")
+        with pytest.raises(OSError, match="Input/output") as caught:
+            tree.flush()
+        assert caught.value.filename == broken
+        assert {str(tmp_path / f"{n}") for n in range(100)} <= set(synced)
+        tree.flush()
 
     def test_short_writes_are_continued(
         self, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

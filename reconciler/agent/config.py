@@ -27,6 +27,8 @@ TRUST = ("none", "head", "every")
 DRIFT = ("heal", "warn", "ignore")
 PRUNE = ("keep", "restore", "delete")
 REMOTE = ("url", "name", "deploy_key", "known_hosts", "credentials", "ca_file", "proxy")
+#: How like a built-in type a name must be to be a slip, and no type of a state repo's own.
+SLIP = 0.75
 #: Of a remote, what nobody but root may read.
 SECRETS = ("deploy_key", "credentials")
 HELP = "docs/guide/agent.md has all of them"
@@ -249,6 +251,24 @@ def _drift(value: Any) -> Policy:
     return _policy(value, DRIFT)
 
 
+def _prune(value: Any) -> Policy:
+    """Words for types. Those of the state repo's own are not known here, and another host of the
+    same settings may have none of them; so what is refused is what must be a slip."""
+    policy = _policy(value, PRUNE)
+    if policy.keys() == {"default"}:
+        return policy
+    from reconciler.compile.types import builtin_names
+
+    known = builtin_names() | {"default"}
+    for name in sorted(policy.keys() - known):
+        meant = did_you_mean(name, sorted(known), likeness=SLIP)
+        if meant or not name.isidentifier():
+            raise ValueError(
+                f"there is no resource type {name!r}" + (f"; {meant}" if meant else "")
+            )
+    return policy
+
+
 def _number(value: Any, least: int = 0, most: float = float("inf")) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         to = f"to {most:g}" if most < float("inf") else "on"
@@ -348,7 +368,7 @@ _FITS: Mapping[str, Callable[[Any], Any]] = {
     "limits": _limits,
     "trust": lambda value: _word(value, TRUST),
     "drift": _drift,
-    "prune": lambda value: _policy(value, PRUNE),
+    "prune": _prune,
     **dict.fromkeys(("fingerprints", "protected"), lambda value: tuple(map(_text, listed(value)))),
     **dict.fromkeys(("allowed_signers", "revoked", "keyring"), _path),
     "prune_max": _number,

@@ -229,7 +229,7 @@ def _compile(
     names = [config.host] if config.host else list(dict.fromkeys(str(facts[k]) for k in NAMES))
     if not config.inventory:
         host, inventory = names[0], Inventory.localhost(names[0], tree)
-        return host, Project(tree, inventory).compile(host, facts)
+        return host, Project(tree, inventory, every_module=True).compile(host, facts)
     # Groups that are constructed from facts: of other hosts than this one nothing is known.
     expressions = InventoryExpressions(lambda host: facts if host in names else None)
     inventory = Inventory.load([config.inventory], Places(tree), tree, expressions)
@@ -240,7 +240,7 @@ def _compile(
             f"the inventory {config.inventory} has no host {' or '.join(names)}",
             hint="set `host:` in agent.yml to the name of this machine in the inventory",
         )
-    return host, Project(tree, inventory).compile(host, facts)
+    return host, Project(tree, inventory, every_module=True).compile(host, facts)
 
 
 def _remote(settings: Mapping[str, str]) -> Remote:

@@ -202,6 +202,7 @@ class Run:
         engine = self._engine_to_change(engine, healed)
         if not self._may_change():
             return None
+        healed = dataclasses.replace(healed, partial=bool(self._job.ids))
         report = engine.apply(
             dumps(healed.to_json()),
             **offered,
@@ -264,6 +265,7 @@ class Run:
         """What left Git leaves the machine, where policy says so."""
         wish: dict[str, Any] = {
             "present": [one.id for one in catalog.resources],
+            "modules": dict(catalog.modules),
             "host": catalog.host,
             "commit": catalog.commit,
             "policy": self._config.prune,

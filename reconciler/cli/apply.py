@@ -7,7 +7,7 @@ import os
 
 from reconciler.cli.console import Output
 from reconciler.cli.local import DURABILITY, on_this_machine, run_options
-from reconciler.cli.options import seconds
+from reconciler.cli.options import lock_option
 from reconciler.cli.plan import CHANGES
 from reconciler.cli.reach import is_remote, reach_options
 from reconciler.cli.render import show
@@ -26,13 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="batch",
         help="what survives a power cut: each file at once, all files at the end of the run, or what the kernel likes",
     )
-    parser.add_argument(
-        "--lock-timeout",
-        metavar="SECONDS",
-        type=seconds,
-        default=0.0,
-        help="wait for another run this long (default: 0)",
-    )
+    lock_option(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -42,6 +42,13 @@ def line(*parts: str | Span) -> Line:
     return tuple(part if isinstance(part, Span) else Span(part) for part in parts)
 
 
+def waiting_line(event: Mapping[str, object]) -> Line:
+    """What an engine says that waits for another run: `holder` and `seconds`."""
+    seconds = event.get("seconds")
+    limit = f"at most {seconds:.0f} s" if isinstance(seconds, (int, float)) else "a while"
+    return line(Span("waiting", "bold yellow"), f" for another run, {limit}: {event.get('holder')}")
+
+
 def plain(shown: Line) -> str:
     """A line as a pipe gets it."""
     return "".join(visible(span.text) for span in shown)
@@ -120,15 +127,21 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, verb: str) -> Iterator[Callable[[Mapping[str, object]], None]]:
-        """Show the engine's events while they come, on a terminal, once it takes a while."""
-        if not self.on_terminal:
-            yield lambda event: None
-            return
-        waiting = _Waiting(verb, self._stderr)
+        """Show the engine's events while they come, on a terminal, once it takes a while; that it
+        waits for another run, at once and everywhere."""
+        waiting = _Waiting(verb, self._stderr) if self.on_terminal else None
+
+        def on_event(event: Mapping[str, object]) -> None:
+            if event.get("event") == "waiting":
+                self.note(*waiting_line(event))
+            elif waiting is not None:
+                waiting.on_event(event)
+
         try:
-            yield waiting.on_event
+            yield on_event
         finally:
-            waiting.close()
+            if waiting is not None:
+                waiting.close()
 
     def flush(self) -> None:
         """Raises Unwritable."""

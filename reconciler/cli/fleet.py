@@ -286,8 +286,8 @@ class _Teller:
         return self._view.wants_events
 
     def tell(self, host: str, event: Message) -> None:
-        """From any thread; events are for those who watch."""
-        if self.fleet is not None and self.wants_events:
+        """From any thread; events are for those who watch, but that a host waits is for all."""
+        if self.fleet is not None and (self.wants_events or event.get("event") == "waiting"):
             self.fleet.tell(host, event)
 
     def call(self, work: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 from reconciler.catalog import Plan, Report, Result
-from reconciler.cli.console import Line, Output, Span, line
+from reconciler.cli.console import Line, Output, Span, line, waiting_line
 from reconciler.cli.failure import failures, show_all
 from reconciler.cli.render import body, commit_text, duration
 from reconciler.engine.wire import Message
@@ -74,7 +74,9 @@ class View:
         """A host begins."""
 
     def event(self, host: str, event: Message) -> None:
-        """An event of a host's engine; only if `wants_events`."""
+        """An event of a host's engine; without `wants_events` only that it waits for another run."""
+        if event.get("event") == "waiting":
+            self.out.note(f"{host}: ", *waiting_line(event))
 
     def ended(self, outcome: Outcome) -> None:
         """A host is done."""
@@ -117,6 +119,9 @@ class Events(View):
             self._say("resource", host=host, id=event.get("id"))
         elif event.get("event") == "result":
             self._say("result", host=host, result=event.get("result"))
+        elif event.get("event") == "waiting":
+            known = {name: event.get(name) for name in ("holder", "seconds")}
+            self._say("waiting", host=host, **known)
 
     def ended(self, outcome: Outcome) -> None:
         self._say("ended", **_host(outcome), document=_document(outcome))
@@ -216,6 +221,8 @@ class Live(Lines):
     def event(self, host: str, event: Message) -> None:
         if self._table is not None and event.get("event") == "start":
             self._table.at(host, event)
+        elif event.get("event") == "waiting":
+            self.say(line(f"{host}: ", *waiting_line(event)))
 
     def ended(self, outcome: Outcome) -> None:
         if self._table is not None:

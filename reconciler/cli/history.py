@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from reconciler.cli.console import Output, Span
 from reconciler.cli.options import positive, root_option
-from reconciler.cli.render import change_line, duration
+from reconciler.cli.render import change_line, diff_lines, duration
 from reconciler.engine.ledger import Ledger
 from reconciler.engine.ledgerfile import place
 from reconciler.errors import ReconcilerError, UsageError
@@ -39,6 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=LIMIT,
         help=f"at most this many (default: {LIMIT})",
     )
+    parser.add_argument(
+        "--diff",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show what texts were before (default: yes)",
+    )
     root_option(parser)
 
 
@@ -62,7 +68,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
         )
     else:
         for entry in entries:
-            (_show_run if args.runs else _show_change)(entry, out)
+            if args.runs:
+                _show_run(entry, out)
+            else:
+                _show_change(entry, out, diff=args.diff)
     return 0
 
 
@@ -99,7 +108,7 @@ def _show_run(run: Mapping[str, object], out: Output) -> None:
     )
 
 
-def _show_change(change: Mapping[str, object], out: Output) -> None:
+def _show_change(change: Mapping[str, object], out: Output, *, diff: bool) -> None:
     drift = Span("  drift", "yellow") if change["cause"] == "corrective" else Span("")
     status = str(change["status"])
     out.line(
@@ -121,6 +130,8 @@ def _show_change(change: Mapping[str, object], out: Output) -> None:
     for one in attributes if isinstance(attributes, list) else []:
         difference = Change(one["attribute"], one["before"], one["after"])
         out.lines([change_line(difference, str(change["action"]), verbose=out.verbose)])
+    if diff:
+        out.lines(diff_lines(str(change["diff"])))
     for row in str(change["reason"] or "").splitlines():
         out.line(f"    {row}")
 

@@ -127,6 +127,21 @@ def root_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+#: Seconds: a heal of the agent's takes a tenth of one, a run of its own is worth waiting for.
+LOCK_TIMEOUT = 60.0
+
+
+def lock_option(parser: argparse._ActionsContainer) -> None:
+    """How long to wait for another run on the host."""
+    parser.add_argument(
+        "--lock-timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=LOCK_TIMEOUT,
+        help=f"wait for another run at most this long (default: {LOCK_TIMEOUT:.0f}; 0: not at all)",
+    )
+
+
 def tag_options(parser: argparse.ArgumentParser) -> None:
     """Which resources."""
     group = parser.add_argument_group("resources")

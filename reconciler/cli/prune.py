@@ -13,6 +13,7 @@ from reconciler.agent.state import State, suspension
 from reconciler.cli.agent import nudge
 from reconciler.cli.console import Output, Span
 from reconciler.cli.drift import applied
+from reconciler.cli.options import lock_option
 from reconciler.errors import Held, ResourceError
 from reconciler.transport.engine import Engine
 
@@ -25,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also if it is more than agent.yml allows at once",
     )
+    lock_option(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -33,16 +35,19 @@ def run(args: argparse.Namespace, out: Output) -> int:
     catalog, config, state = applied(places), load(places.config), State.load(places)
     if not args.dry_run:
         _check(places, state)
-    with Engine.local(root=places.root) as engine:
+    with Engine.local(root=places.root) as engine, out.progress("prune") as on_event:
         found = engine.prune(
             dry_run=args.dry_run,
             present=[one.id for one in catalog.resources],
+            modules=dict(catalog.modules),
             host=catalog.host,
             commit=catalog.commit,
             policy=config.prune,
             most=config.prune_max,
             percent=config.prune_percent,
             over_budget=args.over_budget,
+            lock_timeout=args.lock_timeout,
+            on_event=on_event,
         )
     if found.get("pruned"):
         nudge(signal.SIGUSR2)  # what the agent says was so before us

@@ -156,11 +156,16 @@ def _result(result: Result, *, diff: bool, verbose: bool) -> list[Line]:
         )
     ]
     shown += [change_line(change, result.action, verbose=verbose) for change in result.changes]
-    if diff and result.diff:
-        rows = result.diff.removesuffix("\n").split("\n")
-        shown += [line("    ", Span(row, DIFF_STYLES.get(row[:1], ""))) for row in rows]
+    if diff:
+        shown += diff_lines(result.diff)
     shown += _reasons(result, verbose=verbose)
     return shown
+
+
+def diff_lines(text: str) -> list[Line]:
+    """A unified diff; none of an empty one."""
+    rows = text.removesuffix("\n").split("\n") if text else []
+    return [line("    ", Span(row, DIFF_STYLES.get(row[:1], ""))) for row in rows]
 
 
 def change_line(change: Change, action: str, *, verbose: bool = False) -> Line:

@@ -50,10 +50,17 @@ class Compiled:
 
 class Project:
     """A state repo at one revision, with an inventory; without one, every host stands alone in
-    the group `all`. Parsed files and templates are kept for all hosts. For one thread."""
+    the group `all`. Parsed files and templates are kept for all hosts. For one thread.
 
-    def __init__(self, tree: Tree, inventory: Inventory | None = None) -> None:
+    every_module: catalogs carry all modules of the state repo's own, not only those that they use:
+    of what is used no more, prune needs its module.
+    """
+
+    def __init__(
+        self, tree: Tree, inventory: Inventory | None = None, *, every_module: bool = False
+    ) -> None:
         self._tree = tree
+        self._every_module = every_module
         self._inventory = inventory
         self._sources = Sources(tree)
         self._types = Types(tree)
@@ -150,13 +157,14 @@ class Project:
             gathered.add(error, host)
         if errors or linker is None:
             return None
+        used = {one.type for one in declarations}
         catalog = Catalog(
             host=host,
             resources=tuple(declarations),
             commit=self._tree.commit,
             dirty=self._tree.dirty,
             facts=hashlib.sha256(dumps(dict(facts))).hexdigest(),
-            modules=self._types.sources({one.type for one in declarations}),
+            modules=self._types.sources(None if self._every_module else used),
         )
         return Compiled(catalog, contents, linker.secrets, linker.provenance)
 

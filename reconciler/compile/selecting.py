@@ -36,7 +36,11 @@ def select(catalog: Catalog, tags: Sequence[str], skip_tags: Sequence[str]) -> C
         if not one.handler and _chosen(one, wanted) and not _skipped(one, skip_tags)
     ]
     kept = _closure(chosen, by_id, skip_tags)
-    return replace(catalog, resources=tuple(one for one in catalog.resources if one.id in kept))
+    return replace(
+        catalog,
+        resources=tuple(one for one in catalog.resources if one.id in kept),
+        partial=any(one.id not in kept and not one.handler for one in catalog.resources),
+    )
 
 
 def _chosen(one: Declaration, wanted: set[str]) -> bool:

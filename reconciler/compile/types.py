@@ -94,8 +94,13 @@ class Types:
         own = {name for name in self._own if not name.startswith("_")}
         return sorted({*own, *builtin_names()})
 
-    def sources(self, used: set[str]) -> Mapping[str, str]:
-        """The state repo's own modules that the used types need: themselves and all private ones."""
+    def sources(self, used: set[str] | None = None) -> Mapping[str, str]:
+        """The state repo's own modules that the used types need: themselves and all private ones.
+
+        None: all of them.
+        """
+        if used is None:
+            return dict(sorted(self._own.items()))
         if not used & self._own.keys():
             return {}
         return {

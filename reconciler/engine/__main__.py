@@ -5,10 +5,11 @@ Requests, one after the other, until stdin ends:
     {"op": "facts", "root": "/"}
     {"op": "history", "root": "/", "limit": 20}
     {"op": "plan" | "apply", "root": "/", "durability": "batch", "diff": true, "mode": "local",
-     "lock_timeout": 0}                      followed by a frame with the catalog
+     "lock_timeout": 0, "command": ""}       followed by a frame with the catalog
 
-    {"op": "prune", "root": "/", "present": [ids], "host", "commit", "policy", "most", "percent",
-     "over_budget": false, "dry_run": true}
+    {"op": "prune", "root": "/", "present": [ids], "modules": {name: text}, "host", "commit",
+     "policy", "most", "percent", "over_budget": false, "dry_run": true, "lock_timeout": 60,
+     "command": ""}
 
 While a run goes on, `{"op": "stop"}` or the end of stdin stops it at the next boundary.
 """
@@ -20,6 +21,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 
 if not __package__ and os.path.isdir(os.path.dirname(os.path.abspath(__file__))):
     # Started as a file of an installed package, in isolated mode: the package's place is ours.
@@ -34,7 +36,7 @@ from reconciler.engine.limit import Boundary
 from reconciler.engine.loader import Loader
 from reconciler.engine.lock import lock
 from reconciler.engine.order import Node, Order, arrange
-from reconciler.engine.plan import plan
+from reconciler.engine.plan import Emit, plan
 from reconciler.engine.wire import PROTOCOL, Message, Wire, error_to_json
 from reconciler.errors import Interrupted, ProtocolError, ReconcilerError, ResourceError
 from reconciler.host import Host
@@ -95,11 +97,18 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
     root = str(request.get("root", "/"))
     if not os.path.isdir(root):
         raise ProtocolError(f"the root {root} is not a directory")
+
+    def emit(event: Mapping[str, object]) -> None:
+        try:
+            wire.send(event)
+        except BrokenPipeError:
+            boundary.reach()  # nobody listens any more: stop where it is safe
+
     operation = request.get("op")
     if operation == "facts":
         return {"facts": gather(root)}
     if operation == "prune":
-        return {"prune": _prune(request, root, boundary)}
+        return {"prune": _prune(request, root, boundary, emit)}
     if operation == "history":
         return {"history": _history(root, int(str(request.get("limit", 20))))}
     if operation not in ("plan", "apply"):
@@ -117,19 +126,27 @@ def _answer(wire: Wire, request: Message, boundary: Boundary) -> Mapping[str, ob
         with Ledger.open_readonly(root) as ledger:
             return {"plan": plan(catalog, order, host, ledger, diff=diff).to_json()}
     run = Run(os.urandom(6).hex(), str(request.get("mode", "local")), diff)
-    patience = float(str(request.get("lock_timeout", 0)))
-
-    def emit(event: Mapping[str, object]) -> None:
-        try:
-            wire.send(event)
-        except BrokenPipeError:
-            boundary.reach()  # nobody listens any more: stop where it is safe
-
-    with lock(root, run.id, run.mode, patience, boundary), Ledger.open(root) as ledger:
+    with _locked(request, root, run, boundary, emit, 0), Ledger.open(root) as ledger:
         return {"report": converge(catalog, order, host, ledger, run, boundary, emit).to_json()}
 
 
-def _prune(request: Message, root: str, boundary: Boundary) -> Mapping[str, object]:
+def _locked(
+    request: Message, root: str, run: Run, boundary: Boundary, emit: Emit, patience: float
+) -> AbstractContextManager[None]:
+    """The lock of the host, waited for as long as is asked; that it is waited for is an event."""
+    seconds = float(str(request.get("lock_timeout", patience)))
+    return lock(
+        root,
+        run.id,
+        run.mode,
+        seconds,
+        boundary,
+        command=str(request.get("command", "")),
+        waiting=lambda holder: emit({"event": "waiting", "holder": holder, "seconds": seconds}),
+    )
+
+
+def _prune(request: Message, root: str, boundary: Boundary, emit: Emit) -> Mapping[str, object]:
     """What left Git leaves the host, or with `dry_run`, what would."""
     from reconciler.engine.prune import Rules, prune, survey
 
@@ -143,19 +160,19 @@ def _prune(request: Message, root: str, boundary: Boundary) -> Mapping[str, obje
     if not isinstance(present, list):
         raise ProtocolError("prune needs the list of what is declared")
     ids = [str(one) for one in present]
+    loader = Loader({str(k): str(v) for k, v in _dict(request.get("modules")).items()})
     if request.get("dry_run", True):
         with Ledger.open_readonly(root) as known:
-            return survey(known, ids, rules).to_json() if known is not None else {}
+            return survey(known, ids, rules, loader.knows).to_json() if known is not None else {}
     host = Host(root, facts=gather(root))
     run = Run(os.urandom(6).hex(), "prune", diff=False)
-    with lock(root, run.id, run.mode, 60.0, boundary), Ledger.open(root) as ledger:
+    with _locked(request, root, run, boundary, emit, 60), Ledger.open(root) as ledger:
 
         def carry_out(catalog: Catalog) -> Report:
-            loader = Loader()
             order = arrange([Node(one, loader.build(one)) for one in catalog.resources])
             return converge(catalog, order, host, ledger, run, boundary, lambda event: None)
 
-        plan = survey(ledger, ids, rules)
+        plan = survey(ledger, ids, rules, loader.knows)
         where = (run.id, str(request.get("host", "")), str(request.get("commit", "")))
         done, failed = prune(host, ledger, plan, *where, carry_out, boundary)
         return {**done, "failed": failed}

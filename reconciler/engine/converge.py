@@ -53,7 +53,7 @@ SETTLE = 1.0
 
 @dataclass(frozen=True)
 class Run:
-    """Who runs, and how. id: unique. diff: whether texts are compared for the report."""
+    """Who runs, and how. id: unique. diff: whether the report has what texts were; the ledger does."""
 
     id: str
     mode: str = "local"
@@ -73,7 +73,7 @@ def converge(
     ledger cannot be written before the first change (ReconcilerError)."""
     started, clock = time.time(), time.monotonic()
     _sweep(ledger, host)
-    steps = look(order, host, ledger, diff=run.diff)
+    steps = look(order, host, ledger, diff=False)  # texts are compared when they are changed
     owed, taken = recovered(order, ledger, steps)
     work = _Work(order, host, ledger, run, emit, boundary, owed)
     work.begin(catalog, steps, taken)
@@ -95,7 +95,7 @@ def converge(
         started=started,
         interrupted=boundary.reached,
     )
-    return work.end(report)
+    return work.end(report, whole=not catalog.partial)
 
 
 def _sweep(ledger: Ledger, host: Host) -> None:
@@ -114,7 +114,8 @@ class _Work:
     results: by id. unsettled: those that the ledger does not know yet. closed: resources of
     which it is known whether they were changed. intended: those whose change the ledger knows
     to be coming. tried: those whose change was begun and failed. done: changed by this run.
-    opaque: the last of them that may have changed anything. room: for texts.
+    opaque: the last of them that may have changed anything. room: for texts. trouble: why the
+    ledger does not know all yet. fragile: what the disk may have lost, which nothing mends.
     """
 
     order: Order
@@ -136,6 +137,7 @@ class _Work:
     room: int = DIFFS
     settled_at: float = field(default_factory=time.monotonic)
     trouble: str = ""
+    fragile: list[str] = field(default_factory=list)
 
     # -- the beginning and the end -------------------------------------------------------
 
@@ -176,8 +178,12 @@ class _Work:
             pass  # it is tried again when its turn comes, and then that resource fails
         self.host.before_change = keep
 
-    def end(self, report: Report) -> Report:
-        """Flush, and write the ledger; a ledger that cannot be written now is said aloud."""
+    def end(self, report: Report, *, whole: bool) -> Report:
+        """Flush, and write the ledger; a ledger that cannot be written now is said aloud.
+
+        whole: the catalog has all that there is, so what is owed to a handler that it does not
+        have is owed to nobody: some day another one may have that name.
+        """
         owned: dict[str, Owning] = {}
         for node in self.order.nodes:
             status = self.results[node.id].status if node.id in self.results else ""
@@ -188,30 +194,41 @@ class _Work:
         # What a run that was told to stop never began, it owes nothing for.
         self.closed |= self.intended - self.tried
         self.settle()
+        lost: dict[str, tuple[str, ...]] = {}
         try:
             if not self.trouble:
                 self.ledger.finish(report, owned)
+                if whole and not report.interrupted:
+                    lost = self.ledger.write_off(self.order.handlers.keys())
         except sqlite3.Error as error:
             self.trouble = self._unrecorded(error)
-        if self.trouble:
-            return replace(report, warnings=(*report.warnings, self.trouble))
-        return report
+        forgotten = (
+            f"{handler} is declared no more; that {', '.join(because)} notified it is forgotten"
+            for handler, because in lost.items()
+        )
+        troubles = (*forgotten, *self.fragile, *filter(None, [self.trouble]))
+        return replace(report, warnings=(*report.warnings, *troubles))
 
     def settle(self) -> None:
         """Make what was written durable, and write down what happened so far.
 
         If that fails the run goes on: the intents are still in the ledger, so nothing that is
-        owed can be lost.
+        owed can be lost. A file that the disk has lost differs again after a power failure, so
+        that what it owes comes up again, too.
         """
         self.settled_at = time.monotonic()
         try:
             self.host.files.flush()
+        except OSError as error:
+            where = f" in {error.filename}" if error.filename else ""
+            self.fragile.append(
+                f"what was written{where} may not survive a power failure: {error.strerror}"
+            )
+        try:
             if self.unsettled or self.owed or self.closed:
                 self.ledger.settle(self.run.id, self.unsettled, self.owed, self.closed)
         except sqlite3.Error as error:
             self.trouble = self._unrecorded(error)
-        except OSError as error:
-            self.trouble = f"what was written may not survive a power failure: {error.strerror}"
         else:
             self.unsettled, self.closed, self.trouble = [], set(), ""
 
@@ -351,7 +368,8 @@ class _Work:
     def _described(self, step: Step, diff: Diff) -> Result:
         """What is about to be done, which may be more than the plan could know."""
         before = replace(step.result, because=(), reason="")
-        text = self.run.diff and self.room > 0
+        # Of what is created the ledger keeps none.
+        text = self.room > 0 and (self.run.diff or diff.before is not None)
         result = described(before, step.node, diff, self.host, self.memory, text=text)
         self.room -= len(result.diff)
         return result
@@ -419,9 +437,12 @@ class _Work:
 
     def _tell(self, result: Result) -> None:
         result = self.order.veil.over(result)
-        self.results[result.id] = result
         if result.status != "ok":
             self.unsettled.append(result)
+        if not self.run.diff:
+            result = replace(result, diff="")
+        self.results[result.id] = result
+        if result.status != "ok":
             self.emit({"event": "result", "result": result.to_json()})
 
     # -- handlers ------------------------------------------------------------------------

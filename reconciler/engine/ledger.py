@@ -18,21 +18,24 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reconciler.catalog import Declaration, Report, Result, dumps
-from reconciler.engine import image, ledgerfile
+from reconciler.engine import image, ledgerdiffs, ledgerfile, ledgerrows
 from reconciler.engine.image import Image, from_sql, to_sql
 from reconciler.engine.ledgerfile import Opened
 from reconciler.errors import ReconcilerError, ResourceError
 from reconciler.host import Host
+from reconciler.safepath import NO_INODES, has_no_inodes, reason
 
 #: Runs, and their changes, that are kept; so many more until the oldest are forgotten.
 KEEP_RUNS = 1000
 SLACK = 100
+#: Changes, of all runs; a run may make very many.
+KEEP_CHANGES = 20_000
 
 #: Columns go by their names: a newer version may have added others.
 ADD_RUN = (
@@ -40,8 +43,8 @@ ADD_RUN = (
     " VALUES (?,?,?,?,?,?,?,?,?)"
 )
 ADD_RESOURCE = (
-    "INSERT OR REPLACE INTO resources (id, type, wish, claims, file, line, commit_id, run, since, converged, prune, undo)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    "INSERT OR REPLACE INTO resources (id, type, wish, claims, file, line, commit_id, run, since, converged, prune, undo, written)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 ADD_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (resource, run, since) VALUES (?,?,?)"
 ADD_INTENT = "INSERT OR REPLACE INTO intents (resource, run, notify, paths) VALUES (?,?,?,?)"
@@ -96,7 +99,8 @@ class Owned(NamedTuple):
     """What the ledger keeps of a resource for the time when nobody declares it any more.
 
     prune: its own word on that, or "". undo: the parameters that take it away; None: nobody knows
-    any. tombstone: the run that first found it undeclared, or "".
+    any. tombstone: the run that first found it undeclared, or "". written: the type as it was
+    written, where compile made another of it, or "".
     """
 
     type: str
@@ -106,6 +110,7 @@ class Owned(NamedTuple):
     prune: str
     undo: dict[str, Any] | None
     tombstone: str
+    written: str = ""
 
 
 class Owning(NamedTuple):
@@ -147,7 +152,8 @@ class Ledger:
             opened = ledgerfile.connect(root)
         except (OSError, sqlite3.Error) as error:
             raise ReconcilerError(
-                f"cannot write the ledger {path}: {error}", hint="is there space, and is it root's?"
+                f"cannot write the ledger {path}: {_said(error, os.path.dirname(path))}",
+                hint="is there space (df -h, df -i), or a quota, and is it root's?",
             ) from error
         try:
             yield cls(root, opened)
@@ -170,8 +176,10 @@ class Ledger:
         try:
             yield cls(root, opened)
         except sqlite3.Error as error:
-            path = ledgerfile.place(root)
-            raise ReconcilerError(f"cannot read the ledger {path}: {error}") from error
+            raise ReconcilerError(
+                f"cannot read the ledger {ledgerfile.place(root)}: {error}",
+                hint="the next run keeps a damaged one aside and begins a new one",
+            ) from error
         finally:
             opened.database.close()
 
@@ -196,18 +204,20 @@ class Ledger:
     def claims(self) -> dict[str, tuple[str, ...]]:
         """What every resource that the ledger owns claims."""
         rows = self._database.execute("SELECT id, claims FROM resources")
-        return {id: tuple(json.loads(claims)) for id, claims in rows}
+        return {id: ledgerrows.texts(claims) for id, claims in rows}
 
     def owned(self) -> dict[str, Owned]:
         """Every resource that the ledger owns, whole."""
         rows = self._database.execute(
-            "SELECT id, type, claims, file, line, prune, undo, coalesce(t.run, '') FROM resources"
+            "SELECT id, type, claims, file, line, prune, undo, coalesce(t.run, ''), written FROM resources"
             " LEFT JOIN tombstones t ON t.resource = id ORDER BY id"
         )
         return {
-            id: Owned(kind, tuple(json.loads(claims)), file, line, prune, json.loads(undo or "null"), tomb)
-            for id, kind, claims, file, line, prune, undo, tomb in rows
-        }  # fmt: skip
+            id: Owned(
+                kind, ledgerrows.texts(claims), file, line, prune, ledgerrows.undo(undo), *rest
+            )
+            for id, kind, claims, file, line, prune, undo, *rest in rows
+        }
 
     def is_ours(self, resource: str) -> bool:
         """Whether there was nothing of it when we first changed it; False if that is not known."""
@@ -219,7 +229,7 @@ class Ledger:
         # Drift when we first changed it: so we had changed it before, and what we knew is lost.
         if row is None or row[1] in ("corrective", "unknown"):
             return False
-        found = [change["before"] for change in json.loads(row[2] or "[]")]
+        found = [change["before"] for change in ledgerrows.changes(row[2])]
         return row[0] == "create" or (bool(found) and all(before is None for before in found))
 
     def image_content(self, stored: str) -> Iterator[bytes]:
@@ -270,12 +280,12 @@ class Ledger:
         """What a killed run was about to do."""
         rows = self._database.execute("SELECT resource, notify, paths FROM intents ORDER BY rowid")
         return [
-            Intent(id, tuple(json.loads(notify)), tuple(json.loads(paths)))
+            Intent(id, ledgerrows.texts(notify), ledgerrows.texts(paths))
             for id, notify, paths in rows
         ]
 
     def runs(self, limit: int = 20) -> list[dict[str, object]]:
-        """The last runs, newest first."""
+        """The last runs, newest first: as they were written down, since a clock may be set."""
         names = (
             "run",
             "started",
@@ -289,13 +299,13 @@ class Ledger:
         )
         rows = self._database.execute(
             "SELECT id, started, seconds, mode, host, commit_id, dirty, status, summary"
-            " FROM runs ORDER BY started DESC, rowid DESC LIMIT ?",
+            " FROM runs ORDER BY rowid DESC LIMIT ?",
             (limit,),
         )
         found: list[dict[str, object]] = [dict(zip(names, row)) for row in rows]
         for run in found:
             run["dirty"] = bool(run["dirty"])
-            run["summary"] = json.loads(str(run["summary"] or "{}"))
+            run["summary"] = ledgerrows.counts(run["summary"])
         return found
 
     def changes(
@@ -315,23 +325,26 @@ class Ledger:
             "line",
             "commit",
             "started",
+            "diff",
         )
         rows = self._database.execute(
             "SELECT c.run, c.at, c.resource, c.status, c.action, c.cause, c.changes, c.reason,"
-            " c.file, c.line, r.commit_id, r.started FROM changes c LEFT JOIN runs r ON r.id = c.run"
+            " c.file, c.line, r.commit_id, r.started, coalesce(d.text, '') FROM changes c"
+            " LEFT JOIN runs r ON r.id = c.run LEFT JOIN diffs d ON d.digest = c.diff"
             " WHERE (?1 IS NULL OR c.resource = ?1) AND (?2 IS NULL OR c.cause = ?2)"
             " ORDER BY c.seq DESC LIMIT ?3",
             (resource, cause, limit),
         )
         found: list[dict[str, object]] = [dict(zip(names, row)) for row in rows]
         for change in found:
-            change["changes"] = json.loads(str(change["changes"] or "[]"))
+            change["changes"] = ledgerrows.changes(change["changes"])
         return found
 
     def check(self) -> str:
-        """What SQLite's own check says: "ok", or what is wrong."""
+        """What SQLite's own check says, and ours of its rows: "ok", or what is wrong."""
         try:
-            return str(self._database.execute("PRAGMA quick_check(1)").fetchone()[0])
+            ledgerrows.check(self._database, ledgerrows.HISTORY)
+            return str(self._database.execute("PRAGMA integrity_check(1)").fetchone()[0])
         except sqlite3.DatabaseError as error:
             return str(error)
 
@@ -382,6 +395,13 @@ class Ledger:
                 "DELETE FROM owed WHERE handler = ?", [(h,) for h in handlers]
             )
 
+    def write_off(self, handlers: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Forget what is owed to others than these handlers: what that was."""
+        lost = {one: because for one, because in self.owed().items() if one not in handlers}
+        if lost:
+            self.delivered(lost)
+        return lost
+
     def settle(
         self,
         run: str,
@@ -410,25 +430,27 @@ class Ledger:
             {"attribute": c.attribute, "before": c.before, "after": c.after} for c in result.changes
         ]
         self._database.execute(
-            "INSERT INTO changes (run, at, resource, status, action, cause, changes, reason, file, line)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO changes (run, at, resource, status, action, cause, changes, reason, file, line, diff)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             (run, time.time(), result.id, result.status, result.action, result.cause, json.dumps(changes),
-             result.reason, result.mark.file, result.mark.line),
+             result.reason, result.mark.file, result.mark.line, ledgerdiffs.keep(self._database, result)),
         )  # fmt: skip
 
     def finish(self, report: Report, owned: Mapping[str, Owning]) -> None:
         """The end of a run."""
-        known = self.known()
-        rows = self._database.execute("SELECT id, prune, undo FROM resources")
-        ends = {id: (prune, undo) for id, prune, undo in rows}
+        rows = self._database.execute(
+            "SELECT id, wish, converged, claims, prune, undo, written FROM resources"
+        )
+        known = {id: tuple(rest) for id, *rest in rows}
         with self._database:
             for id, (declaration, claims, undo, converged) in owned.items():
-                wish = wish_digest(declaration)
-                end = (declaration.prune, json.dumps(undo, sort_keys=True) if undo else "")
-                if known.get(id) != Known(wish, converged) or ends[id] != end:
+                wish, claimed = wish_digest(declaration), json.dumps(sorted(claims))
+                undoing = json.dumps(undo, sort_keys=True) if undo else ""
+                end = (declaration.prune, undoing, declaration.declared_as)
+                if known.get(id) != (wish, converged, claimed, *end):
                     self._database.execute(
                         ADD_RESOURCE,
-                        (id, declaration.type, wish, json.dumps(sorted(claims)), declaration.mark.file,
+                        (id, declaration.type, wish, claimed, declaration.mark.file,
                          declaration.mark.line, report.commit, report.run, time.time(), converged,
                          *end),
                     )  # fmt: skip
@@ -443,6 +465,13 @@ class Ledger:
                 self._keep(report.run, dict.fromkeys(paths, image.UNKNOWN))
                 self._database.execute("DELETE FROM lost")
             self._forget_old_runs()
+            self._forget_old_changes()
+            ledgerdiffs.forget(self._database)
+
+    def _forget_old_changes(self) -> None:
+        newest, oldest = self._database.execute("SELECT max(seq), min(seq) FROM changes").fetchone()
+        if newest is not None and newest - oldest >= KEEP_CHANGES + SLACK:
+            self._database.execute("DELETE FROM changes WHERE seq <= ?", (newest - KEEP_CHANGES,))
 
     def _forget_old_runs(self) -> None:
         """Those that changed nothing go first: an agent makes many of them, and they say little."""
@@ -451,7 +480,7 @@ class Ledger:
             return
         self._database.execute(
             "DELETE FROM runs WHERE id IN (SELECT id FROM runs"
-            " ORDER BY id IN (SELECT run FROM changes), started LIMIT ?)",
+            " ORDER BY id IN (SELECT run FROM changes), rowid LIMIT ?)",
             (count - KEEP_RUNS,),
         )
         self._database.execute("DELETE FROM changes WHERE run NOT IN (SELECT id FROM runs)")
@@ -480,7 +509,8 @@ class Ledger:
                 )
             except (OSError, ResourceError) as error:
                 failed = failed or ResourceError(
-                    f"cannot keep what {path} was before its first change: {_said(error)}",
+                    f"cannot keep what {path} was before its first change: "
+                    f"{_said(error, ledgerfile.images(self.root))}",
                     hint="it is not changed without that",
                 )
         if images:
@@ -522,5 +552,10 @@ def wish_digest(declaration: Declaration) -> str:
     ).hexdigest()
 
 
-def _said(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+def _said(error: Exception, place: str) -> str:
+    """What an error says that happened in this directory."""
+    if isinstance(error, OSError):
+        return reason(error, place)
+    # SQLite only says that it cannot open what it would have to make.
+    lacking = isinstance(error, sqlite3.Error) and has_no_inodes(place)
+    return f"{error}: {NO_INODES}" if lacking else str(error)

@@ -1,13 +1,15 @@
 """The file of the ledger: made, opened, judged, and put aside when it cannot be used.
 
-A ledger that SQLite refuses, or that lacks something of what we would have made, is kept as
-`ledger.db.bad-TIME`, and a new one is begun: the host is the truth, and the next run writes down
-again what it owns. Until then the ledger says that it lost something.
+A ledger that SQLite refuses, that lacks something of what we would have made or holds what we
+never write (`ledgerrows`), is kept as `ledger.db.bad-TIME`, and a new one is begun: the host is the
+truth, and the next run writes down again what it owns. Until then the ledger says that it lost
+something.
 A full disk or a lock is no damage: it passes, and the ledger is as good as it was.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sqlite3
@@ -17,12 +19,19 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from reconciler.engine import ledgerrows
+
 STATE = "var/lib/reconciler"
 #: Of the tables. Version 1 knew nothing of pruning, version 2 not how a resource is undone, version
-#: 3 nothing of loss.
-VERSION = 4
-#: What each version added to the table of resources.
-ADDED = {2: "prune TEXT DEFAULT ''", 3: "undo TEXT DEFAULT ''"}
+#: 3 nothing of loss, version 4 not as which type a resource was written, nor what texts were.
+VERSION = 5
+#: The columns that were added to tables, and since which version there are.
+ADDED = (
+    (2, "resources", "prune TEXT DEFAULT ''"),
+    (3, "resources", "undo TEXT DEFAULT ''"),
+    (5, "resources", "written TEXT DEFAULT ''"),
+    (5, "changes", "diff TEXT DEFAULT ''"),
+)
 TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, started REAL, seconds REAL, mode TEXT, host TEXT, commit_id TEXT,
@@ -30,11 +39,13 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS resources (
     id TEXT PRIMARY KEY, type TEXT, wish TEXT, claims TEXT, file TEXT, line INTEGER,
     commit_id TEXT, run TEXT, since REAL, converged INTEGER, prune TEXT DEFAULT '',
-    undo TEXT DEFAULT '');
+    undo TEXT DEFAULT '', written TEXT DEFAULT '');
 CREATE TABLE IF NOT EXISTS tombstones (resource TEXT PRIMARY KEY, run TEXT, since REAL);
 CREATE TABLE IF NOT EXISTS changes (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, at REAL, resource TEXT, status TEXT,
-    action TEXT, cause TEXT, changes TEXT, reason TEXT, file TEXT, line INTEGER);
+    action TEXT, cause TEXT, changes TEXT, reason TEXT, file TEXT, line INTEGER,
+    diff TEXT DEFAULT '');
+CREATE TABLE IF NOT EXISTS diffs (digest TEXT PRIMARY KEY, size INTEGER, text TEXT);
 CREATE TABLE IF NOT EXISTS intents (
     resource TEXT PRIMARY KEY, run TEXT, notify TEXT, paths TEXT);
 CREATE TABLE IF NOT EXISTS owed (
@@ -91,7 +102,8 @@ def connect(root: str) -> Opened:
 
 
 def connect_readonly(root: str) -> Opened | None:
-    """Open the ledger without touching a byte; None if there is none that can be used.
+    """Open the ledger without touching a byte; None if there is none that can be used. One of an
+    older version is brought up to date in memory.
 
     After a kill there is a write-ahead log, which `readonly_shm` lets SQLite read without
     writing beside it; without a log nobody else is writing, and `immutable` looks for none.
@@ -105,8 +117,11 @@ def connect_readonly(root: str) -> Opened | None:
         _check_size(path)
         database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&{option}", uri=True)
         version = _version(database)
-        _check(database, whole=version >= VERSION)
-        return Opened(database, _lost(database) if version >= VERSION else "")
+        if 0 < version < VERSION:
+            database = _copied(database)
+            _migrate(database, version, "")
+        _check(database, ledgerrows.MEMORY)
+        return Opened(database, _lost(database))
     except (OSError, sqlite3.Error):
         if database is not None:
             database.close()
@@ -130,7 +145,7 @@ def _connect(path: str, why: str, *, known_host: bool) -> Opened:
             why = why or _judge_empty(database, known_host=known_host)
         if version < VERSION or why:
             _migrate(database, version, why)
-        _check(database, whole=True)
+        _check(database, (*ledgerrows.MEMORY, *ledgerrows.HISTORY))
         return Opened(database, _lost(database))
     except sqlite3.DatabaseError:
         database.close()
@@ -142,12 +157,23 @@ def _migrate(database: sqlite3.Connection, version: int, why: str) -> None:
 
     Those of a newer one stay as they are: tables only grow, so what we know of is there.
     """
-    added = [column for since, column in ADDED.items() if 0 < version < since]
-    columns = "".join(f"ALTER TABLE resources ADD COLUMN {column};\n" for column in added)
+    columns = "".join(
+        f"ALTER TABLE {table} ADD COLUMN {column};\n"
+        for since, table, column in ADDED
+        if 0 < version < since
+    )
     database.executescript(f"BEGIN;{TABLES}{columns}PRAGMA user_version={max(version, VERSION)};")
     with database:
         if why:
             database.execute("INSERT INTO lost (since, why) VALUES (?,?)", (time.time(), why))
+
+
+def _copied(database: sqlite3.Connection) -> sqlite3.Connection:
+    """The same in memory."""
+    copy = sqlite3.connect(":memory:")
+    with closing(database):
+        database.backup(copy)
+    return copy
 
 
 def _judge_empty(database: sqlite3.Connection, *, known_host: bool) -> str:
@@ -180,20 +206,19 @@ def _version(database: sqlite3.Connection) -> int:
     return version
 
 
-def _check(database: sqlite3.Connection, *, whole: bool) -> None:
+def _check(database: sqlite3.Connection, rows: Sequence[str]) -> None:
     """Raise DatabaseError for one that cannot be used; takes a few milliseconds.
 
-    whole: it must have all our tables as we make them, not only those of an older version.
+    rows: tables whose rows must be as we write them.
     """
-    said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    said = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if said != "ok":
         raise sqlite3.DatabaseError(said)
-    database.execute("SELECT count(*) FROM resources").fetchone()
-    if whole:
-        found = _tables(database)
-        for name, columns in _wanted().items():
-            if not columns <= found.get(name, set()):
-                raise sqlite3.DatabaseError(f"the table {name} is not as we make it")
+    found = _tables(database)
+    for name, columns in _wanted().items():
+        if not columns <= found.get(name, set()):
+            raise sqlite3.DatabaseError(f"the table {name} is not as we make it")
+    ledgerrows.check(database, rows)
 
 
 def _check_size(path: str) -> None:
@@ -209,6 +234,7 @@ def _check_size(path: str) -> None:
         raise sqlite3.DatabaseError("it is cut off")
 
 
+@functools.cache
 def _wanted() -> dict[str, set[tuple[str, int]]]:
     """The tables as we make them."""
     with closing(sqlite3.connect(":memory:")) as model:
@@ -230,13 +256,16 @@ def _tables(database: sqlite3.Connection) -> dict[str, set[tuple[str, int]]]:
 
 
 def _lost(database: sqlite3.Connection) -> str:
-    row = database.execute("SELECT why FROM lost ORDER BY since DESC LIMIT 1").fetchone()
+    row = database.execute("SELECT why FROM lost ORDER BY rowid DESC LIMIT 1").fetchone()
     return str(row[0]) if row else ""
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
     """Not so a full disk, a lock, a file system that is read-only: these pass."""
-    return not isinstance(error, sqlite3.OperationalError) or "no such" in str(error)
+    words = ("no such", "Could not decode")
+    return not isinstance(error, sqlite3.OperationalError) or any(
+        one in str(error) for one in words
+    )
 
 
 def _put_aside(path: str, parts: Sequence[str] = PARTS) -> str:

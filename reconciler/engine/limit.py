@@ -17,11 +17,12 @@ GRACE = 8.0
 
 
 @contextmanager
-def limit(host: Host, seconds: float) -> Iterator[None]:
+def limit(host: Host, seconds: float, grace: float | None = None) -> Iterator[None]:
     """Within this, the resource at work has `seconds`; then TimedOut is raised.
 
     Programs that it started are ended by `Host.run`; the alarm ends our own waiting, such as a
     read from a file server that does not answer. Only for the main thread.
+    grace: seconds between the two, where no program is started.
     """
 
     def late(number: int, frame: FrameType | None) -> None:
@@ -32,7 +33,8 @@ def limit(host: Host, seconds: float) -> Iterator[None]:
     started, outer = time.monotonic(), host.deadline
     host.deadline = started + seconds
     before = signal.signal(signal.SIGALRM, late)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
+    late_at = seconds + (GRACE if grace is None else grace)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, late_at)
     try:
         yield
     finally:

@@ -36,6 +36,12 @@ class Loader:
             self._types[name] = found = _load(name)
         return found
 
+    def knows(self, name: str) -> bool:
+        """Whether there is a module of that name; it is not loaded for that."""
+        from importlib.util import find_spec  # only prune asks
+
+        return _is_type(name) and find_spec(f"{PACKAGE}.{name}") is not None
+
     def build(self, declaration: Declaration, secrets: Mapping[str, str] | None = None) -> Resource:
         """The live resource of a declaration. Raises ConfigError; the mark says where."""
         try:
@@ -64,7 +70,7 @@ def built(declaration: Declaration, kind: type[Resource], secrets: Mapping[str, 
 
 
 def _load(name: str) -> type[Resource]:
-    if not name.isidentifier() or name.startswith("_"):
+    if not _is_type(name):
         raise ConfigError(f"{name!r} is not the name of a resource type")
     try:
         module = importlib.import_module(f"{PACKAGE}.{name}")
@@ -90,6 +96,10 @@ def _load(name: str) -> type[Resource]:
                 )
             return value
     raise ConfigError(f"the module of type '{name}' holds no Resource")
+
+
+def _is_type(name: str) -> bool:
+    return name.isidentifier() and not name.startswith("_")
 
 
 def _forget_own() -> None:

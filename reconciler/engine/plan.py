@@ -24,8 +24,9 @@ from reconciler.resource import Diff, Resource, Secret
 
 Emit = Callable[[Mapping[str, object]], None]
 
-#: Seconds for the text of one difference: difflib may take long over two that are unlike.
-TEXT_TIMEOUT = 10.0
+#: Seconds for the text of one difference: difflib may take long over two that are unlike, and what
+#: is to be healed waits for it.
+TEXT_TIMEOUT = 5.0
 #: Characters of text in one plan or report: it must fit into a frame.
 DIFFS = 8 << 20
 
@@ -236,7 +237,7 @@ def _showable(diff: Diff) -> bool:
 def _text(node: Node, diff: Diff, host: Host) -> str:
     """The texts before and after as a unified diff. A plan must not fail for want of one."""
     try:
-        with limit(host, min(TEXT_TIMEOUT, node.declaration.timeout)):
+        with limit(host, min(TEXT_TIMEOUT, node.declaration.timeout), grace=0.0):
             texts = node.resource.preview(host, diff)
             return unified(*texts, node.declaration.key.split("#", 1)[0]) if texts else ""
     except Exception:  # noqa: BLE001  whatever a module's preview does

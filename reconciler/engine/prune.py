@@ -2,34 +2,39 @@
 
 In two steps. A run that converged whole finds a resource that is declared no more and marks it;
 a later one acts. In between, a commit that was a mistake can be taken back at no cost. What
-another resource has taken over is only forgotten. And more than a few at once are held back: it
-is rarely meant that a host loses a tenth of what it has.
+another resource has taken over is only forgotten; what another one declares a part of is kept, and
+its two steps begin when that one is gone. And more than a few at once are held back: it is rarely
+meant that a host loses a tenth of what it has.
 
     keep      it stays as it is, and is listed
     restore   a path becomes what it was before it was first changed; what we made goes
     delete    it goes, whatever was there before
 
-A path is known by its first image. Other types say, while they are declared, by which parameters
-they are taken away (`Resource.undone`); what says nothing is kept, and listed.
+A path is known by its first image: see `prunepath`. Other types say, while they are declared, by
+which parameters they are taken away (`Resource.undone`); what says nothing is kept, and listed.
 """
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Callable
 
 from reconciler.catalog import Catalog, Declaration, Report, Result
 from reconciler.engine.ledger import Ledger, Owned, paths_of
 from reconciler.engine.limit import Boundary
+from reconciler.engine.prunepath import Share, decide, undo
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
-from reconciler.safepath import Attributes
 from reconciler.words import counted
 
 #: Types whose first picture is kept as an image; others say themselves how they are undone.
 PATHS = ("file",)
+#: Kinds of claims on parts of a path: who declares the path has them.
+OF_PATH = ("content", "entry", "attribute")
+#: Kinds that what a file holds has nothing to do with; all others are parts of that.
+OF_NO_CONTENT = ("path", "xattr")
 #: The order in which types go: what uses another before what is used; types not named are at 0.
 TURNS = {"service": -2, "cron": -1, "user": 1, "group": 2, "package": 3}
 
@@ -38,7 +43,8 @@ Converge = Callable[[Catalog], Report]
 
 @dataclass(frozen=True)
 class Rules:
-    """Words for types, and for `default`; most, percent: the larger of the two is the budget."""
+    """Words for types, as they are written in the state repo or as compile makes others of them, and
+    for `default`; most, percent: the larger of the two is the budget."""
 
     policy: Mapping[str, str]
     most: int = 5
@@ -47,18 +53,23 @@ class Rules:
 
     def of(self, owned: Owned) -> str:
         """`keep`, `restore` or `delete`."""
-        return owned.prune or self.policy.get(owned.type) or self.policy.get("default", "keep")
+        words = (self.policy.get(name) for name in (owned.written, owned.type, "default"))
+        return owned.prune or next(filter(None, words), "keep")
 
 
 @dataclass(frozen=True)
 class Gone:
-    """A resource that is declared no more, and what is to be done: "" is nothing."""
+    """A resource that is declared no more, and what is to be done: "" is nothing.
+
+    shared: another resource declares a part of it, so it does not count as left behind yet.
+    """
 
     id: str
     owned: Owned
     policy: str
     act: str
     why: str = ""
+    shared: bool = False
 
     def to_json(self, done: str = "") -> dict[str, object]:
         """As it is listed."""
@@ -94,11 +105,13 @@ class Pruning:
         }
 
 
-def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
-    """What is owned and declared no more. Changes nothing."""
+def survey(
+    ledger: Ledger, present: Iterable[str], rules: Rules, knows: Callable[[str], bool]
+) -> Pruning:
+    """What is owned and declared no more. Changes nothing. knows: whether a type has a module."""
     owned = ledger.owned()
     declared = set(present)
-    claimed = {claim for id, one in owned.items() if id in declared for claim in one.claims}
+    others = _Others({id: one.claims for id, one in owned.items() if id in declared})
     images = ledger.images()
     kept: list[Gone] = []
     waiting: list[Gone] = []
@@ -107,14 +120,13 @@ def survey(ledger: Ledger, present: Iterable[str], rules: Rules) -> Pruning:
     for id, one in owned.items():
         if id in declared or id.startswith("handler:"):
             continue
-        left = [claim for claim in one.claims if not _is_claimed(claim, claimed)]
-        if one.claims and not left:
+        if one.claims and all(map(others.have, one.claims)):
             taken.append(id)
             continue
-        gone = _decide(id, one, rules.of(one), images, ledger, claimed)
-        if len(left) < len(one.claims):
-            gone = Gone(id, one, gone.policy, "", "part of it is declared by another resource")
-        (kept if not gone.act else ready if one.tombstone else waiting).append(gone)
+        policy, shared = rules.of(one), others.share(one)
+        act, why = ("", shared) if shared else _decide(id, one, policy, images, ledger, knows)
+        gone = Gone(id, one, policy, act, why, bool(shared))
+        (kept if not act else ready if one.tombstone else waiting).append(gone)
     budget = max(rules.most, len(owned) * rules.percent // 100)
     count = len(ready) + len(waiting)
     held = ""
@@ -135,7 +147,7 @@ def prune(
     converge: carries a catalog out, for what has no path. What is left at the boundary stays ready.
     """
     marked = {id for id, one in ledger.owned().items() if one.tombstone}
-    undeclared = {one.id for one in (*plan.kept, *plan.waiting, *plan.ready)}
+    undeclared = {one.id for one in (*plan.kept, *plan.waiting, *plan.ready) if not one.shared}
     ledger.bury(run, undeclared, marked - undeclared)
     ledger.forget(plan.taken_over)
     if plan.held:
@@ -147,7 +159,7 @@ def prune(
             break
         try:
             if gone.owned.type in PATHS:
-                done = _undo_path(host, ledger, gone)
+                done = undo(host, ledger, Share.of(gone.owned.claims), gone.act)
             else:
                 done = _undo(gone, name, commit, converge)
             host.files.flush()
@@ -166,54 +178,62 @@ def prune(
     return left.to_json(pruned), failed
 
 
-def _is_claimed(claim: str, claimed: set[str]) -> bool:
-    """Whether what is declared owns this: itself, or the whole file that it is in."""
-    kind, _, what = claim.partition(":")
-    if kind in ("line", "content"):
-        return claim in claimed or f"path:{what.split('#', 1)[0]}" in claimed
-    return claim in claimed
+class _Others:
+    """What is declared, and so not to be touched on behalf of what is not."""
+
+    def __init__(self, claims: Mapping[str, Iterable[str]]) -> None:
+        self._claims = {claim for claimed in claims.values() for claim in claimed}
+        self._places = {
+            place: id for id, claimed in claims.items() for one in claimed for place in _places(one)
+        }
+
+    def have(self, claim: str) -> bool:
+        """Whether what is declared owns this: itself, or the whole that it is a part of."""
+        kind = claim.partition(":")[0]
+        if claim in self._claims or kind in OF_NO_CONTENT:
+            return claim in self._claims
+        wholes = ["path:{}"] if kind in OF_PATH else ["content:{}", "entry:{}#link"]
+        return any(
+            whole.format(place) in self._claims for place in _places(claim) for whole in wholes
+        )
+
+    def share(self, one: Owned) -> str:
+        """Why it cannot be taken away alone, or ""."""
+        if any(map(self.have, one.claims)):
+            return "part of it is declared by another resource"
+        for path in paths_of(one.claims):
+            if path in self._places:
+                return f"{self._places[path]} declares a part of it"
+            if any(place.startswith(f"{path}/") for place in self._places):
+                return "what is below it is still declared"
+        return ""
+
+
+def _places(claim: str) -> Iterator[str]:
+    """The paths that a claim may be about: all that it names, and what is before a # or : of that."""
+    what = claim.partition(":")[2]
+    if what.startswith("/"):
+        yield what
+        yield from (what[: found.start()] for found in re.finditer("[#:]", what))
 
 
 def _decide(
     id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], ledger: Ledger,
-    claimed: set[str],
-) -> Gone:  # fmt: skip
+    knows: Callable[[str], bool],
+) -> tuple[str, str]:  # fmt: skip
+    """What is to be done, and why; "" is nothing."""
     if policy == "keep":
-        return Gone(id, one, policy, "", "policy: keep")
-    if one.type not in PATHS:
-        if one.undo is None:
-            return Gone(id, one, policy, "", f"nobody knows how to undo this {one.type}")
-        if policy == "restore" and not ledger.is_ours(id):
-            return Gone(id, one, policy, "", "it was there before us, or nobody knows")
-        return Gone(id, one, policy, "delete")
-    return _decide_path(id, one, policy, images, claimed)
-
-
-def _decide_path(
-    id: str, one: Owned, policy: str, images: Mapping[str, Mapping[str, object]], claimed: set[str]
-) -> Gone:
-    path = next(iter(paths_of(one.claims)), "")
-    if any(claim.startswith(f"path:{path}/") for claim in claimed):
-        return Gone(id, one, policy, "", "what is below it is still declared")
-    if policy == "delete":
-        return Gone(id, one, policy, "delete")
-    image = images.get(path)
-    if image is None:
-        return Gone(id, one, policy, "", "it was never changed by us")
-    kind = image["kind"]
-    if kind == "absent":
-        return Gone(id, one, policy, "delete", "it was not there before us")
-    if kind == "file" and not image["stored"]:
-        return Gone(
-            id, one, policy, "", "its first content was too large, or secret, and is not kept"
-        )
-    if kind in ("file", "link"):
-        return Gone(id, one, policy, "restore")
-    if kind == "unknown":
-        return Gone(
-            id, one, policy, "", "the ledger was lost, and with it what was there before us"
-        )
-    return Gone(id, one, policy, "", f"there was a {kind} before us")
+        return "", "policy: keep"
+    if one.type in PATHS:
+        share = Share.of(one.claims)
+        return decide(share, policy, images.get(share.path))
+    if one.undo is None:
+        return "", f"nobody knows how to undo this {one.type}"
+    if not knows(one.type):
+        return "", f"the module of type '{one.type}' left the state repo, too"
+    if policy == "restore" and not ledger.is_ours(id):
+        return "", "it was there before us, or nobody knows"
+    return "delete", ""
 
 
 def _turn(gone: Gone) -> tuple[int, int, str]:
@@ -222,38 +242,12 @@ def _turn(gone: Gone) -> tuple[int, int, str]:
     return (TURNS.get(gone.owned.type, 0), -depth, gone.id)
 
 
-def _undo_path(host: Host, ledger: Ledger, gone: Gone) -> str:
-    """Raises ResourceError."""
-    path = paths_of(gone.owned.claims)[0]
-    host.readonly = False
-    host.before_change = lambda path: None
-    found = host.lstat(path)
-    if gone.act == "delete":
-        if found is None:
-            return "was gone already"
-        # Not what is in a directory: that is not ours.
-        if stat.S_ISDIR(found.st_mode) and host.listdir(path):
-            return "kept, because it is not empty"
-        host.remove(path)
-        return "deleted"
-    image = ledger.images()[path]
-    if found is not None and stat.S_ISDIR(found.st_mode):
-        raise ResourceError(f"{path} is a directory now; what was there before is not put back")
-    mode, uid, gid = (int(str(image[name])) for name in ("mode", "uid", "gid"))
-    if image["kind"] == "link":
-        host.symlink(path, str(image["link"]))
-        return "restored, as a link"
-    content = ledger.image_content(str(image["stored"]))
-    host.write(path, content, Attributes(uid=uid, gid=gid, mode=mode))
-    return "restored"
-
-
 def _undo(gone: Gone, name: str, commit: str, converge: Converge) -> str:
     """Raises ResourceError."""
     kind, _, key = gone.id.partition(":")
     mark = Mark(gone.owned.file, gone.owned.line)
     declaration = Declaration(kind, key, gone.owned.undo or {}, mark)
-    report = converge(Catalog(name, (declaration,), commit=commit))
+    report = converge(Catalog(name, (declaration,), commit=commit, partial=True))
     result: Result | None = next(iter(report.results), None)
     if result is None or result.status in ("failed", "blocked"):
         raise ResourceError(result.reason if result else "the run did not get to it")

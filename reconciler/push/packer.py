@@ -24,7 +24,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(types: Iterable[str] | None = None) -> bytes:
-    """The engine with the modules of these resource types; None: with all of them.
+    """The engine with the modules of these resource types; None: with all that catalogs name.
 
     The state repo's own modules are not in it: they travel with the catalog.
     Raises ConfigError for a type that is not built in.
@@ -43,7 +43,14 @@ def pack(types: Iterable[str] | None = None) -> bytes:
 
 
 def _all(modules: Path) -> Iterator[str]:
-    return (path.stem for path in modules.glob("*.py"))
+    """What compile makes others of is in no catalog."""
+    from reconciler.compile.types import builtin, builtin_names
+
+    types = builtin_names()
+    for path in modules.glob("*.py"):
+        schema = builtin(path.stem) if path.stem in types else None
+        if schema is None or not schema.lowered:
+            yield path.stem
 
 
 def _with_imports(modules: Path, names: Iterable[str]) -> set[str]:

@@ -126,6 +126,10 @@ class _Task:
             opened.close()
 
     def _tell(self, host: str, event: Message) -> None:
+        if event.get("event") == "waiting":
+            known = {key: event.get(key) for key in ("event", "holder", "seconds")}
+            _say(self._worker, {"id": self._order.id, "host": host, **known})
+            return
         now = time.monotonic()
         watched = self._order.events and event.get("event") == "start"
         if watched and now - self._said.get(host, 0.0) >= SPARING:

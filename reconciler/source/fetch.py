@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from reconciler.errors import ConfigError, Damaged, ReconcilerError, SourceError, TrustError
+from reconciler.safepath import reason
 from reconciler.source import network
 from reconciler.source.bare import make_repository, sync, walk
 from reconciler.source.mirror import QUARANTINE, Mirror, Ref
@@ -104,8 +105,8 @@ def fetch(
                 )
         except OSError as error:
             raise SourceError(
-                f"cannot write to {mirror.path}: {error.strerror}",
-                hint="df -h; ls -ld its directory",
+                f"cannot write to {mirror.path}: {reason(error, os.path.dirname(mirror.path))}",
+                hint="df -h; df -i; ls -ld its directory",
             ) from error
     raise _none_left(tried)
 

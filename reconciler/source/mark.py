@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from reconciler.errors import LockBusy, SourceError, Stale, StateLost, UsageError
+from reconciler.safepath import reason
 from reconciler.source.refs import is_id
 
 SCHEMA = ["reconciler/trust", 1]
@@ -264,8 +265,8 @@ class Marks:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
                 raise SourceError(
-                    f"cannot write {self._path(name)}: {error.strerror}",
-                    hint="df -h; mount | grep ro",
+                    f"cannot write {self._path(name)}: {reason(error, self.directory)}",
+                    hint="df -h; df -i; mount | grep ro",
                 ) from error
         return mark
 

@@ -222,7 +222,7 @@ _CAUSES: tuple[_Rule, ...] = (
     (
         r"No space left on device",
         "the disk is full",
-        "df -h; nothing that was there before is lost",
+        "df -h; df -i; nothing that was there before is lost",
     ),
     (
         r"Permission denied \(|no mutual signature|Load key",

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 import reconciler
 from reconciler.catalog import Plan, Report
+from reconciler.engine.lock import user
 from reconciler.engine.wire import PROTOCOL, Message, Wire, error_from_json, error_to_json
 from reconciler.errors import Interrupted, ProtocolError, ReconcilerError
 from reconciler.transport.link import Ended, Link
@@ -112,16 +113,35 @@ class Engine:
         mode: str = "local",
     ) -> Report:
         """Converge the host; like `plan`. lock_timeout: seconds to wait for another run."""
-        request: Message = {"op": "apply", "diff": diff, "mode": mode, "lock_timeout": lock_timeout}
+        request: Message = {
+            "op": "apply",
+            "diff": diff,
+            "mode": mode,
+            "lock_timeout": lock_timeout,
+            "command": _command(mode),
+        }
         answer = self._ask(request, catalog, content, secrets, on_event)
         return self._taken(answer, "report", Report.from_json)
 
-    def prune(self, *, dry_run: bool = False, **request: object) -> dict[str, Any]:
+    def prune(
+        self,
+        *,
+        dry_run: bool = False,
+        on_event: OnEvent = lambda event: None,
+        **request: object,
+    ) -> dict[str, Any]:
         """What is owned and declared no more: done away with as its policy says, or only listed.
 
-        request: `present`, `host`, `commit`, `policy`, `most`, `percent`, `over_budget`.
+        request: `present`, `modules`, `host`, `commit`, `policy`, `most`, `percent`, `over_budget`,
+        `lock_timeout`.
         """
-        answer = self._ask({"op": "prune", "dry_run": dry_run, **request}, None)
+        whole: Message = {
+            "op": "prune",
+            "dry_run": dry_run,
+            "command": _command("prune"),
+            **request,
+        }
+        answer = self._ask(whole, None, on_event=on_event)
         return self._taken(answer, "prune", dict)
 
     def history(self, limit: int = 20) -> dict[str, Any]:
@@ -220,3 +240,10 @@ class Engine:
         except ProtocolError as error:
             raise self._distrust(error) from None
         raise self._distrust(ProtocolError(f"the engine answered without its {name}"))
+
+
+def _command(mode: str) -> str:
+    """What whoever waits for this run's lock would look for; of a push, on which machine."""
+    verb = {"agent": "agent", "prune": "prune"}.get(mode, "apply")
+    where = f", from {user()}@{os.uname().nodename}" if mode == "push" else ""
+    return f"reconciler {verb}{where}"

@@ -102,6 +102,10 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
         ({"repo": "x", "approvals": 0}, "a number from 1 on"),
         ({"repo": "x", "prune_percent": 500}, "a number from 0 to 100"),
         ({"repo": "x", "prune_max": -1}, "a number from 0 on"),
+        ({"repo": "x", "prune": {"file": "restor"}}, "'restor' is none of"),
+        ({"repo": "x", "prune": {"fiel": "keep"}}, "no resource type 'fiel'; did you mean 'file'?"),
+        ({"repo": "x", "prune": {"defualt": "keep"}}, "did you mean 'default'?"),
+        ({"repo": "x", "prune": {"file:/etc/a": "keep"}}, "no resource type 'file:/etc/a'"),
         ({"repo": "x", "limits": {"disk": "1G"}}, "with fetch, poll, connect, stall, mirror"),
         ({"repo": "x", "limits": {"connect": "0s"}}, "connect is from 1s to 1m, and '0s' is not"),
         ({"repo": "x", "limits": {"poll": "6m"}}, "poll is from 5s to 5m"),
@@ -158,6 +162,11 @@ def test_settings_that_somebody_else_could_have_written_are_refused(tmp_path: Pa
         assert f"chown root:root {path}; chmod 0600 {path}" in caught.value.hint
     path.chmod(0o644)
     assert load(str(path)).branch == "main"
+
+
+def test_a_type_may_be_one_that_compile_makes_another_of_or_the_state_repos_own() -> None:
+    words = {"default": "keep", "copy": "restore", "systemd_service": "delete", "vhost": "delete"}
+    assert parse({"repo": "/x", "prune": words}, "agent.yml").prune == words
 
 
 def test_what_a_fetch_may_cost_is_what_the_settings_say() -> None:

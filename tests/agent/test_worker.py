@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -24,6 +25,7 @@ from reconciler.agent.status import Live, compose, oneline
 from reconciler.agent.windows import DAYS, WEEK
 from reconciler.agent.worker import Job, Run, is_delicate
 from reconciler.catalog import Catalog, Declaration, Report
+from reconciler.engine.ledger import Ledger, Takeover
 from reconciler.errors import Mark, TransportError
 from reconciler.source.mark import Marks
 from source.conftest import Repo
@@ -267,6 +269,39 @@ def test_a_handler_that_was_notified_and_could_not_run_is_owed(machine: Machine)
     assert set(outcome.state.owed) == set(outcome.state.failed)
     machine.commit(told + handler.replace("/etc/motd/below", "/etc/told"))
     assert machine.run().state.owed == []
+
+
+def test_a_debt_of_a_handler_that_left_git_is_forgotten_by_a_whole_run_and_no_heal(
+    machine: Machine,
+) -> None:
+    machine.commit(SITE)
+    machine.run()
+    with Ledger.open(str(machine.root)) as ledger:
+        debts = Takeover({"handler:gone": ["file:/etc/other"]}, ())
+        ledger.begin("r", "agent", "h", "c", False, [], debts)
+    (machine.root / "etc/motd").write_text("by hand\n")
+    healed = machine.run("heal", ("file:/etc/motd",))
+    assert machine.motd() == "hello\n"
+    assert healed.state.owed == ["handler:gone"]
+    machine.commit(SITE.replace("hello", "good morning"))
+    whole = machine.run()
+    assert whole.state.owed == []
+    assert any("handler:gone is declared no more" in one["message"] for one in whole.messages)
+
+
+def test_what_was_undone_can_be_looked_up_and_is_told_to_nobody_else(machine: Machine) -> None:
+    machine.commit(SITE)
+    machine.run()
+    (machine.root / "etc/motd").write_text("hello\nby hand\n")
+    healed = machine.run("heal", ("file:/etc/motd",))
+    with Ledger.open_readonly(str(machine.root)) as ledger:
+        assert ledger is not None
+        (change,) = ledger.changes(cause="corrective")
+    assert change["diff"] == (
+        "--- /etc/motd (actual)\n+++ /etc/motd (desired)\n@@ -1,2 +1 @@\n hello\n-by hand\n"
+    )
+    told = json.dumps([healed.to_json(), compose(healed.state, Live(), None, now=time.time())])
+    assert "by hand" not in told
 
 
 def test_each_kind_of_run_has_its_own_time_in_the_metrics(machine: Machine) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.test_worker import SITE, Machine
+from behaviour.world import NOTE, WORDS
 from reconciler.agent.config import Config
 from reconciler.agent.outcome import Outcome
 from reconciler.agent.state import resume, suspend
@@ -96,6 +97,19 @@ def test_more_than_the_budget_is_held_and_said_once_and_is_not_green(machine: Ma
     machine.config = within
     assert said(machine.run("sweep", fetch=False)) == ("True", "Converged", 0)
     assert guest(machine).read_text() == "theirs\n"
+
+
+def test_the_last_of_a_type_of_the_state_repos_own_goes_by_its_module(machine: Machine) -> None:
+    machine.repo.write({"modules/note.py": NOTE, "modules/_words.py": WORDS})
+    machine.commit(SITE + "    - {note: {path: /etc/note}, prune: delete}\n")
+    assert not machine.run().failed
+    assert (machine.root / "etc/note").exists()
+    machine.commit(SITE)
+    assert not machine.run().failed
+    outcome = machine.run("sweep", fetch=False)
+    assert not outcome.failed
+    assert outcome.pruned == ["note:/etc/note"]
+    assert not (machine.root / "etc/note").exists()
 
 
 def test_nothing_is_pruned_once_a_suspension_has_begun(

@@ -103,9 +103,11 @@ def test_a_debt_survives_a_run_of_a_part_of_the_catalog(world: World) -> None:
     kill_at(world, "/b")
     everything = list(world.resources)
     world.resources[:] = [one for one in everything if one.id == "file:/b"]
+    world.partial = True
     world.apply()
     assert world.rung() == []
     world.resources[:] = everything
+    world.partial = False
     world.apply()
     assert world.rung() == ["restart app"]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable
 
 import pytest
 
 from behaviour.crash import Victim, kill_at
 from behaviour.world import World
+from reconciler.engine.lock import user
+from reconciler.engine.wire import Message
 from reconciler.errors import Interrupted, LockBusy
 from reconciler.transport.engine import Engine
 
@@ -35,6 +38,7 @@ def test_a_second_run_is_refused_and_told_who_holds_the_lock(busy: World) -> Non
             busy.apply()
         assert f"pid {victim.process.pid}" in refused.value.message
         assert "local run" in refused.value.message
+        assert f"by {user()}" in refused.value.message
         assert "--lock-timeout" in refused.value.hint
         assert refused.value.exit_code == 9
 
@@ -44,11 +48,44 @@ def test_a_plan_needs_no_lock(busy: World) -> None:
         assert busy.plan().differs
 
 
-def test_a_run_that_waits_gets_the_lock_when_it_is_free(busy: World) -> None:
-    with holding(busy) as victim, Engine.local(str(busy.root)) as engine:
+def test_a_run_that_waits_says_for_whom_and_gets_the_lock_when_it_is_free(busy: World) -> None:
+    told: list[Message] = []
+
+    def end_it(event: Message) -> None:
+        told.append(event)
         victim.kill()
-        report = engine.apply(busy.catalog(), content=busy.fetch, secrets=dict, lock_timeout=20)
+
+    with holding(busy) as victim, Engine.local(str(busy.root)) as engine:
+        report = engine.apply(
+            busy.catalog(), content=busy.fetch, secrets=dict, lock_timeout=60, on_event=end_it
+        )
         assert report.changed
+    assert (told[0]["event"], told[0]["seconds"]) == ("waiting", 60)
+    assert f"pid {victim.process.pid}" in str(told[0]["holder"])
+    assert [one["event"] for one in told].count("waiting") == 1
+
+
+@pytest.mark.parametrize(
+    "mode, command",
+    [
+        ("local", "(reconciler apply)"),
+        ("agent", "(reconciler agent)"),
+        ("push", f"(reconciler apply, from {user()}@{os.uname().nodename})"),
+    ],
+)
+def test_each_kind_of_run_says_what_it_is(busy: World, mode: str, command: str) -> None:
+    said: list[str] = []
+
+    def content(sha256: str) -> Iterable[bytes]:
+        with pytest.raises(LockBusy) as refused:
+            busy.apply()
+        said.append(refused.value.message)
+        return busy.fetch(sha256)
+
+    with Engine.local(str(busy.root)) as engine:
+        engine.apply(busy.catalog(), content=content, secrets=dict, mode=mode)
+    assert f"{mode} run " in said[0]
+    assert command in said[0]
 
 
 def test_waiting_ends_after_its_time(busy: World) -> None:
@@ -63,7 +100,7 @@ def test_waiting_ends_when_told_to_stop(busy: World) -> None:
     with holding(busy), Victim(busy) as second:
         second.wire.send({"op": "apply", "root": str(busy.root), "lock_timeout": 600})
         second.wire.send_json(busy.catalog())
-        time.sleep(0.3)
+        assert second.wire.receive()["event"] == "waiting"
         second.process.send_signal(signal.SIGTERM)
         answer = second.wire.receive()
         assert answer["error"]["type"] == Interrupted.__name__  # type: ignore[index]

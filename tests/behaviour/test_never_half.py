@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,22 @@ def test_an_idle_engine_ends_when_told_to(world: World) -> None:
 # -- a full disk -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[Path]:
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")
     try:
         yield place
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "disk", "size=2m") as place:
+        yield place
 
 
 def fill(place: Path, leave: int) -> None:
@@ -100,6 +106,24 @@ def test_a_full_disk_fails_the_file_and_leaves_the_old_one_whole(small_disk: Pat
     assert world.leftovers() == []
     (small_disk / "ballast").unlink()
     assert not world.apply().failed
+
+
+def test_a_disk_without_inodes_fails_what_needs_one_and_is_said_to_be_that(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=4m,nr_inodes=64") as place:
+        world = World(place / "root")
+        world.file("/a", "x")
+        world.apply()
+        world.path("/a").write_text("y")
+        while os.statvfs(place).f_ffree:
+            (place / f"ballast{os.statvfs(place).f_ffree}").touch()
+        with pytest.raises(Exception, match="No free inodes left") as refused:
+            world.apply()
+        assert "/var/lib/reconciler/ledger.db" in str(refused.value)
+        assert "df -i" in str(refused.value)
+        for n in (1, 2, 3):  # enough for the log of the ledger and its index, and for the file
+            (place / f"ballast{n}").unlink()
+        assert statuses(world.apply()) == {"file:/a": "changed"}
+        assert not list(world.path("/var/lib/reconciler").glob("*.bad-*"))
 
 
 def test_a_disk_that_is_full_before_the_first_change_costs_no_ledger(small_disk: Path) -> None:

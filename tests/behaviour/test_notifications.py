@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from behaviour.crash import kill_at
+import signal
+from typing import Any
+
+from behaviour.crash import Victim, kill_at
 from behaviour.world import World, statuses
+from reconciler.transport.engine import Engine
 
 
 def test_several_changes_ring_one_target_once(world: World) -> None:
@@ -146,3 +150,59 @@ def test_what_a_plan_says_is_owed_after_a_kill_is_delivered_by_the_next_apply(wo
     owed = [r.id for r in world.plan().results if r.status == "owed"]
     assert owed == ["handler:restarted app"]
     assert [r.id for r in world.apply().results if r.status == "notified"] == owed
+
+
+def unheard(world: World) -> None:
+    """A handler that could not run, and has left the state repo since."""
+    broken = world.root.parent / "broken"
+    broken.touch()
+    world.file("/a", "1", notify=("handler:restarted app",))
+    world.bell("app", "restarted", broken=str(broken))
+    world.apply()
+    assert world.owed() == {"handler:restarted app": ("file:/a",)}
+    world.resources.clear()
+    world.file("/a", "1")
+
+
+def test_what_is_owed_to_a_handler_that_left_git_is_forgotten_and_said(world: World) -> None:
+    unheard(world)
+    assert world.apply().warnings == (
+        "handler:restarted app is declared no more; that file:/a notified it is forgotten",
+    )
+    assert world.owed() == {}
+    # A year later another one has that name.
+    world.bell("app", "restarted")
+    assert not world.apply().changed
+    assert world.rung() == []
+
+
+def test_a_run_of_a_part_forgets_nothing_that_is_owed(world: World) -> None:
+    unheard(world)
+    world.partial = True
+    assert world.apply().warnings == ()
+    assert world.owed() == {"handler:restarted app": ("file:/a",)}
+
+
+def test_a_run_that_was_told_to_stop_forgets_nothing_that_is_owed(world: World) -> None:
+    unheard(world)
+    world.gate("/gate")
+    with Victim(world) as victim:
+        question = victim.run_to("/gate")
+        victim.process.send_signal(signal.SIGTERM)
+        victim.answer(question)
+        assert victim.report()["interrupted"]
+    assert world.owed() == {"handler:restarted app": ("file:/a",)}
+
+
+def test_to_prune_is_not_a_run_of_all_that_there_is(world: World) -> None:
+    unheard(world)
+    world.path("/conf").write_text("")
+    world.partial = True
+    world.declare("lineinfile", "/conf#a", {"path": "/conf", "line": "a"})
+    world.apply()
+    rules = {"default": "delete"}
+    wish: dict[str, Any] = {"present": ["file:/a"], "host": "h", "commit": "c", "policy": rules}
+    with Engine.local(str(world.root)) as engine:
+        done = [engine.prune(**wish) for _ in range(2)][-1]
+    assert [one["id"] for one in done["pruned"]] == ["lineinfile:/conf#a"]
+    assert world.owed() == {"handler:restarted app": ("file:/a",)}

@@ -67,14 +67,42 @@ class Bell(Resource):
 '''
 
 
+#: A type of a state repo's own, which says how it is undone.
+NOTE = """\
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Literal
+from reconciler.modules._words import NAME
+from reconciler.resource import Resource
+
+@dataclass(frozen=True)
+class Note(Resource):
+    path: str
+    state: Literal["present", "absent"] = "present"
+    def claims(self): return {f"{NAME}:{self.path}"}
+    def undone(self): return {"path": self.path, "state": "absent"}
+    def desired(self): return {} if self.state == "present" else None
+    def actual(self, host): return {} if host.lstat(self.path) else None
+    def apply(self, host, diff):
+        if self.state == "present":
+            host.write(self.path, [b"x"])
+        else:
+            host.remove(self.path)
+"""
+#: What it imports.
+WORDS = "NAME = 'note'\n"
+
+
 @dataclass
 class World:
-    """root: the directory root. content: what a controller would send, by digest."""
+    """root: the directory root. content: what a controller would send, by digest. partial: what is
+    declared is not all."""
 
     root: Path
     content: dict[str, bytes] = field(default_factory=dict)
     resources: list[Declaration] = field(default_factory=list)
     modules: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
     events: list[Mapping[str, object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -128,7 +156,9 @@ class World:
         self.declare("bell", name, params, title=title, handler=handler, **more)
 
     def catalog(self) -> bytes:
-        catalog = Catalog("h", tuple(self.resources), commit="c" * 40, modules=self.modules)
+        catalog = Catalog(
+            "h", tuple(self.resources), commit="c" * 40, modules=self.modules, partial=self.partial
+        )
         return dumps(catalog.to_json())
 
     # -- what is done --------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from behaviour.world import NOTE, WORDS, World
 from cli.conftest import Call
 from cli.test_json_documents import documented, fields
 from reconciler.agent import journal
@@ -30,6 +31,7 @@ from reconciler.agent.status import Live, compose, publish
 from reconciler.catalog import Catalog, dumps
 from reconciler.cli import agent, agentsync
 from reconciler.cli.console import Output
+from reconciler.engine.lock import lock
 
 GOOD = "a" * 40
 SETTLED = State(
@@ -568,6 +570,31 @@ def test_a_ledger_that_only_root_can_read_is_no_empty_history(
     done = call("history", "--root", root)
     assert done.code == 3
     assert "this takes root" in done.err
+
+
+def test_prune_knows_the_types_of_the_state_repos_own(
+    call: Call, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.cli.prune.Places", lambda: places)
+    monkeypatch.setattr("reconciler.cli.prune.nudge", lambda number: None)
+    Path(places.config).parent.mkdir(parents=True)
+    Path(places.config).write_text("repo: /srv/state.git\nprune: delete\n")
+    world = World(Path(places.root))
+    world.modules.update(note=NOTE, _words=WORDS)
+    world.declare("note", "/etc/a", {"path": "/etc/a"})
+    assert world.apply().changed
+    left = Catalog("web1", (), commit=GOOD, modules=world.modules)
+    Path(places.catalog).write_bytes(dumps(left.to_json()))
+    SETTLED.save(places)
+    with lock(places.root, "r1", "agent", command="reconciler agent"):
+        busy = call("prune", "--lock-timeout", "0")
+        assert (busy.code, "agent run r1, pid" in busy.err) == (9, True)
+        waited = call("prune", "--lock-timeout", "0.2")
+        assert waited.code == 9
+        assert waited.err.startswith("waiting for another run, at most 0 s: agent run r1")
+    assert "0 removed, 0 ready, 1 waiting" in call("prune").out
+    assert "1 removed" in call("prune").out
+    assert not world.path("/etc/a").exists()
 
 
 def test_nothing_is_pruned_while_the_agent_is_suspended_or_not_done(

@@ -99,8 +99,11 @@ def test_drift_is_named_healed_and_remembered(call: Call, here: list[str], root:
     assert "apply: 1 changed, 2 in sync" in call("apply", *here).out
     changes = call("history", "--root", root, "--cause", "corrective", "--json").json()["changes"]
     assert [one["resource"] for one in changes] == ["file:/etc/motd"]
+    assert "\n-hacked\n+hello from web1\n" in changes[0]["diff"]
     text = call("history", "--root", root, "file:/etc/motd").out
     assert "file:/etc/motd  change  drift  no commit  site.yml:6" in text
+    assert "    -hacked\n    +hello from web1\n" in text
+    assert "hacked" not in call("history", "--root", root, "--no-diff").out
     runs = call("history", "--root", root, "--runs").out
     assert "1 changed" in runs
     assert runs.count("\n") == 2

@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+import program
 from cli.test_json_documents import documented
+from reconciler.engine.lock import lock
 
 SITE = """\
 - hosts: all
@@ -238,6 +240,32 @@ def test_events_are_one_json_object_a_line(world: World) -> None:
     results = [one["result"]["id"] for one in events if one["event"] == "result"]
     assert results.count("file:/srv/site") == 6
     assert len({one["run"] for one in events}) == 1
+
+
+def test_a_host_on_which_another_run_is_at_work_is_waited_for(world: World) -> None:
+    h1 = str(world.path / "h1")
+    words = ["apply", "-C", "repo", "-i", "hosts.yml", "--limit", "h1"]
+    with lock(h1, "r1", "agent", command="reconciler agent"):
+        done = world.call("apply", "--limit", "h1", "--lock-timeout", "0")
+        assert done.returncode == 9
+        assert "another run holds the lock: agent run r1" in done.stderr
+        assert "waiting" not in done.stderr
+        waits = program.start(world.path, *words)
+        assert waits.stderr is not None
+        assert waits.stderr.readline().startswith(
+            "h1: waiting for another run, at most 60 s: agent"
+        )
+    code, out, _ = program.ended(waits, 60)
+    assert (code, "1 host changed" in out or "1 changed" in out) == (0, True)
+    with lock(h1, "r1", "agent"):
+        told = program.start(world.path, *words, "--jsonl")
+        assert told.stdout is not None
+        events = [json.loads(told.stdout.readline()) for _ in range(4)]
+    assert program.ended(told, 60)[0] == 0
+    (waiting,) = [one for one in events if one["event"] == "waiting"]
+    assert (waiting["host"], waiting["seconds"]) == ("h1", 60)
+    assert waiting["holder"].startswith("agent run r1")
+    assert {*waiting} | {"waiting"} <= documented("fleet")
 
 
 def test_junit_has_a_suite_for_each_host_and_a_case_for_each_resource(world: World) -> None:

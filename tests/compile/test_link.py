@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compile.repo import compiled, errors, only_error, resources, site
+from reconciler.catalog import Catalog
 from reconciler.compile import select
 from reconciler.errors import ClaimConflict, CycleError, Mark, UsageError
 
@@ -304,6 +305,16 @@ def test_tags_bring_what_is_required_and_the_handlers_that_are_notified() -> Non
         "handler:restart web",
     ]
     assert selected(["config"], ["web"]) == ["other", "always"]
+
+
+def test_a_catalog_that_tags_have_left_something_out_of_says_so() -> None:
+    site = with_handlers(TAGGED.replace("tags: [never, danger]", "tags: danger"))
+    whole = compiled(site).catalog
+    assert not select(whole, [], []).partial
+    for tags, skipped in ((["web"], []), ([], ["web"]), (["untagged"], [])):
+        part = select(whole, tags, skipped)
+        assert part.partial
+        assert Catalog.from_json(part.to_json()).partial
 
 
 def test_never_is_selected_by_its_other_tags_only() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compile.repo import compiled, errors, only_error, project, site
+from compile.repo import FACTS, compiled, errors, only_error, project, site, tree
+from reconciler.compile import Project
 from reconciler.compile.check import Misfit, fit
 from reconciler.compile.schema import ATTRIBUTES, Field, Kind, TypeSchema, read_type
 from reconciler.compile.types import builtin, builtin_names
@@ -149,6 +150,15 @@ def test_a_type_of_the_state_repo_is_checked_like_a_built_in_one_and_never_run(
     assert "COMPILED_A_MODULE" not in os.environ
     assert "did you mean 'size'" in only_error(own("- widget: {name: w, sise: 3}\n")).hint
     assert only_error(own("- widget: {name: w, colour: red}\n")).hint == "paint is no state"
+
+
+def test_modules_that_a_host_does_not_use_are_in_its_catalog_only_where_they_are_asked_for() -> (
+    None
+):
+    files = own("- group: x\n")
+    assert compiled(files).catalog.modules == {}
+    whole = Project(tree(files), every_module=True).compile("web1", FACTS)
+    assert set(whole.catalog.modules) == {"widget", "_tools"}
 
 
 def test_a_type_of_the_state_repo_may_be_about_a_place_on_the_host() -> None:

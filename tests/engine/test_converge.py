@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import time
 
@@ -11,7 +13,8 @@ from engine.toys import DONE, MACHINE, TROUBLE, Bench, Box, Toy, fail, handler, 
 from reconciler.engine import image
 from reconciler.engine.ledger import Ledger
 from reconciler.engine.ledgerfile import place
-from reconciler.errors import Moved, ResourceError
+from reconciler.engine.plan import TEXT_TIMEOUT
+from reconciler.errors import Moved, ResourceError, TimedOut
 from reconciler.host import Host
 from reconciler.resource import Diff, Secret, State
 
@@ -53,6 +56,43 @@ def test_secrets_are_in_no_event_and_no_row_of_the_ledger(bench: Bench) -> None:
     assert b"too short" in everything
     assert "hunter2" not in str(bench.events)
     assert "\x1b" not in str(list(bench.events))
+
+
+@pytest.mark.parametrize("diff", [True, False])
+def test_the_ledger_remembers_what_a_text_was_and_no_secret_of_it(bench: Bench, diff: bool) -> None:
+    """Whatever the report has: an agent's has none, since its journal and status are for others."""
+
+    class Text(Toy):
+        def preview(self, host: Host, diff: Diff) -> tuple[bytes, bytes]:
+            return f"{MACHINE.get(self.name, '')}\n".encode(), f"{self.value}\n".encode()
+
+    MACHINE.update(a="by hand", b="by hand", c="by hand, hunter2", d="by hand")
+    password = Secret("hunter2")
+    nodes = [toy("a", kind=Text), toy("b", kind=Text, no_log=True), toy("c", kind=Text)]
+    more = [toy("d", kind=Text, password=password), toy("e", password=password)]
+    report = bench.apply(*nodes, *more, toy("f", kind=Text), diff=diff)
+    assert any(one.diff for one in report.results) == diff
+    assert ("(actual)" in str(bench.events)) == diff
+    with bench.ledger() as ledger:
+        found = {str(one["resource"]): str(one["diff"]) for one in ledger.changes()}
+    assert found.pop("toy:a").endswith("\n-by hand\n+v\n")
+    assert found.pop("toy:c").endswith("\n-by hand, <secret>\n+v\n")
+    # What is secret, and what was made from nothing.
+    assert set(found.values()) == {""}
+
+
+def test_healing_does_not_wait_long_for_the_text_of_a_difference(bench: Bench) -> None:
+    left: list[float] = []
+
+    class Slow(Toy):
+        def preview(self, host: Host, diff: Diff) -> None:
+            left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+            raise TimedOut("too long")
+
+    MACHINE["a"] = "by hand"
+    assert statuses(bench.apply(toy("a", kind=Slow))) == {"a": "changed"}
+    assert 0 < left[0] <= TEXT_TIMEOUT
+    assert len(left) == 1
 
 
 def test_a_failure_blocks_its_dependants_and_the_rest_goes_on(bench: Bench) -> None:
@@ -230,31 +270,51 @@ def test_a_change_that_the_ledger_cannot_foresee_is_not_made(
     assert MACHINE["b"] == "meddled"
 
 
-def test_a_directory_that_cannot_be_made_durable_is_said(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
-        raise OSError(5, "Input/output error")
+class Touch(Toy):
+    """A resource that is a file."""
 
-    monkeypatch.setattr("reconciler.safepath.Tree.flush", broken)
-    report = bench.apply(toy("a", notify=["handler:s 2"]), handler("s"))
+    def claims(self) -> set[str]:
+        return {f"path:/{self.name}"}
+
+    def apply(self, host: Host, diff: Diff) -> None:
+        host.write(f"/{self.name}", [b"x"])
+        super().apply(host, diff)
+
+
+@pytest.mark.parametrize("settle", [0.0, 1.0], ids=["in the middle", "at the end"])
+def test_a_directory_that_could_not_be_made_durable_is_said_though_a_later_sync_succeeds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, settle: float
+) -> None:
+    """The kernel tells of a failed write once; the sync after that knows nothing of it."""
+    real = os.fsync
+    lost: list[str] = []
+
+    def broken(fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path == str(bench.root / "srv") and not lost:
+            lost.append(path)
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    (bench.root / "srv").mkdir()
+    monkeypatch.setattr("reconciler.engine.converge.SETTLE", settle)
+    monkeypatch.setattr(os, "fsync", broken)
+    nodes = [toy("srv/a", kind=Touch, notify=["handler:s 2"]), toy("b", kind=Touch), handler("s")]
+    report = bench.apply(*nodes)
+    assert lost
     assert report.warnings == (
-        "what was written may not survive a power failure: Input/output error",
+        "what was written in /srv may not survive a power failure: Input/output error",
     )
-    assert DONE == ["a", "2!s"]
+    assert DONE == ["srv/a", "b", "2!s"]
+    assert bench.apply(*nodes).warnings == ()
+    with bench.ledger() as ledger:
+        assert (ledger.intents(), ledger.owed()) == ([], {})
+        assert ledger.runs()[1]["status"] == "done"
 
 
 def test_an_image_that_cannot_be_kept_fails_its_file_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Touch(Toy):
-        def claims(self) -> set[str]:
-            return {f"path:/{self.name}"}
-
-        def apply(self, host: Host, diff: Diff) -> None:
-            host.write(f"/{self.name}", [b"x"])
-            super().apply(host, diff)
-
     real = image.take
 
     def take(root: str, host: Host, path: str, *, hidden: bool) -> image.Image:

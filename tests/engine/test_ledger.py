@@ -97,6 +97,37 @@ def test_old_runs_are_forgotten_those_that_changed_nothing_first(
         assert len(ledger.changes()) == 3
 
 
+def test_a_run_may_make_very_many_changes_and_not_all_of_them_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEP_CHANGES", 10)
+    monkeypatch.setattr(module, "SLACK", 5)
+    results = [Result(f"toy:{n}", "changed", Mark("s.yml")) for n in range(100)]
+    with Ledger.open(str(tmp_path)) as ledger:
+        for n in range(3):
+            ledger.settle(f"r{n}", results, {}, [])
+            ledger.finish(Report("h", (), run=f"r{n}"), {})
+        newest_first = [f"toy:{n}" for n in range(99, 89, -1)]
+        assert [change["resource"] for change in ledger.changes()] == newest_first
+
+
+def test_a_clock_that_was_a_year_ahead_neither_leads_nor_outlives_what_came_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEP_RUNS", 10)
+    monkeypatch.setattr(module, "SLACK", 5)
+    result = Result("toy:a", "changed", Mark("s.yml"))
+    with Ledger.open(str(tmp_path)) as ledger:
+        for n in range(20):
+            begin(ledger, f"r{n}")
+            ledger.settle(f"r{n}", [result], {}, [])
+            ahead = 31_536_000 if n < 5 else 0
+            ledger.finish(Report("h", (), run=f"r{n}", started=n + ahead), {})
+        newest_first = [f"r{n}" for n in range(19, 9, -1)]
+        assert [run["run"] for run in ledger.runs(100)] == newest_first
+        assert [change["run"] for change in ledger.changes()] == newest_first
+
+
 def test_what_it_owns_is_written_once_and_again_when_the_wish_changes(tmp_path: Path) -> None:
     node = toy("a")
     with Ledger.open(str(tmp_path)) as ledger:

@@ -67,6 +67,33 @@ def overwrite(start: int, content: bytes) -> Callable[[Path], object]:
     return damage
 
 
+def flip(needle: bytes, bit: int) -> Callable[[Path], object]:
+    """A bit of the first byte of this, which is within a value."""
+
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[content.index(needle)] ^= bit
+        path.write_bytes(content)
+
+    return damage
+
+
+def damage_of_an_index(path: Path) -> None:
+    """Where the same name stands twice, the second time among those that are looked up."""
+    content = bytearray(path.read_bytes())
+    with closing(sqlite3.connect(path)) as database:
+        size, page = (
+            database.execute(one).fetchone()[0]
+            for one in (
+                "PRAGMA page_size",
+                "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_resources_1'",
+            )
+        )
+    at = content.index(b"toy:", (page - 1) * size)
+    content[at] ^= 0x01
+    path.write_bytes(content)
+
+
 def become_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -94,6 +121,28 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         path, "ALTER TABLE owed RENAME TO debts", f"PRAGMA user_version={VERSION + 1}"
     ),
     "before time": lambda path: sql(path, "PRAGMA user_version=-1"),
+    "JSON that is none": flip(b'["toy:a"]', 0x08),
+    "JSON that ends within": flip(b'"]', 0x08),
+    "JSON in a value that is gone": lambda path: sql(path, "UPDATE resources SET claims = NULL"),
+    "JSON in a value that is empty": lambda path: sql(path, "UPDATE resources SET claims = ''"),
+    "another kind of JSON": lambda path: sql(path, "UPDATE resources SET claims = '{}'"),
+    "another kind within JSON": lambda path: sql(path, "UPDATE resources SET claims = '[1]'"),
+    "JSON that says how to undo": lambda path: sql(path, "UPDATE resources SET undo = '[\"a\"]'"),
+    "JSON of an intent": lambda path: sql(
+        path, "INSERT INTO intents VALUES ('toy:z', 'r', '[', '[]')"
+    ),
+    "paths of an intent": lambda path: sql(
+        path, "INSERT INTO intents VALUES ('toy:z', 'r', '[]', '7')"
+    ),
+    "text that is no text": flip(b"site.yml", 0x80),
+    "another name in an index": damage_of_an_index,
+    "bytes where there must be text": lambda path: sql(path, "UPDATE resources SET wish = x'41'"),
+    "a number where there must be text": lambda path: sql(
+        path,
+        "DROP TABLE owed",
+        "CREATE TABLE owed (handler INTEGER, because TEXT, run TEXT, PRIMARY KEY (handler, because))",
+        "INSERT INTO owed VALUES ('handler:x', 'toy:a', 'r')",
+    ),
     "a directory": become_directory,
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
 }
@@ -126,6 +175,45 @@ def test_a_damaged_ledger_is_put_aside_and_the_host_healed(settled: Bench, how: 
     with Ledger.open(str(root)) as ledger:
         assert ledger.check() == "ok"
         assert set(ledger.known()) == {"toy:a", "toy:b"}
+
+
+#: Where only history is concerned: a plan does not look that far.
+HISTORY = {
+    "JSON that is none": flip(b'[{"attribute', 0x08),
+    "another word within JSON": flip(b"attribute", 0x08),
+    "another kind within JSON": lambda path: sql(path, "UPDATE changes SET changes = '[1]'"),
+    "another kind of JSON": lambda path: sql(path, "UPDATE changes SET changes = '7'"),
+    "JSON of a summary": flip(b'{"ok"', 0x08),
+    "another kind of summary": lambda path: sql(path, "UPDATE runs SET summary = '{\"ok\": \"x\"}'"),
+    "text that is no text": lambda path: sql(path, "UPDATE changes SET reason = CAST(x'ff' AS TEXT)"),
+}  # fmt: skip
+
+
+def read_history(root: Path) -> None:
+    with Ledger.open_readonly(str(root)) as ledger:
+        assert ledger is not None
+        ledger.runs()
+        ledger.changes(limit=1000)
+
+
+@pytest.mark.parametrize("how", HISTORY)
+def test_damage_of_the_history_is_damage_to_the_next_run(settled: Bench, how: str) -> None:
+    root = settled.root
+    HISTORY[how](ledger_of(root))
+    with Ledger.open_readonly(str(root)) as ledger:
+        assert ledger is not None
+        assert ledger.check() != "ok"
+    with pytest.raises(ReconcilerError, match="cannot read the ledger") as caught:
+        read_history(root)
+    assert "keeps a damaged one aside" in caught.value.hint
+    MACHINE["a"] = "drifted"
+    report = settled.apply(toy("a"), toy("b"))
+    assert statuses(report) == {"a": "changed", "b": "ok"}
+    assert MACHINE["a"] == "v"
+    (name,) = put_aside(root)
+    assert name in report.warnings[0]
+    with Ledger.open(str(root)) as ledger:
+        assert ledger.check() == "ok"
 
 
 @pytest.mark.parametrize("how", ["missing", "another header"])
@@ -180,7 +268,7 @@ def test_what_a_lost_ledger_owned_is_never_pruned_nor_put_back(settled: Bench) -
         assert list(ledger.owned()) == ["toy:f"]
         assert ledger.images()["/f"]["kind"] == "unknown"
         assert not ledger.is_ours("toy:f")
-        plan = survey(ledger, [], rules)
+        plan = survey(ledger, [], rules, lambda name: True)
         assert (plan.ready, plan.waiting) == ([], [])
     assert not list(Path(images(str(settled.root))).iterdir())
 
@@ -330,7 +418,14 @@ def test_one_that_is_locked_is_not_put_aside(
 
 
 def test_an_older_ledger_is_brought_up_to_date(settled: Bench) -> None:
-    sql(ledger_of(settled.root), "DROP TABLE lost", "PRAGMA user_version=3")
+    sql(
+        ledger_of(settled.root),
+        "DROP TABLE lost",
+        "DROP TABLE diffs",
+        "ALTER TABLE resources DROP COLUMN written",
+        "ALTER TABLE changes DROP COLUMN diff",
+        "PRAGMA user_version=3",
+    )
     with Ledger.open_readonly(str(settled.root)) as ledger:
         assert ledger is not None
         assert ledger.lost == ""

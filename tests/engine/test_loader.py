@@ -53,6 +53,13 @@ def test_own_modules_come_with_the_catalog_and_import_each_other() -> None:
     assert loader.build(declared(name="x")).value == "shared"  # type: ignore[attr-defined]
 
 
+def test_which_types_there_are_is_known_without_loading_one() -> None:
+    loader = Loader({"mine": "1 / 0", "_shared": ""})
+    names = ["file", "mine", "nothing", "_mode", "_shared", "file.File", ""]
+    assert [name for name in names if loader.knows(name)] == ["file", "mine"]
+    assert not Loader().knows("mine")
+
+
 def test_the_next_catalog_brings_its_own_text() -> None:
     Loader({"mine": OWN, "_shared": "VALUE = 'old'"}).build(declared(name="x"))
     loader = Loader({"mine": OWN, "_shared": "VALUE = 'new'"})

@@ -137,10 +137,10 @@ class Bench:
         with Ledger.open_readonly(str(self.root)) as ledger:
             return plan(catalog, arrange(nodes), Host(str(self.root)), ledger, diff=diff)
 
-    def apply(self, *nodes: Node) -> Report:
+    def apply(self, *nodes: Node, diff: bool = True) -> Report:
         self.count += 1
         catalog = Catalog("h", tuple(node.declaration for node in nodes))
-        run = Run(f"run{self.count}")
+        run = Run(f"run{self.count}", diff=diff)
         with self.ledger() as ledger:
             return converge(
                 catalog,

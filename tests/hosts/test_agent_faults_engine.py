@@ -294,9 +294,10 @@ def test_of_two_runs_one_waits_or_says_who_the_other_is(victim: Victim, tmp_path
     (tmp_path / "hosts").write_text(f"{victim.host.name}\n")
     victim.next(LONG)
     local = ["apply", "-C", "/srv/other", "--local"]
-    refused = victim.host.reconciler(*local, check=False)
+    at_once = ["--lock-timeout", "0"]
+    refused = victim.host.reconciler(*local, *at_once, check=False)
     config = ["--ssh-config", str(victim.host.access.config)]
-    push = program.start(tmp_path, "apply", "-C", ".", "-i", "hosts", *config)
+    push = program.start(tmp_path, "apply", "-C", ".", "-i", "hosts", *config, *at_once)
     pushed, out, err = program.ended(push, 120)
     assert victim.is_there("/run/long")
     for code, said in (
@@ -305,9 +306,11 @@ def test_of_two_runs_one_waits_or_says_who_the_other_is(victim: Victim, tmp_path
     ):
         assert code == 9, said
         assert "another run holds the lock: agent run" in said
+        assert "by root (reconciler agent)" in said
     assert not victim.is_there("/srv/by-hand")
-    waited = victim.host.reconciler(*local, "--lock-timeout", "60", check=False)
+    waited = victim.host.reconciler(*local, check=False)
     assert waited.returncode == 0, waited.stderr
+    assert "waiting for another run, at most 60 s: agent run" in waited.stderr
     assert victim.is_there("/srv/by-hand")
     assert not victim.is_there("/srv/overlap")
     victim.wait_in_sync()
@@ -318,7 +321,7 @@ def test_an_agent_waits_for_an_operator(victim: Victim) -> None:
         "touch /srv/by-hand", "touch /srv/begun; sleep 6; touch /srv/slow"
     ).replace("creates: /srv/by-hand", "creates: /srv/slow")
     victim.sh("mkdir -p /srv/slower; cat >/srv/slower/site.yml", slow)
-    start = f"{sys.prefix}/bin/reconciler apply -C /srv/slower --local --lock-timeout 60"
+    start = f"{sys.prefix}/bin/reconciler apply -C /srv/slower --local"
     victim.sh(f"{start} >/srv/said 2>&1 &")
     victim.wait(lambda: victim.is_there("/srv/begun"), "the operator's run")
     before = victim.version

@@ -257,7 +257,10 @@ class TestRefusals:
 
 
 def test_it_claims_its_entry_and_needs_user_and_cron() -> None:
-    assert Cron("a", job="x").claims() == {"cron:root:a"}
-    assert Cron("a", job="x", cron_file="app").claims() == {"cron:app:a"}
+    assert Cron("a", job="x").claims() == {
+        "cron:/var/spool/cron/crontabs/root:a",
+        "cron:/var/spool/cron/root:a",
+    }
+    assert Cron("a", job="x", cron_file="app").claims() == {"cron:/etc/cron.d/app:a"}
     assert Cron("a", job="x", user="ann").needs() == {"user:ann", "package:cron", "package:cronie"}
     assert "path:/etc/cron.d/app" in Cron("a", job="x", cron_file="app").needs()

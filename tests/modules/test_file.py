@@ -14,7 +14,7 @@ import pytest
 from reconciler.errors import NotYet, ResourceError, SchemaError, UnsafePath, Unsupported
 from reconciler.modules._mode import is_mode, mode_bits, mode_text
 from reconciler.modules.file import File
-from reconciler.resource import Content, Diff, Resource
+from reconciler.resource import Content, Diff
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, so it needs root")
 
@@ -390,7 +390,7 @@ class TestAttributes:
 class TestRelations:
     def test_it_claims_its_path_and_needs_what_leads_there(self) -> None:
         wish = File("/srv/app/x", state="hard", src="/srv//y", owner="app", group="web")
-        assert wish.claims() == {"path:/srv/app/x"}
+        assert "path:/srv/app/x" in wish.claims()
         assert wish.needs() == {
             "path:/srv",
             "path:/srv/app",
@@ -399,6 +399,19 @@ class TestRelations:
             "group:web",
         }
 
-    def test_content_is_a_claim_of_its_own(self) -> None:
-        resource: Resource = File("/etc/x", content=Content("0" * 64, 1))
-        assert resource.claims() == {"path:/etc/x", "content:/etc/x"}
+    @pytest.mark.parametrize(
+        "params, parts",
+        [
+            ({"content": Content("0" * 64, 1)}, {"content:/etc/x", "entry:/etc/x#file"}),
+            ({"state": "hard", "src": "/y"}, {"content:/etc/x", "entry:/etc/x#file"}),
+            ({"state": "touch"}, {"entry:/etc/x#file"}),
+            ({"state": "directory", "mode": "0700"}, {"entry:/etc/x#directory", "attribute:/etc/x#mode"}),
+            ({"state": "link", "src": "y", "mode": "0700"}, {"entry:/etc/x#link"}),
+            ({"owner": "a", "group": "b"}, {"attribute:/etc/x#owner", "attribute:/etc/x#group"}),
+            ({"state": "absent", "owner": "a"}, set()),
+        ],
+    )  # fmt: skip
+    def test_each_part_that_is_declared_is_a_claim_of_its_own(
+        self, params: Any, parts: set[str]
+    ) -> None:
+        assert File("/etc/x", **params).claims() == {"path:/etc/x"} | parts

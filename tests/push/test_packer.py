@@ -61,6 +61,12 @@ def test_it_is_small_with_all_modules() -> None:
     assert len(pack()) <= 150 * 1024
 
 
+def test_what_compile_makes_others_of_does_not_travel() -> None:
+    packed = {name.rpartition("/")[2] for name in names(pack()) if "/modules/" in name}
+    assert {"file.py", "package.py", "service.py", "_apt.py"} <= packed
+    assert packed.isdisjoint({"copy.py", "template.py", "apt.py", "systemd.py"})
+
+
 def test_it_holds_ring_0_and_the_modules_that_were_named_with_what_they_import() -> None:
     packed = names(pack(["file"]))
     assert packed == sorted(packed)
