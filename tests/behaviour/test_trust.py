@@ -155,20 +155,41 @@ def test_b5_a_clock_that_was_set_back_brings_no_key_to_life(world: World, people
         world.pull(later(days=-90))
 
 
-def test_a_clock_that_was_wrong_is_named_and_a_person_can_say_so(
+def test_b5_nor_where_the_branch_was_quiet_since_the_key_expired(
     world: World, people: People
+) -> None:
+    """Nothing new came when the clock was right; but the remote was heard."""
+    world.allow(
+        people.line("ada", 'namespaces="git",valid-before="20260601"'), people.line("grace")
+    )
+    world.repo.commit("grace")
+    world.pull(later(days=-90))
+    world.pull()
+    for days in (-60, -30, -50):
+        assert not world.pull(later(days=days)).advanced
+    world.repo.commit("ada")
+    with refused(world, BadSignature, "expired", "a remote was heard"):
+        world.pull(later(days=-40))
+    world.repo.commit("grace")
+    assert world.pull(later(days=-40)).advanced
+
+
+@pytest.mark.parametrize("news", [True, False])
+def test_a_clock_that_was_wrong_is_named_and_a_person_can_say_so(
+    world: World, people: People, monkeypatch: pytest.MonkeyPatch, news: bool
 ) -> None:
     """Once a year ahead: from then on the key counts as expired, until somebody takes that back."""
     options = f'namespaces="git",valid-before="{NOW.year + 1}0101"'
     world.allow(people.line("ada", options), people.line("grace"))
     trusted = world.repo.commit("grace")
+    if not news:
+        world.pull()
     assert world.pull(at=later(days=365)).commit == trusted
     head = world.repo.commit("ada")
     with refused(world, BadSignature, "was wrong", f"trust reset --to {trusted}"):
         world.pull()
+    monkeypatch.setattr("reconciler.source.mark.time.time", NOW.timestamp)
     world.marks.reset(trusted, "the clock was wrong", "root")
-    mark = world.marks.load()
-    world.marks.advance(replace(mark, received_at=NOW.timestamp()), before=mark)
     assert world.pull().commit == head
 
 
