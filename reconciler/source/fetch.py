@@ -187,7 +187,7 @@ def _bring(mirror: Mirror, asked: _Asked, have: list[Ref]) -> Ref:
     limits, remote = asked.limits, asked.remote
     room = limits.mirror - mirror.size()
     if room <= 0:
-        raise _full(mirror, limits)
+        raise _full(limits)
     # A name of its own: what a killed fetch left running must not write into it.
     apart = os.path.join(mirror.path, QUARANTINE + secrets.token_hex(8))
     objects = os.path.join(mirror.path, "objects")
@@ -199,7 +199,7 @@ def _bring(mirror: Mirror, asked: _Asked, have: list[Ref]) -> Ref:
         except SourceError as error:
             if Mirror(apart).size() < room:
                 raise
-            raise _full(mirror, limits) from error
+            raise _full(limits) from error
         ref = Mirror(apart).refs().get(_FETCHED)
         if ref is None:
             raise SourceError(
@@ -211,7 +211,7 @@ def _bring(mirror: Mirror, asked: _Asked, have: list[Ref]) -> Ref:
         if remote.place.protocol == "https":
             _check_files(asked, apart, room)
         if Mirror(apart).size() > room:
-            raise _full(mirror, limits)
+            raise _full(limits)
         _move_in(apart, objects, limits)
     finally:
         shutil.rmtree(apart, ignore_errors=True)
@@ -248,9 +248,9 @@ def _check_files(asked: _Asked, apart: str, room: int) -> None:
         asked.git(apart, ["index-pack", "--strict", "--verify", "--threads=1", pack], room)
 
 
-def _full(mirror: Mirror, limits: Limits) -> SourceError:
+def _full(limits: Limits) -> SourceError:
     return SourceError(
-        f"the state repo is larger than its mirror {mirror.path} may become: {limits.mirror} bytes",
+        f"the state repo is larger than its mirror may become: {limits.mirror} bytes",
         hint="raise `limits: {mirror: ...}`, or take large files out of the history",
     )
 

@@ -18,7 +18,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from reconciler.errors import LockBusy, SourceError, Stale, StateLost, UsageError
@@ -27,8 +27,11 @@ from reconciler.source.refs import is_id
 
 SCHEMA = ["reconciler/trust", 1]
 NAMES = ("trust.json", "trust.json.bak")
-#: Its time stamp is the last contact that confirmed the mark; losing it costs a false alarm.
+#: Its time stamp is the last contact that confirmed the mark; losing it costs a false alarm. In it is
+#: the latest there was, where the clock has gone back since.
 CONTACT = "contact"
+#: No clock shows this time.
+NEVER = 1e11
 #: Resets that are remembered.
 HISTORY = 50
 #: What a writer that was killed has left.
@@ -53,6 +56,7 @@ class Mark:
     sequence: grows with each change. commit: "" until the first is accepted. ref, object: what
     it was found as; a tag must go on naming the same object. epoch: of `reconciler.yml`.
     signers: who signed it. received_at: when it was fetched. advanced_at: when it became the mark.
+    heard_at: the latest time at which a remote was heard; it is kept beside the mark.
     """
 
     sequence: int = 0
@@ -64,6 +68,7 @@ class Mark:
     received_at: float = 0.0
     advanced_at: float = 0.0
     resets: tuple[Reset, ...] = ()
+    heard_at: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the file and for the way between two processes."""
@@ -113,7 +118,8 @@ class Marks:
         marks = [one.mark for one in map(self._look, NAMES) if one.mark]
         if not marks:
             raise self._lost()
-        return max(marks, key=lambda mark: mark.sequence)
+        newest = max(marks, key=lambda mark: mark.sequence)
+        return replace(newest, heard_at=self._heard_at())
 
     def copies(self) -> dict[str, str]:
         """Each file: `valid`, `older`, `missing`, `damaged`, `not ours` or `not a file`.
@@ -177,15 +183,8 @@ class Marks:
     def confirm(self, now: float | None = None) -> None:
         """Note that a remote showed the mark as its newest commit. Raises SourceError."""
         now = time.time() if now is None else now
-        path = self._path(CONTACT)
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.utime(fd, (now, now))
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise SourceError(f"cannot write {path}: {error.strerror}") from error
+        latest = self._heard_at()
+        self._hear(now, str(latest) if latest > now else "")
 
     def mend(self) -> Mark:
         """Make both copies equal again, from the newest valid one. Raises StateLost."""
@@ -216,6 +215,8 @@ class Marks:
                 # Above every number that a lost copy could come back with.
                 old = Mark(sequence=int(time.time()))
             now = time.time()
+            if self._heard_at() > now:
+                self._hear(now)  # by a clock that was wrong, if that person looked at it
             entry = Reset(to, old.commit, reason.strip()[:500], by[:100], now)
             return self._write(
                 Mark(
@@ -232,6 +233,26 @@ class Marks:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
+
+    def _heard_at(self) -> float:
+        """The latest contact; 0 before the first."""
+        try:
+            with open(self._path(CONTACT), encoding="ascii") as file:
+                found = (os.fstat(file.fileno()).st_mtime, float(file.read(100) or 0))
+        except (OSError, ValueError):
+            return 0.0
+        return max((one for one in found if 0 <= one < NEVER), default=0.0)
+
+    def _hear(self, now: float, latest: str = "") -> None:
+        path = self._path(CONTACT)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
+                file.write(latest)
+                file.flush()
+                os.utime(file.fileno(), (now, now))
+        except OSError as error:
+            raise SourceError(f"cannot write {path}: {error.strerror}") from error
 
     def _look(self, name: str) -> _Copy:
         """One copy; it has a mark only if it is whole, and nobody else can have written it."""
@@ -322,6 +343,7 @@ class Marks:
 
 def _encode(mark: Mark) -> bytes:
     document: dict[str, Any] = {"schema": SCHEMA, **mark.to_json()}
+    del document["heard_at"]
     document["checksum"] = _checksum(document)
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 

@@ -143,6 +143,9 @@ def _refused_ssh(what: str, ended: Ended, keys: Keys) -> BadSignature:
     elif "namespace" in said:
         why = "it was signed for another purpose than git"
         hint = f"sign it with git; or see namespaces= in {keys.allowed_signers}"
+    elif "no valid principals" in said:
+        why = "its certificate was not valid when it was received, or is for nobody who may sign"
+        hint = f"look at it with: ssh-keygen -L -f CERTIFICATE; who may sign is in {keys.allowed_signers}"
     elif "No principal matched" in said or not said:
         why = "its key is not one of the allowed signers"
         hint = f"if the signer is to be trusted, add the public key to {keys.allowed_signers}"

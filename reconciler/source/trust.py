@@ -61,7 +61,8 @@ def record(
 def judge(mirror: Mirror, fetched: Fetched, mark: Mark, policy: Policy) -> Verdict:
     """Whether `fetched` may follow `mark`. Raises TrustError, SourceError."""
     # A clock that was set back must not bring expired keys to life.
-    at = max(fetched.received_at, datetime.fromtimestamp(mark.received_at, UTC))
+    known = datetime.fromtimestamp(max(mark.received_at, mark.heard_at), UTC)
+    at = max(fetched.received_at, known)
     with closing(Objects(mirror.git)) as objects:
         judged = Judgement(mirror, objects, fetched, mark, policy, at)
         try:
@@ -73,7 +74,7 @@ def judge(mirror: Mirror, fetched: Fetched, mark: Mark, policy: Policy) -> Verdi
             epoch = judged.epoch()
             judged.check_approvals()
         except BadSignature as error:
-            raise _with_clock(error, fetched, mark) from None
+            raise _with_clock(error, fetched, mark, at) from None
         except ConfigError as error:
             raise TrustError(
                 f"commit {fetched.commit[:12]} cannot be judged: {error.message}",
@@ -92,14 +93,12 @@ def judge(mirror: Mirror, fetched: Fetched, mark: Mark, policy: Policy) -> Verdi
     return Verdict(fetched.commit, new, advanced=True, checked=len(signers))
 
 
-def _with_clock(error: BadSignature, fetched: Fetched, mark: Mark) -> BadSignature:
-    """The same, with a word on a clock that has gone back since the last trusted commit came."""
-    ahead = mark.received_at - fetched.received_at.timestamp()
-    if ahead > CLOCK:
+def _with_clock(error: BadSignature, fetched: Fetched, mark: Mark, at: datetime) -> BadSignature:
+    """The same, with a word on a clock that has gone back since a remote was heard."""
+    if at.timestamp() - fetched.received_at.timestamp() > CLOCK:
         error.hint += (
-            f"\nkeys must be valid at {datetime.fromtimestamp(mark.received_at, UTC):%Y-%m-%d %H:%M} UTC,"
-            " when the last trusted commit came by the clock of this host; if that clock was wrong:\n"
-            + reset_hint(mark.commit)
+            f"\nkeys must be valid at {at:%Y-%m-%d %H:%M} UTC, the latest time by the clock of this host"
+            " at which a remote was heard; if that clock was wrong:\n" + reset_hint(mark.commit)
         )
     return error
 

@@ -30,7 +30,7 @@ from reconciler.source.fetch import fetch
 from reconciler.source.mark import Marks
 from reconciler.source.remote import Remote
 from reconciler.source.signature import Keys
-from reconciler.source.trust import review, show
+from reconciler.source.trust import accept, review, show
 from source.signers import NOW, People, StateRepo, World, later
 
 
@@ -155,20 +155,41 @@ def test_b5_a_clock_that_was_set_back_brings_no_key_to_life(world: World, people
         world.pull(later(days=-90))
 
 
-def test_a_clock_that_was_wrong_is_named_and_a_person_can_say_so(
+def test_b5_nor_where_the_branch_was_quiet_since_the_key_expired(
     world: World, people: People
+) -> None:
+    """Nothing new came when the clock was right; but the remote was heard."""
+    world.allow(
+        people.line("ada", 'namespaces="git",valid-before="20260601"'), people.line("grace")
+    )
+    world.repo.commit("grace")
+    world.pull(later(days=-90))
+    world.pull()
+    for days in (-60, -30, -50):
+        assert not world.pull(later(days=days)).advanced
+    world.repo.commit("ada")
+    with refused(world, BadSignature, "expired", "a remote was heard"):
+        world.pull(later(days=-40))
+    world.repo.commit("grace")
+    assert world.pull(later(days=-40)).advanced
+
+
+@pytest.mark.parametrize("news", [True, False])
+def test_a_clock_that_was_wrong_is_named_and_a_person_can_say_so(
+    world: World, people: People, monkeypatch: pytest.MonkeyPatch, news: bool
 ) -> None:
     """Once a year ahead: from then on the key counts as expired, until somebody takes that back."""
     options = f'namespaces="git",valid-before="{NOW.year + 1}0101"'
     world.allow(people.line("ada", options), people.line("grace"))
     trusted = world.repo.commit("grace")
+    if not news:
+        world.pull()
     assert world.pull(at=later(days=365)).commit == trusted
     head = world.repo.commit("ada")
     with refused(world, BadSignature, "was wrong", f"trust reset --to {trusted}"):
         world.pull()
+    monkeypatch.setattr("reconciler.source.mark.time.time", NOW.timestamp)
     world.marks.reset(trusted, "the clock was wrong", "root")
-    mark = world.marks.load()
-    world.marks.advance(replace(mark, received_at=NOW.timestamp()), before=mark)
     assert world.pull().commit == head
 
 
@@ -563,6 +584,45 @@ def test_b15_a_signed_tag_under_another_name(world: World) -> None:
         world.pull()
 
 
+@pytest.mark.parametrize("mode", ["head", "every"])
+def test_b15_a_branch_that_names_a_tag_object(world: World, mode: str) -> None:
+    """Only a tag is signed under its name; whoever can push could name any of them as a branch."""
+    world.change(mode=mode)
+    world.repo.commit("ada")
+    tag(world, "v1")
+    object_ = world.repo.git("rev-parse", "v1")
+    world.ref = "main"
+    (world.repo.path / ".git/refs/heads/main").write_text(f"{object_}\n")
+    with refused(world, BadSignature, f"names the tag object {object_[:12]}", "git update-ref"):
+        world.pull()
+
+
+def test_b15_a_tag_of_a_tag(world: World) -> None:
+    world.repo.commit("ada")
+    tag(world, "v1")
+    repo, mark = world.repo, world.marks.load()
+    repo.git(*repo.signing("ada"), "tag", "-s", "-m", "text", "v2", "v1")
+    world.ref = "refs/tags/v2"
+    with pytest.raises(SourceError, match="does not name a commit"):
+        world.pull()
+    assert world.marks.load() == mark
+
+
+@pytest.mark.parametrize("mode", ["none", "head", "every"])
+def test_b15_a_tag_that_does_not_name_the_commit_which_is_offered_with_it(
+    world: World, mode: str
+) -> None:
+    world.change(mode=mode)
+    world.repo.commit("ada")
+    tag(world, "v1")
+    fetched = world.fetch()
+    other = world.repo.commit("ada")
+    world.ref = "main"
+    world.fetch()
+    with refused(world, BadSignature, "does not name", other[:12]):
+        accept(world.marks, world.mirror, replace(fetched, commit=other), world.policy)
+
+
 # B16: several people
 
 
@@ -666,6 +726,24 @@ def test_b17_every_asks_for_the_commits_of_merged_branches(world: World) -> None
     repo.git(*repo.signing("ada"), "merge", "--quiet", "--no-ff", "-m", "merge", "side")
     with refused(world, BadSignature, unsigned[:12]):
         world.pull()
+
+
+def test_b17_more_commits_than_are_looked_at_in_one_step(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.source.judgement.MAX_COMMITS", 3)
+    world.change(mode="every")
+    trusted = world.repo.head
+    *_, allowed = (world.repo.commit("ada") for _ in range(3))
+    head = world.repo.commit("ada")
+    with refused(world, TrustError, f"more than 3 commits since {trusted[:12]}", head):
+        world.pull()
+    world.repo.git("reset", "--quiet", "--hard", allowed)
+    assert world.pull().checked == 3
+    world.change(mode="head")
+    for _ in range(5):
+        world.repo.commit("ada")
+    assert world.pull().advanced
 
 
 def test_b17_every_takes_the_first_commit_of_all_as_its_anchor(

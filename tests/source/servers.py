@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,8 +28,8 @@ from source.signers import git_environment
 class Server(ThreadingHTTPServer):
     """`git http-backend` behind https, with a fault in the answer that carries the pack.
 
-    fault: a kind and a number: `cut`, `hang` or `flip` at that share of the bytes, `endless`,
-    `redirect`; password: what it asks for. bundles: an address of a bundle that it tells clients to
+    fault: a kind and a number: `cut`, `hang` or `flip` at that share of the bytes, `endless` for a
+    pack without end, `refs` for so many names of refs, 0 for names without end; password: what it asks for. bundles: an address of a bundle that it tells clients to
     fetch first. seen: the headers of all requests, and what was asked. hanging: how many requests
     hang now; they are reset when the fault is another one. look: called while a client waits.
     """
@@ -102,14 +105,43 @@ class Handler(BaseHTTPRequestHandler):
             body = self.with_bundles(asked, body)
         # Compressed or not, the request that fetches is the one that names its wants.
         kind, share = self.git.fault if self.path.endswith("upload-pack") else ("", 0.0)
-        if kind and len(body) < 2000:
+        asks_for_refs = b"command=ls-refs" in asked
+        if kind and (asks_for_refs if kind != "refs" else not asks_for_refs):
             kind = ""
+        if kind and kind != "refs" and len(body) < 2000:
+            kind = ""
+        length = 1 << 40 if kind in ("endless", "refs") else len(body)
         self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(1 << 40 if kind == "endless" else len(body)))
+        self.send_header("Content-Length", str(length))
         self.end_headers()
-        self.send_body(body, kind, int(len(body) * share))
+        if kind == "refs":
+            self.send_refs(int(share))
+        elif kind == "endless":
+            self.send_pack(body)
+        else:
+            self.send_body(body, kind, int(len(body) * share))
+
+    def send_refs(self, count: int) -> None:
+        """Names of refs that all end like the one that was asked for."""
+        for number in itertools.count() if count == 0 else range(count):
+            self.wfile.write(packet(f"{'1' * 40} refs/heads/{number:040}/refs/heads/main\n"))
+            if self.git.stopped.is_set():
+                return
+        self.wfile.write(b"0000")
+        self.wfile.flush()
+        self.close_connection = True
+
+    def send_pack(self, body: bytes) -> None:
+        """A pack that begins as it must, and goes on with one sound object after another: 60 GB of them."""
+        begin, start, _ = body.partition(packet("packfile\n"))
+        size = 60_000
+        head = bytes([0xB0 | size & 0x0F, 0x80 | size >> 4 & 0x7F, size >> 11])
+        noise = head + zlib.compress(os.urandom(size), 0)
+        self.wfile.write(begin + start + sideband(b"PACK" + struct.pack(">II", 2, 1_000_000)))
+        while start and not self.git.stopped.is_set():
+            self.wfile.write(sideband(noise))
 
     def with_bundles(self, asked: bytes, body: bytes) -> bytes:
         """The answer of a server that has a bundle to offer, in the second protocol of git."""
@@ -133,9 +165,6 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.wfile.write(body)
-        filler = b"%04x\x01" % 0xFFF0 + os.urandom(0xFFF0 - 5)
-        while kind == "endless" and not self.git.stopped.is_set():
-            self.wfile.write(filler)
 
     def hang(self) -> None:
         self.git.hanging += 1
@@ -209,6 +238,11 @@ def with_tls(sock: socket.socket, certificate: tuple[str, str]) -> ssl.SSLSocket
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+
+def sideband(data: bytes) -> bytes:
+    """A piece of a pack as git sends it."""
+    return b"%04x\x01" % (len(data) + 5) + data
 
 
 def packet(text: str) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from reconciler.errors import LockBusy, SourceError, StateLost, UsageError
 from reconciler.source import mark as mark_module
-from reconciler.source.mark import NAMES, Mark, Marks
+from reconciler.source.mark import CONTACT, NAMES, Mark, Marks
 
 A, B = "a" * 40, "b" * 40
 
@@ -248,3 +249,35 @@ def test_a_contact_in_the_future_is_not_fresh(marks: Marks) -> None:
     assert marks.freshness(max_age=3600, now=1_900_000_000).stale
     marks.confirm(1_900_000_000)
     assert not marks.freshness(max_age=3600, now=1_900_000_000).stale
+
+
+def test_the_latest_contact_is_remembered_when_the_clock_goes_back(marks: Marks) -> None:
+    """However often it does, and without a change of the mark itself."""
+    before = file(marks, NAMES[0]).read_bytes()
+    assert marks.load().heard_at == 0
+    for now, latest in ((1000, 1000), (3000, 3000), (2000, 3000), (2500, 3000), (4000, 4000)):
+        marks.confirm(now)
+        assert marks.load().heard_at == latest
+        assert marks.freshness(now=now).age == 0
+    marks.confirm(500)
+    assert Marks(marks.directory).load().heard_at == 4000
+    assert file(marks, NAMES[0]).read_bytes() == before
+
+
+def test_what_was_heard_goes_along_to_who_judges_and_is_no_part_of_the_mark(marks: Marks) -> None:
+    mark = marks.load()
+    marks.confirm(3000)
+    assert marks.load() == mark
+    assert Mark.from_json(marks.load().to_json()).heard_at == 3000
+    assert marks.advance(replace(mark, commit=B), before=mark).commit == B
+    assert "heard_at" not in json.loads(file(marks, NAMES[0]).read_text())
+
+
+@pytest.mark.parametrize("damage", [b"garbage", b"\xff", b"nan", b"", b"9" * 200])
+def test_a_contact_that_cannot_be_read_costs_nothing_but_itself(
+    marks: Marks, damage: bytes
+) -> None:
+    file(marks, CONTACT).write_bytes(damage)
+    assert 0 <= marks.load().heard_at <= time.time()
+    marks.confirm(1000)
+    assert 1000 <= marks.load().heard_at <= time.time()
