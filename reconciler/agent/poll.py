@@ -8,7 +8,6 @@ whether the mirror is sound.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from reconciler.agent.settings import key_stamps
 from reconciler.agent.state import State
 from reconciler.engine.wire import error_to_json
 from reconciler.errors import ProtocolError, ReconcilerError, SourceError
-from reconciler.source.mark import CONTACT, Marks
+from reconciler.source.mark import Marks
 from reconciler.source.refs import full_ref
 from reconciler.source.remote import Remote, in_order
 
@@ -197,8 +196,8 @@ def is_news(state: State, config: Config, offer: Mapping[str, Any]) -> bool:
 
 def confirm(places: Places, now: float) -> None:
     """The word of a remote is remembered where trust is, for the alarm of `max_age`."""
-    with contextlib.suppress(OSError):
-        os.utime(os.path.join(places.trust, CONTACT), (now, now))
+    with contextlib.suppress(SourceError):
+        Marks(places.trust).confirm(now)
 
 
 def take_in(
