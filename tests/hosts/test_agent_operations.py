@@ -229,11 +229,10 @@ def test_status_and_metrics_tell_the_same_to_everybody(repo: StateRepo, one: Boo
     assert document["proof"]["deep_verified_at"] > 0
     assert document["valid_until"] > document["written"]
     one.run(["useradd", "nobodyspecial"])
-    seen = one.run(
-        ["su", "nobodyspecial", "-s", "/bin/cat", "--", "/run/reconciler/metrics.prom"]
-    ).stdout
-    found = parse(seen)
-    assert found["reconciler_state"] == {(("state", "idle"),): 1}
+    look = ["su", "nobodyspecial", "-s", "/bin/cat", "--", "/run/reconciler/metrics.prom"]
+    idle = {"reconciler_state": {(("state", "idle"),): 1}}
+    wait_for(lambda: parse(one.run(look).stdout).items() >= idle.items(), "rest", one)
+    found = parse(one.run(look).stdout)
     assert found["reconciler_condition"][(("type", "InSync"), ("status", "True"))] == 1
     assert found["reconciler_fetch_total"][(("remote", "origin"), ("result", "ok"))] > 0
     assert found["reconciler_changes_total"][(("cause", "corrective"), ("type", "file"))] > 0

@@ -71,8 +71,12 @@ def send(host: BootedHost, name: str) -> None:
     host.run(["systemctl", "kill", "--kill-who=main", "-s", name, "reconciler-agent"])
 
 
+#: What an agent may be in when no run is at work.
+RESTS = ("idle", "degraded", "suspended")
+
+
 def idle(host: BootedHost) -> None:
-    wait_for(lambda: status(host)["state"] in ("idle", "degraded"), "being idle", host)
+    wait_for(lambda: status(host)["state"] in RESTS, "being idle", host)
 
 
 def exists(host: BootedHost, path: str) -> bool:

@@ -33,7 +33,7 @@ def test_a_timer_converges_the_host_and_heals_it(fresh_host: BootedHost) -> None
     written = ["test", "-e", "/run/reconciler/status.json"]
     wait_for(lambda: not fresh_host.run(written, check=False).returncode, "a status", fresh_host)
     wait_for(
-        lambda: status(fresh_host)["last_run"]["outcome"] in ("ok", "changed"),
+        lambda: status(fresh_host)["last_run"].get("outcome") in ("ok", "changed"),
         "saying so",
         fresh_host,
     )
@@ -78,7 +78,8 @@ def test_with_the_server_gone_it_heals_and_at_boot_before_it_asks(fresh_host: Bo
     host.reconciler("agent", "suspend", "--reason", "TICKET-7")
     host.run(["rm", "/etc/timed"])
     before = asked()
-    wait_for(lambda: asked() > before + 6, "asking, though suspended", host)
+    # Ever less often, since nobody answers.
+    wait_for(lambda: asked() > before + 6, "asking, though suspended", host, 120)
     assert not there()
     assert host.reconciler("agent", "status", "--oneline", check=False).returncode == 7
     host.reboot()
@@ -90,8 +91,5 @@ def test_with_the_server_gone_it_heals_and_at_boot_before_it_asks(fresh_host: Bo
     host.run(["rm", "/etc/timed"])
     host.reboot()
     wait_for(there, "healing at boot", host, 60)
-    said = ["journalctl", "-b", "-o", "cat", "-u", "reconciler-agent"]
-    wait_for(lambda: "fetch: " in host.run(said).stdout, "asking", host)
-    lines = host.run(said).stdout.splitlines()
-    corrected = next(n for n, one in enumerate(lines) if "drift corrected" in one)
-    assert corrected < next(n for n, one in enumerate(lines) if one.startswith("fetch: "))
+    changes = json.loads(host.reconciler("history", "--json").stdout)["changes"]
+    wait_for(lambda: asked() > changes[0]["at"], "asking after that", host, 60)
