@@ -31,6 +31,8 @@ REMOTE = ("url", "name", "deploy_key", "known_hosts", "credentials", "ca_file", 
 SLIP = 0.75
 #: Of a remote, what nobody but root may read.
 SECRETS = ("deploy_key", "credentials")
+#: Seconds that making one pack of many may take.
+PACKING = 300.0
 HELP = "docs/guide/agent.md has all of them"
 
 Policy = dict[str, str]
@@ -134,6 +136,12 @@ class Config:
         usual = asdict(Limits())
         wanted = {LIMITS[name].field: value for name, value in self.limits.items()}
         return Limits(**{name: type(usual[name])(value) for name, value in wanted.items()})
+
+    @property
+    def fetch_patience(self) -> float:
+        """Seconds after which a fetch has certainly ended: each remote has its time, a mirror that is
+        suspected is read for as long, and packs are made one."""
+        return (1 + len(self.remotes)) * self.fetch_limits().total + PACKING
 
     @property
     def ages(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ from reconciler.engine.wire import Message, Wire, error_from_json
 from reconciler.errors import ProtocolError, ReconcilerError, SourceError, TransportError
 from reconciler.transport.process import Process
 
-#: Seconds that the provider may be silent: fetching has its own, shorter limits.
+#: Seconds that the provider may be silent, unless it fetches: compiling has shorter limits.
 PATIENCE = 900.0
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -43,20 +43,22 @@ class Gone(SourceError):
 class Provider:
     """A conversation with the part without privileges. Raises ReconcilerError where it failed."""
 
-    def __init__(self, wire: Wire, close: contextlib.ExitStack) -> None:
+    def __init__(self, wire: Wire, close: contextlib.ExitStack, patience: float) -> None:
         self._wire = wire
         self._close = close
+        self._patience = patience
 
     @classmethod
-    def start(cls, places: Places, secrets: Sequence[str] = ()) -> Self:
+    def start(cls, places: Places, secrets: Sequence[str] = (), patience: float = PATIENCE) -> Self:
         """By systemd's socket where there is one, else a child that gives up root's rights.
 
-        secrets: files of root's that the child needs; systemd's units have them.
+        secrets: files of root's that the child needs; systemd's units have them. patience: seconds
+        that it may be silent.
         """
         with contextlib.ExitStack() as stack:
             if os.path.exists(places.socket):
                 link = stack.enter_context(socket.socket(socket.AF_UNIX))
-                link.settimeout(PATIENCE)
+                link.settimeout(patience)
                 try:
                     link.connect(places.socket)
                 except OSError as error:
@@ -70,7 +72,7 @@ class Provider:
                 process = stack.enter_context(_child(places, secrets))
                 incoming, outgoing = process.stdout, process.stdin
             wire = Wire(cast("BufferedReader", incoming), cast("BinaryIO", outgoing))
-            return cls(wire, stack.pop_all())
+            return cls(wire, stack.pop_all(), patience)
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +143,7 @@ class Provider:
             yield
         except TimeoutError as error:
             raise SourceError(
-                f"fetching or compiling did not end within {PATIENCE:.0f} s"
+                f"fetching or compiling did not end within {self._patience:.0f} s"
             ) from error
         except (EOFError, OSError) as error:
             raise Gone(

@@ -26,8 +26,8 @@ from reconciler.source.mark import Marks
 from reconciler.source.refs import full_ref
 from reconciler.source.remote import Remote, in_order
 
-#: Seconds after which a poll is killed; its parts have their own, shorter limits.
-LIMIT = 1200.0
+#: Seconds after which a poll is killed that should have ended by itself.
+OVERDUE = 60.0
 #: Seconds after which the provider is asked, whether or not there is anything new.
 THOROUGH = 3600.0
 
@@ -117,7 +117,7 @@ class Poller:
 
     def _ask(self, now: float) -> None:
         self.glancing = self._outdated = False
-        self._deadline = now + LIMIT
+        self._deadline = now + self._config.fetch_patience + OVERDUE
         places, config, judging = self._places, self._config, self._judging
         resting = self._rests.resting(now)
         start = forked(lambda end: answer(end, ask(places, config, resting, judging=judging)))
@@ -143,7 +143,7 @@ def ask(
     may be used; whoever converges by it judges for himself.
     """
     try:
-        with Provider.start(places, config.secret_files()) as provider:
+        with Provider.start(places, config.secret_files(), config.fetch_patience) as provider:
             offer = _offer(provider.fetch(config.to_json(), resting))
             spare = offer["remote"] != Remote(**config.remotes[0]).name
             if spare or judging:

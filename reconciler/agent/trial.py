@@ -18,7 +18,7 @@ def try_out(places: Places, config: Config) -> None:
     from reconciler.source.mark import Marks
 
     settings = config.to_json()
-    with Provider.start(places, config.secret_files()) as provider:
+    with Provider.start(places, config.secret_files(), config.fetch_patience) as provider:
         offer = provider.fetch(settings)
         answer = provider.judge(settings, Marks(places.trust).load().to_json(), offer)
         refusal = answer.get("refused") or answer.get("alarm")

@@ -129,7 +129,7 @@ StandardError=journal
 # Of a poll that brings nothing, nothing is said.
 LogLevelMax=notice
 SyslogLevel=warning
-RuntimeMaxSec=20min
+RuntimeMaxSec=2h
 StateDirectory=reconciler-fetch
 StateDirectoryMode=0700
 {credentials}UMask=0077
