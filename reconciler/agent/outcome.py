@@ -26,7 +26,7 @@ LINES = 500
 class Outcome:
     """Ids of resources: changed; corrected, drift that was undone; resisted, drift that was not,
     though that was tried; pruned, what left Git and is gone now; looked, what is known to be as
-    it was seen. messages: for the log.
+    it was seen. troubled: something stood in the way. messages: for the log.
 
     watches: what is to be watched now; after a heal, of what it was about; None: as before.
     """
@@ -37,6 +37,7 @@ class Outcome:
     resisted: list[str] = field(default_factory=list)
     pruned: list[str] = field(default_factory=list)
     looked: set[str] = field(default_factory=set)
+    troubled: bool = False
     messages: list[dict[str, Any]] = field(default_factory=list)
     watches: Mapping[str, Watch] | None = None
     report: Report | None = None
@@ -83,6 +84,7 @@ class Outcome:
 
     def note(self, kind: str, document: Mapping[str, Any]) -> None:
         """The same, of an error as the wire has it."""
+        self.troubled = True
         self.state.problem(kind, dict(document), time.time())
         text = str(document.get("text") or document.get("message"))
         hint = str(document.get("hint") or "")
@@ -164,7 +166,7 @@ class Outcome:
         state, report = self.state, self.report
         if held:
             result = "held"
-        elif self.failed or (report is not None and report.failed):
+        elif self.failed or self.troubled or (report is not None and report.failed):
             result = "failed"
         elif self.changed or self.pruned:
             result = "changed"
@@ -187,7 +189,7 @@ class Outcome:
         state.count("runs_total", kind=kind, outcome=result)
         state.observe("run_duration_seconds", seconds, kind=kind)
         whole = bool(self.looked) and kind != "heal" and not self.interrupted
-        if whole and result in ("ok", "changed") and not state.drifted:
+        if whole and not (held or self.failed or state.blocked or state.drifted):
             state.proven_at = time.time()
 
 

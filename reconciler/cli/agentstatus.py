@@ -90,7 +90,7 @@ def _lines(document: Mapping[str, Any], now: float) -> Iterator[Line]:
         said = Span(f"{one['type']:<15}{one['status']:<8}", style)
         yield line("  ", said, f"{one['reason']}  {first}".rstrip())
         for row in more:
-            yield line(f"      {row}")
+            yield line(f"      {row.strip()}")
     yield from _left(document)
 
 

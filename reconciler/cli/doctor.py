@@ -251,9 +251,13 @@ def _clock(patient: Patient) -> Iterator[Finding]:
 
 
 def _state_repo(patient: Patient) -> Iterator[Finding]:
+    from reconciler.agent.places import Places
     from reconciler.cli.desired import open_repo
+    from reconciler.cli.followed import is_at_hand
     from reconciler.cli.render import commit_text
 
+    if not is_at_hand(patient.repo) and os.path.exists(Places().config):
+        return  # nobody has asked, and what is followed here was looked at
     try:
         tree = open_repo(patient.repo, patient.ref)
     except UsageError as error:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 OWN = ("site.yml", "HEAD", ".git")
 
 
+def is_at_hand(repo: str) -> bool:
+    """Whether a person means this state repo: it was named, or they are in one."""
+    return repo != "." or any(map(os.path.lexists, OWN))
+
+
 def in_mirrors(repo: str) -> bool:
     """Whether a directory is, or is in, a mirror of this host's agent.
 
@@ -66,8 +71,9 @@ class Followed:
         """
         places = Places()
         named = in_mirrors(args.repo)
-        at_hand = args.repo != "." or any(map(os.path.lexists, OWN))
-        if not named and (at_hand or not unnamed or not os.path.exists(places.config)):
+        if not named and (
+            is_at_hand(args.repo) or not unnamed or not os.path.exists(places.config)
+        ):
             return None
         if os.geteuid() != 0:
             raise UsageError(

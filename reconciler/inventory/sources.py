@@ -6,6 +6,7 @@ format is one function and one line in `FORMATS`.
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from reconciler.inventory.program import read_program
 from reconciler.inventory.reader import Disk, Places, Reader, Runner, Unreadable
 from reconciler.inventory.varsfiles import VarsFiles, refuse_vault
 from reconciler.tree import Entry
+from reconciler.words import did_you_mean
 from reconciler.yamldoc import Map
 
 #: Reads (content, name of the file, graph); what it returns is the configuration of a plugin.
@@ -40,6 +42,8 @@ IGNORED_ENDINGS = (
     *(".md", ".txt", ".rst", ".orig", ".cfg", ".retry"),
 )
 MAX_DEPTH = 16
+#: Where a state repo has its inventories.
+USUAL = "inventories"
 #: The first line that says something, if the file is YAML: a document start, a brace, a key.
 _YAML_START = re.compile(
     rb"""(?:[ \t]*(?:#.*)?\r?\n)*(?:---|\{|(?:"[^"\n]*"|'[^'\n]*'|[^\s\[\]=#:]+):(?:\s|$))"""
@@ -102,10 +106,7 @@ class Sources:
             self._literal(source)
             return
         if entry is None:
-            raise NoSource(
-                f"inventory {source} is not there",
-                hint="a list of hosts needs a comma: web1, or web1,web2",
-            )
+            raise NoSource(f"inventory {source} is not there", hint=self._instead(path))
         inside = entry.kind == "directory"
         sources = self._below(path, MAX_DEPTH) if inside else [entry]
         if not sources:
@@ -118,6 +119,21 @@ class Sources:
                 self._file(one)
             except ConfigError as error:
                 self._refuse(error)
+
+    def _instead(self, path: str) -> str:
+        """What was probably meant by a path where nothing is."""
+        known: list[str] = []
+        with contextlib.suppress(ConfigError):
+            known = [one.path for one in self._reader.listdir(USUAL)]
+        inside = f"{USUAL}/{path}"
+        meant = (
+            f"did you mean {inside!r}?"
+            if inside in known
+            else did_you_mean(path, known, likeness=0.85)
+        )
+        there = f"there is {', '.join(known[:8])}" if known else ""
+        commas = "" if "/" in path else "a list of hosts needs a comma: web1, or web1,web2"
+        return "\n".join(filter(None, [meant or there, commas]))
 
     def _refuse(self, error: ConfigError) -> None:
         if self._allow_missing and isinstance(error, NoSource):

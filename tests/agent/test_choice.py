@@ -176,3 +176,14 @@ def test_an_offer_that_nobody_could_judge_is_a_problem_until_somebody_can(
     outcome = machine.run()
     assert outcome.state.problems == {}
     assert pointers(outcome.state) == (second, "", second, second)
+
+
+def test_a_run_that_could_not_do_what_it_was_for_has_not_gone_well(machine: Machine) -> None:
+    """Nobody may read `ok` beside a commit that does not compile."""
+    machine.commit(SITE)
+    proven = machine.run().state.proven_at
+    machine.commit(SITE + "    - nonsense: {}\n")
+    state = machine.run().state
+    assert state.last_run["outcome"] == "failed"
+    # Of what is applied everything was seen to be as declared, all the same.
+    assert state.proven_at > proven

@@ -210,6 +210,29 @@ def test_a_missing_source_is_an_error_even_beside_a_good_one(tmp_path: Path) -> 
         Inventory.load(["h1,", str(tmp_path / "nosuch")], Disk())
 
 
+@pytest.mark.parametrize(
+    "written, said",
+    [
+        ("production", "did you mean 'inventories/production'?"),
+        ("inventories/prodution", "did you mean 'inventories/production'?"),
+        ("inventories/x", "there is inventories/production, inventories/staging"),
+        (
+            "x",
+            "there is inventories/production, inventories/staging\na list of hosts needs a comma",
+        ),
+    ],
+)
+def test_of_a_missing_source_it_is_said_what_was_probably_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("production", "staging"):
+        (tmp_path / "inventories" / name).mkdir(parents=True)
+    with pytest.raises(InventoryError) as caught:
+        Inventory.load([written], Disk())
+    assert caught.value.hint.startswith(said)
+
+
 def test_a_missing_source_can_be_allowed_and_is_a_warning_then(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     sources = ["h1,", str(tmp_path / "nosuch"), str(tmp_path / "empty")]
