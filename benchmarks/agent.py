@@ -73,7 +73,7 @@ def measure(host: BootedHost, name: str, used: Callable[[], float], seconds: flo
     idle = name == "w1000"
     without = _minute(used, seconds) if idle else 0.0
     install(host, name)
-    wait_for(lambda: _calm(host), "converging", host, 120)
+    wait_for(lambda: is_calm(host), "converging", host, 120)
     found = {"first run, s": float(status(host)["last_run"]["duration_s"])}
     if idle:
         found |= idling(host, used, seconds, without)
@@ -96,7 +96,7 @@ def idling(host: BootedHost, used: Callable[[], float], seconds: float, without:
     """
     rarely, few = _polling(host, used, seconds)
     host.reconciler("agent", "install", "--interval", "5s")
-    wait_for(lambda: _calm(host), "starting anew", host)
+    wait_for(lambda: is_calm(host), "starting anew", host)
     often, many = _polling(host, used, seconds)
     return {
         "CPU s per minute of idling": rarely - without,
@@ -141,7 +141,7 @@ def sweeps(host: BootedHost, used: Callable[[], float]) -> Numbers:
 def heals(host: BootedHost) -> Numbers:
     """From a change by hand until it is undone."""
     took, _ = heal_times(host, "/srv/bench/d*/*")
-    wait_for(lambda: _calm(host), "calming down", host)
+    wait_for(lambda: is_calm(host), "calming down", host)
     return {
         "event to healed, s: median": statistics.median(took),
         "event to healed, s: p95": took[int(len(took) * 0.95)],
@@ -181,7 +181,8 @@ def _tree(pid: int) -> Iterator[int]:
             yield from _tree(int(child))
 
 
-def _calm(host: BootedHost) -> bool:
+def is_calm(host: BootedHost) -> bool:
+    """Whether its agent has come to rest, and nothing failed."""
     found = spoken(host)
     if not found:
         return False
