@@ -62,6 +62,15 @@ def take(root: str, host: Host, path: str, *, hidden: bool) -> Image:
     return Image("file", *attributes, sha256=sha256, stored=sha256)
 
 
+def sync(root: str) -> None:
+    """Make the names of images durable: a row of the ledger must not outlive what it is about."""
+    fd = os.open(images(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sweep(root: str) -> None:
     """Remove the images that a killed run had not yet copied whole."""
     for name in os.listdir(images(root)):

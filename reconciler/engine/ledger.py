@@ -142,6 +142,7 @@ class Ledger:
         self.lost = opened.lost
         self._database = opened.database
         self._imaged: set[str] | None = None
+        self._unsynced: OSError | None = None
 
     @classmethod
     @contextmanager
@@ -508,17 +509,39 @@ class Ledger:
                     else image.take(self.root, host, path, hidden=path in hidden)
                 )
             except (OSError, ResourceError) as error:
-                failed = failed or ResourceError(
-                    f"cannot keep what {path} was before its first change: "
-                    f"{_said(error, ledgerfile.images(self.root))}",
-                    hint="it is not changed without that",
-                )
+                failed = failed or self._unkept(path, error)
+        stored = [path for path, one in images.items() if one.stored]
+        try:
+            self._sync_images(stored)
+        except OSError as error:
+            failed = failed or self._unkept(stored[0], error)
+            images = {path: one for path, one in images.items() if not one.stored}
         if images:
             with self._database:
                 self._keep(run, images)
             self._imaged.update(images)
         if failed is not None:
             raise failed
+
+    def _sync_images(self, stored: Sequence[str]) -> None:
+        """Before a row says that they are there. What a failed sync has lost, no later one of the
+        same run brings back, though it succeeds."""
+        if not stored:
+            return
+        if self._unsynced is not None:
+            raise self._unsynced
+        try:
+            image.sync(self.root)
+        except OSError as error:
+            self._unsynced = error
+            raise
+
+    def _unkept(self, path: str, error: Exception) -> ResourceError:
+        return ResourceError(
+            f"cannot keep what {path} was before its first change: "
+            f"{_said(error, ledgerfile.images(self.root))}",
+            hint="it is not changed without that",
+        )
 
     def _keep(self, run: str, images: Mapping[str, Image]) -> None:
         now = time.time()

@@ -250,6 +250,29 @@ def test_one_image_that_cannot_be_kept_does_not_cost_the_others(tmp_path: Path) 
         assert list(ledger.images()) == ["/good"]
 
 
+def test_images_whose_names_may_be_lost_are_not_said_to_be_kept_in_that_run_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a failed write once; the sync after that knows nothing of it."""
+
+    def broken(root: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "f").write_text("theirs")
+    host = Host(str(tmp_path))
+    with Ledger.open(str(tmp_path)) as ledger:
+        with monkeypatch.context() as patch:
+            patch.setattr(image, "sync", broken)
+            with pytest.raises(ResourceError, match="cannot keep what /f was"):
+                ledger.keep_images("r", host, ["/f", "/nothing"], set())
+        with pytest.raises(ResourceError, match="Input/output"):
+            ledger.keep_images("r", host, ["/f"], set())
+        assert list(ledger.images()) == ["/nothing"]
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r", host, ["/f"], set())
+        assert ledger.images()["/f"]["kind"] == "file"
+
+
 def test_an_image_that_was_cut_off_is_swept(tmp_path: Path) -> None:
     with Ledger.open(str(tmp_path)) as ledger:
         half = path(tmp_path).parent / "images" / "0123.new"
