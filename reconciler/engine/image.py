@@ -20,7 +20,8 @@ NEW = ".new"
 
 
 class Image(NamedTuple):
-    """What a path was. kind: `absent`, `file`, `link`, `directory`, `special`, `unknown`.
+    """What a path was. kind: `absent`, `file`, `link`, `directory`, `special`, `unknown`, or
+    `attributes`: a file of which nobody has changed more than these yet.
 
     stored: the name of its content; None where that is not kept. link: its text, as SQLite has it.
     """
@@ -37,6 +38,13 @@ class Image(NamedTuple):
 
 #: Of what a lost ledger knew: what is there now may be our own.
 UNKNOWN = Image("unknown")
+
+
+def completed(first: Image, now: Image) -> Image:
+    """What a file was of which first the attributes were changed, and now its content is."""
+    return (
+        now._replace(mode=first.mode, uid=first.uid, gid=first.gid) if now.kind == "file" else now
+    )
 
 
 def take(root: str, host: Host, path: str, *, hidden: bool) -> Image:

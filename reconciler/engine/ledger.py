@@ -141,7 +141,7 @@ class Ledger:
         #: Why it does not know what it should, or "".
         self.lost = opened.lost
         self._database = opened.database
-        self._imaged: set[str] | None = None
+        self._imaged: dict[str, Image] | None = None
         self._unsynced: OSError | None = None
 
     @classmethod
@@ -488,26 +488,31 @@ class Ledger:
 
     # -- first images --------------------------------------------------------------------
 
-    def keep_images(self, run: str, host: Host, paths: Iterable[str], hidden: set[str]) -> None:
+    def keep_images(
+        self,
+        run: str,
+        host: Host,
+        paths: Iterable[str],
+        hidden: Collection[str],
+        slight: Collection[str] = (),
+    ) -> None:
         """Keep what these paths were, if we never touched them before.
 
-        hidden: paths whose content may be secret; of these only the attributes are kept.
+        hidden: paths whose content may be secret; of these only the attributes are kept. slight:
+        those of which only the attributes are changed; their content is somebody else's, and is
+        kept as it is when we change that, too.
         Raises ResourceError for the first that cannot be kept; the others are.
         """
         if self._imaged is None:
-            rows = self._database.execute("SELECT path FROM images")
-            self._imaged = {from_sql(row[0]) for row in rows}
+            self._imaged = {path: Image(**one) for path, one in self.images().items()}  # type: ignore[arg-type]
         images: dict[str, Image] = {}
         failed: ResourceError | None = None
         for path in paths:
-            if path in self._imaged or path in images:
+            known = self._imaged.get(path)
+            if path in images or not (known is None or _more(known, path in slight)):
                 continue
             try:
-                images[path] = (
-                    image.UNKNOWN
-                    if self.lost
-                    else image.take(self.root, host, path, hidden=path in hidden)
-                )
+                images[path] = self._take(host, path, hidden, slight, known)
             except (OSError, ResourceError) as error:
                 failed = failed or self._unkept(path, error)
         stored = [path for path, one in images.items() if one.stored]
@@ -518,10 +523,29 @@ class Ledger:
             images = {path: one for path, one in images.items() if not one.stored}
         if images:
             with self._database:
+                self._database.executemany(
+                    "DELETE FROM images WHERE path = ?", [(to_sql(path),) for path in images]
+                )
                 self._keep(run, images)
             self._imaged.update(images)
         if failed is not None:
             raise failed
+
+    def _take(
+        self,
+        host: Host,
+        path: str,
+        hidden: Collection[str],
+        slight: Collection[str],
+        known: Image | None,
+    ) -> Image:
+        """Raises OSError, ResourceError."""
+        if self.lost:
+            return image.UNKNOWN
+        now = image.take(self.root, host, path, hidden=path in hidden or path in slight)
+        if path in slight and now.kind == "file":
+            return now._replace(kind="attributes")
+        return now if known is None else image.completed(known, now)
 
     def _sync_images(self, stored: Sequence[str]) -> None:
         """Before a row says that they are there. What a failed sync has lost, no later one of the
@@ -561,6 +585,11 @@ class Ledger:
         for one in found.values():
             one["link"] = from_sql(one["link"])
         return found
+
+
+def _more(known: Image, slight: bool) -> bool:
+    """Whether more must be kept than is, now that its content is changed."""
+    return known.kind == "attributes" and not slight
 
 
 def paths_of(claims: Iterable[str]) -> list[str]:

@@ -232,6 +232,31 @@ def test_links_directories_secrets_and_large_files_keep_no_content(
     assert list((path(tmp_path).parent / "images").iterdir()) == []
 
 
+def test_of_a_file_whose_attributes_alone_are_changed_the_content_is_kept_when_that_is_changed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f"
+    path.write_text("theirs")
+    path.chmod(0o604)
+    host = Host(str(tmp_path))
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r1", host, ["/f"], set(), {"/f"})
+        assert (ledger.images()["/f"]["kind"], ledger.images()["/f"]["stored"]) == (
+            "attributes",
+            None,
+        )
+        path.chmod(0o600)
+        path.write_text("theirs, later")
+        ledger.keep_images("r2", host, ["/f"], set(), {"/f"})
+    with Ledger.open(str(tmp_path)) as ledger:
+        for _ in range(2):  # the first time counts
+            ledger.keep_images("r3", host, ["/f"], set())
+            path.write_text("ours")
+        found = ledger.images()["/f"]
+        assert (found["kind"], found["mode"]) == ("file", 0o604)
+        assert b"".join(ledger.image_content(str(found["stored"]))) == b"theirs, later"
+
+
 def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     name = b"/caf\xe9".decode("utf-8", "surrogateescape")
     os.symlink(b"\xff\xfe", os.fsencode(str(tmp_path) + name))
