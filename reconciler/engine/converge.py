@@ -40,6 +40,7 @@ from reconciler.engine.plan import (
     look,
     read_ahead,
     recovered,
+    slight_paths,
 )
 from reconciler.errors import Moved, NotConverged, ReconcilerError, ResourceError
 from reconciler.host import Host
@@ -165,15 +166,17 @@ class _Work:
             for path in intent_of(node).paths
         }
 
+        slight = slight_paths(self.order.nodes)
+
         def keep(path: str) -> None:
             try:
-                self.ledger.keep_images(self.run.id, self.host, [path], hidden)
+                self.ledger.keep_images(self.run.id, self.host, [path], hidden, slight)
             except sqlite3.Error as error:
                 raise self._unwritable(error) from error
 
         try:
             paths = (path for intent in intents for path in intent.paths)
-            self.ledger.keep_images(self.run.id, self.host, paths, hidden)
+            self.ledger.keep_images(self.run.id, self.host, paths, hidden, slight)
         except ResourceError:
             pass  # it is tried again when its turn comes, and then that resource fails
         self.host.before_change = keep

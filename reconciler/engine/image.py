@@ -20,7 +20,8 @@ NEW = ".new"
 
 
 class Image(NamedTuple):
-    """What a path was. kind: `absent`, `file`, `link`, `directory`, `special`, `unknown`.
+    """What a path was. kind: `absent`, `file`, `link`, `directory`, `special`, `unknown`, or
+    `attributes`: a file of which nobody has changed more than these yet.
 
     stored: the name of its content; None where that is not kept. link: its text, as SQLite has it.
     """
@@ -37,6 +38,13 @@ class Image(NamedTuple):
 
 #: Of what a lost ledger knew: what is there now may be our own.
 UNKNOWN = Image("unknown")
+
+
+def completed(first: Image, now: Image) -> Image:
+    """What a file was of which first the attributes were changed, and now its content is."""
+    return (
+        now._replace(mode=first.mode, uid=first.uid, gid=first.gid) if now.kind == "file" else now
+    )
 
 
 def take(root: str, host: Host, path: str, *, hidden: bool) -> Image:
@@ -60,6 +68,15 @@ def take(root: str, host: Host, path: str, *, hidden: bool) -> Image:
         _store(f"{stored}{NEW}", host.files.chunks(path))
         os.rename(f"{stored}{NEW}", stored)
     return Image("file", *attributes, sha256=sha256, stored=sha256)
+
+
+def sync(root: str) -> None:
+    """Make the names of images durable: a row of the ledger must not outlive what it is about."""
+    fd = os.open(images(root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sweep(root: str) -> None:

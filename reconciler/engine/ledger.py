@@ -141,7 +141,8 @@ class Ledger:
         #: Why it does not know what it should, or "".
         self.lost = opened.lost
         self._database = opened.database
-        self._imaged: set[str] | None = None
+        self._imaged: dict[str, Image] | None = None
+        self._unsynced: OSError | None = None
 
     @classmethod
     @contextmanager
@@ -487,38 +488,84 @@ class Ledger:
 
     # -- first images --------------------------------------------------------------------
 
-    def keep_images(self, run: str, host: Host, paths: Iterable[str], hidden: set[str]) -> None:
+    def keep_images(
+        self,
+        run: str,
+        host: Host,
+        paths: Iterable[str],
+        hidden: Collection[str],
+        slight: Collection[str] = (),
+    ) -> None:
         """Keep what these paths were, if we never touched them before.
 
-        hidden: paths whose content may be secret; of these only the attributes are kept.
+        hidden: paths whose content may be secret; of these only the attributes are kept. slight:
+        those of which only the attributes are changed; their content is somebody else's, and is
+        kept as it is when we change that, too.
         Raises ResourceError for the first that cannot be kept; the others are.
         """
         if self._imaged is None:
-            rows = self._database.execute("SELECT path FROM images")
-            self._imaged = {from_sql(row[0]) for row in rows}
+            self._imaged = {path: Image(**one) for path, one in self.images().items()}  # type: ignore[arg-type]
         images: dict[str, Image] = {}
         failed: ResourceError | None = None
         for path in paths:
-            if path in self._imaged or path in images:
+            known = self._imaged.get(path)
+            if path in images or not (known is None or _more(known, path in slight)):
                 continue
             try:
-                images[path] = (
-                    image.UNKNOWN
-                    if self.lost
-                    else image.take(self.root, host, path, hidden=path in hidden)
-                )
+                images[path] = self._take(host, path, hidden, slight, known)
             except (OSError, ResourceError) as error:
-                failed = failed or ResourceError(
-                    f"cannot keep what {path} was before its first change: "
-                    f"{_said(error, ledgerfile.images(self.root))}",
-                    hint="it is not changed without that",
-                )
+                failed = failed or self._unkept(path, error)
+        stored = [path for path, one in images.items() if one.stored]
+        try:
+            self._sync_images(stored)
+        except OSError as error:
+            failed = failed or self._unkept(stored[0], error)
+            images = {path: one for path, one in images.items() if not one.stored}
         if images:
             with self._database:
+                self._database.executemany(
+                    "DELETE FROM images WHERE path = ?", [(to_sql(path),) for path in images]
+                )
                 self._keep(run, images)
             self._imaged.update(images)
         if failed is not None:
             raise failed
+
+    def _take(
+        self,
+        host: Host,
+        path: str,
+        hidden: Collection[str],
+        slight: Collection[str],
+        known: Image | None,
+    ) -> Image:
+        """Raises OSError, ResourceError."""
+        if self.lost:
+            return image.UNKNOWN
+        now = image.take(self.root, host, path, hidden=path in hidden or path in slight)
+        if path in slight and now.kind == "file":
+            return now._replace(kind="attributes")
+        return now if known is None else image.completed(known, now)
+
+    def _sync_images(self, stored: Sequence[str]) -> None:
+        """Before a row says that they are there. What a failed sync has lost, no later one of the
+        same run brings back, though it succeeds."""
+        if not stored:
+            return
+        if self._unsynced is not None:
+            raise self._unsynced
+        try:
+            image.sync(self.root)
+        except OSError as error:
+            self._unsynced = error
+            raise
+
+    def _unkept(self, path: str, error: Exception) -> ResourceError:
+        return ResourceError(
+            f"cannot keep what {path} was before its first change: "
+            f"{_said(error, ledgerfile.images(self.root))}",
+            hint="it is not changed without that",
+        )
 
     def _keep(self, run: str, images: Mapping[str, Image]) -> None:
         now = time.time()
@@ -538,6 +585,11 @@ class Ledger:
         for one in found.values():
             one["link"] = from_sql(one["link"])
         return found
+
+
+def _more(known: Image, slight: bool) -> bool:
+    """Whether more must be kept than is, now that its content is changed."""
+    return known.kind == "attributes" and not slight
 
 
 def paths_of(claims: Iterable[str]) -> list[str]:

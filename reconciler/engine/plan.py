@@ -372,3 +372,14 @@ def intent_of(node: Node) -> Intent:
         if kind in ("path", "line")
     }
     return Intent(node.id, node.declaration.notify, tuple(sorted(paths)))
+
+
+def slight_paths(nodes: Iterable[Node]) -> set[str]:
+    """The paths of which only attributes are declared: owner, group, mode."""
+    slight: set[str] = set()
+    others: set[str] = set()
+    for node in nodes:
+        kinds = {claim.partition(":")[0] for claim in node.resource.claims()}
+        paths = slight if kinds == {"path", "attribute"} else others
+        paths.update(intent_of(node).paths)
+    return slight - others

@@ -23,6 +23,8 @@ from reconciler.host import Host
 from reconciler.safepath import Attributes
 
 KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+#: First images of files: whole, or of their attributes only.
+FILES = ("file", "attributes")
 #: Which number of a first image each attribute is.
 NUMBERS = {"owner": "uid", "group": "gid", "mode": "mode"}
 
@@ -67,8 +69,9 @@ def decide(share: Share, policy: str, image: Mapping[str, object] | None) -> tup
     if kind == "unknown":
         return "", "the ledger was lost, and with it what was there before us"
     if not share.whole:
-        known = kind == "file"
-        return ("restore" if known else "", "only its attributes were declared")
+        return "restore" if kind in FILES else "", "only its attributes were declared"
+    if kind == "attributes":
+        return "restore" if share.attributes else "", "its content was never changed by us"
     if kind == "absent":
         return "delete", "it was not there before us"
     if kind == "file" and not image["stored"]:
@@ -85,9 +88,10 @@ def undo(host: Host, ledger: Ledger, share: Share, act: str) -> str:
     if act == "delete":
         return _delete(host, share, now)
     image = ledger.images()[share.path]
-    if found is not None and now == "file" and not share.content:
+    changed = share.whole and image["kind"] != "attributes"
+    if now == "file" and not (changed and share.content):
         return _put_back_attributes(host, share, image)
-    if not share.whole:
+    if not changed:
         return f"kept, because it is a {now} now" if now else "was gone already"
     if now == "directory":
         raise ResourceError(
@@ -115,7 +119,7 @@ def _delete(host: Host, share: Share, now: str) -> str:
 
 def _put_back_attributes(host: Host, share: Share, image: Mapping[str, object]) -> str:
     names = sorted(share.attributes)
-    if image["kind"] != "file" or not names:
+    if image["kind"] not in FILES or not names:
         return "kept, because its content is not ours"
     host.set_attributes(share.path, _attributes(image, names))
     return f"restored, its {' and '.join(names)} only"

@@ -439,6 +439,39 @@ def test_of_what_only_had_its_mode_declared_only_the_mode_is_put_back(world: Wor
     assert (path.stat().st_mode & 0o777, path.stat().st_gid) == (0o604, 7)
 
 
+def test_content_comes_back_as_it_was_when_it_was_changed_and_the_mode_as_that_was_before(
+    world: World,
+) -> None:
+    """Its mode was ours for a year before its content was."""
+    path = world.path("/etc/a")
+    path.write_text("theirs")
+    path.chmod(0o604)
+    world.file("/etc/a", mode="0600")
+    world.apply()
+    path.write_text("theirs, a year later")
+    world.resources = []
+    world.file("/etc/a", "ours", mode="0640")
+    world.apply()
+    dropped(world, RESTORE)
+    assert path.read_text() == "theirs, a year later"
+    assert path.stat().st_mode & 0o777 == 0o604
+
+
+def test_content_that_was_as_declared_from_the_start_is_not_put_back(world: World) -> None:
+    path = world.path("/etc/a")
+    path.write_text("the same")
+    path.chmod(0o604)
+    world.file("/etc/a", mode="0600")
+    world.apply()
+    world.resources = []
+    world.file("/etc/a", "the same", mode="0600")
+    world.apply()
+    found = dropped(world, RESTORE)
+    assert found["pruned"][0]["done"] == "restored, its mode only"
+    assert path.read_text() == "the same"
+    assert path.stat().st_mode & 0o777 == 0o604
+
+
 @pytest.mark.parametrize("policy", ["restore", "delete"])
 def test_content_that_was_let_go_before_is_not_taken_away(world: World, policy: str) -> None:
     """It was ours once; then only its mode was declared, and others went on writing it."""

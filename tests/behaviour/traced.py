@@ -12,7 +12,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from behaviour.crash import Victim
@@ -37,6 +37,13 @@ CHANGES = {
     285: "fallocate", 316: "renameat2",
 }  # fmt: skip
 BY_FD = {"write", "pwrite64"}
+#: Which arguments say what a call is about: a directory (None: the current one) and a name in it, or
+#: a descriptor alone.
+ABOUT = {
+    "renameat": (2, 3), "rename": (None, 1), "mkdirat": (0, 1), "unlinkat": (0, 1), "linkat": (2, 3),
+    "symlinkat": (1, 2), "unlink": (None, 0), "write": (0, None), "pwrite64": (0, None),
+    "fsync": (0, None), "fdatasync": (0, None),
+}  # fmt: skip
 #: Those that a full disk refuses.
 TAKE_SPACE = {
     "write", "pwrite64", "ftruncate", "mkdir", "openat", "mkdirat", "linkat", "symlinkat",
@@ -60,10 +67,12 @@ class _Info(ctypes.Structure):
 
 
 class Outcome(NamedTuple):
-    """names: the calls that changed something below the root, or would have. answer: the last
-    message of the engine, its report or its error; None if it was killed before."""
+    """names: the calls that changed something below the root, or would have. paths: what each was
+    about, where `ABOUT` knows. answer: the last message of the engine, its report or its error; None
+    if it was killed before."""
 
     names: list[str]
+    paths: list[str]
     answer: Message | None
 
 
@@ -76,6 +85,7 @@ def run(world: World, fate: Fate) -> Outcome:
     """An apply of the world's catalog, durable as on a real host, each of its calls judged."""
     answers: list[Message] = []
     names: list[str] = []
+    paths: list[str] = []
     with Victim(world) as victim:
         pid = victim.process.pid
         _ptrace(SEIZE, pid, 0, SYSGOOD | EXITKILL)
@@ -83,11 +93,11 @@ def run(world: World, fate: Fate) -> Outcome:
         talk = threading.Thread(target=_converse, args=(victim, answers))
         talk.start()
         try:
-            victim.process.returncode = _follow(pid, fate, names, str(world.root))
+            victim.process.returncode = _follow(pid, fate, names, paths, str(world.root))
         finally:
             victim.kill()
             talk.join()
-    return Outcome(names, answers[-1] if answers else None)
+    return Outcome(names, paths, answers[-1] if answers else None)
 
 
 def _converse(victim: Victim, answers: list[Message]) -> None:
@@ -104,7 +114,7 @@ def _converse(victim: Victim, answers: list[Message]) -> None:
         victim.hang_up()
 
 
-def _follow(pid: int, fate: Fate, names: list[str], root: str) -> int:
+def _follow(pid: int, fate: Fate, names: list[str], paths: list[str], root: str) -> int:
     """Until it has ended; its exit code as Popen has it."""
     entering, refusal = True, 0
     while True:
@@ -117,14 +127,14 @@ def _follow(pid: int, fate: Fate, names: list[str], root: str) -> int:
             _ptrace(SYSCALL, pid, 0, 0 if status >> 16 else number)
             continue
         if entering:
-            refusal = _judge(pid, fate, names, root)
+            refusal = _judge(pid, fate, names, paths, root)
         elif refusal:
             _ptrace(POKEUSER, pid, RAX, -refusal & (1 << 64) - 1)
         entering = not entering
         _ptrace(SYSCALL, pid)
 
 
-def _judge(pid: int, fate: Fate, names: list[str], root: str) -> int:
+def _judge(pid: int, fate: Fate, names: list[str], paths: list[str], root: str) -> int:
     """Count a call if it changes something; the errno that it is refused with, or 0."""
     info = _Info()
     _ptrace(SYSCALL_INFO, pid, ctypes.sizeof(info), ctypes.addressof(info))
@@ -138,6 +148,7 @@ def _judge(pid: int, fate: Fate, names: list[str], root: str) -> int:
     if name in BY_FD and not os.readlink(f"/proc/{pid}/fd/{info.args[0]}").startswith(f"{root}/"):
         return 0
     names.append(name)
+    paths.append(_about(pid, name, info.args))
     verdict = fate(len(names) - 1, name)
     if verdict == KILL:
         os.kill(pid, signal.SIGKILL)
@@ -149,11 +160,22 @@ def _judge(pid: int, fate: Fate, names: list[str], root: str) -> int:
 
 def _is_elsewhere(pid: int, address: int, root: str) -> bool:
     """Whether the name that a call is given is an absolute one outside of our root."""
+    name = _text(pid, address)
+    return name.startswith("/") and not name.startswith(f"{root}/")
+
+
+def _about(pid: int, name: str, args: Sequence[int]) -> str:
+    """The path that a call is about; "" where that is not known."""
+    directory, text = ABOUT.get(name, (None, None))
+    place = "" if directory is None else os.readlink(f"/proc/{pid}/fd/{args[directory]}")
+    return place if text is None else os.path.join(place, _text(pid, args[text]))
+
+
+def _text(pid: int, address: int) -> str:
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
         # No further than the end of the page: what comes after it may not be there.
-        name = memory.read(4096 - address % 4096).partition(b"\0")[0]
-    return name.startswith(b"/") and not name.startswith(os.fsencode(root) + b"/")
+        return os.fsdecode(memory.read(4096 - address % 4096).partition(b"\0")[0])
 
 
 def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> None:

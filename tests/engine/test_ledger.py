@@ -232,6 +232,31 @@ def test_links_directories_secrets_and_large_files_keep_no_content(
     assert list((path(tmp_path).parent / "images").iterdir()) == []
 
 
+def test_of_a_file_whose_attributes_alone_are_changed_the_content_is_kept_when_that_is_changed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f"
+    path.write_text("theirs")
+    path.chmod(0o604)
+    host = Host(str(tmp_path))
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r1", host, ["/f"], set(), {"/f"})
+        assert (ledger.images()["/f"]["kind"], ledger.images()["/f"]["stored"]) == (
+            "attributes",
+            None,
+        )
+        path.chmod(0o600)
+        path.write_text("theirs, later")
+        ledger.keep_images("r2", host, ["/f"], set(), {"/f"})
+    with Ledger.open(str(tmp_path)) as ledger:
+        for _ in range(2):  # the first time counts
+            ledger.keep_images("r3", host, ["/f"], set())
+            path.write_text("ours")
+        found = ledger.images()["/f"]
+        assert (found["kind"], found["mode"]) == ("file", 0o604)
+        assert b"".join(ledger.image_content(str(found["stored"]))) == b"theirs, later"
+
+
 def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     name = b"/caf\xe9".decode("utf-8", "surrogateescape")
     os.symlink(b"\xff\xfe", os.fsencode(str(tmp_path) + name))
@@ -248,6 +273,29 @@ def test_one_image_that_cannot_be_kept_does_not_cost_the_others(tmp_path: Path) 
         with pytest.raises(ResourceError, match=r"cannot keep what /\.\./bad was"):
             ledger.keep_images("r", Host(str(tmp_path)), ["/../bad", "/good"], set())
         assert list(ledger.images()) == ["/good"]
+
+
+def test_images_whose_names_may_be_lost_are_not_said_to_be_kept_in_that_run_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a failed write once; the sync after that knows nothing of it."""
+
+    def broken(root: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "f").write_text("theirs")
+    host = Host(str(tmp_path))
+    with Ledger.open(str(tmp_path)) as ledger:
+        with monkeypatch.context() as patch:
+            patch.setattr(image, "sync", broken)
+            with pytest.raises(ResourceError, match="cannot keep what /f was"):
+                ledger.keep_images("r", host, ["/f", "/nothing"], set())
+        with pytest.raises(ResourceError, match="Input/output"):
+            ledger.keep_images("r", host, ["/f"], set())
+        assert list(ledger.images()) == ["/nothing"]
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r", host, ["/f"], set())
+        assert ledger.images()["/f"]["kind"] == "file"
 
 
 def test_an_image_that_was_cut_off_is_swept(tmp_path: Path) -> None:
