@@ -22,7 +22,6 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from agent import install, is_calm, meter  # noqa: E402
-
 from hosts.agents import wait_for  # noqa: E402  tests/ is not installed
 from hosts.booted import BootedHost  # noqa: E402
 from hosts.lab import Lab  # noqa: E402
