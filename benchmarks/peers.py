@@ -98,8 +98,8 @@ def measure(
     time.sleep(SETTLE)
     before = used()
     time.sleep(seconds)
-    processes, pss = _memory(host, peer.process)
     cpu = (used() - before - without) / seconds * 60
+    processes, pss = _memory(host, peer.process)
     return {"processes": processes, "PSS": pss, "CPU": cpu}
 
 
