@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from reconciler.errors import CommandFailed, ResourceError, Unsupported
 from reconciler.host import Completed, Host
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from reconciler.errors import NotYet, Unsupported
 from reconciler.host import Host
 from reconciler.modules._put import put
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 #: Ansible's: entries that it made are ours from the first run.
 MARKER = "#Ansible: "

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from reconciler.errors import CommandFailed, NotYet, ResourceError, Unsupported
 from reconciler.host import Account, Host
 from reconciler.modules._put import make_parents
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 SKELETON = "/etc/skel"
 #: Debian's name for "has no home": it must not exist.

@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple
 from reconciler.errors import NotYet
 from reconciler.host import Host
 from reconciler.modules._mode import mode_bits, mode_text
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 
 class Owned(NamedTuple):

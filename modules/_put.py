@@ -11,7 +11,7 @@ from reconciler.errors import CommandFailed, NotYet, ResourceError, SchemaError
 from reconciler.host import Host
 from reconciler.modules._owned import kept
 from reconciler.resource import plain_path
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 
 def put(

@@ -28,7 +28,7 @@ from reconciler.modules._mode import check_mode
 from reconciler.modules._owned import Owned
 from reconciler.modules._put import check_path, make_parents, parents, put
 from reconciler.resource import Diff, Path, Resource, State, Value
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 #: How often an edit is made anew because somebody else wrote the file meanwhile.
 TRIES = 3

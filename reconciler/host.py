@@ -32,14 +32,9 @@ from reconciler.errors import (
     TimedOut,
     Unsupported,
 )
-from reconciler.safepath import (
-    Attributes,
-    Place,
-    Tree,
-    change_in_place,
-    explain,
-    explain_xattr,
-)
+from reconciler.refusals import explain, explain_xattr
+from reconciler.safepath import Place
+from reconciler.safewrite import Attributes, Tree, change_in_place
 
 T = TypeVar("T")
 
@@ -378,7 +373,7 @@ class Host:
         expect: os.stat_result | None = None,
         validate: Callable[[str], None] | None = None,
     ) -> None:
-        """Put a regular file in place, whole or not at all: see `safepath.Tree.write`."""
+        """Put a regular file in place, whole or not at all: see `safewrite.Tree.write`."""
         self.act(path)
         self.files.write(path, content, attributes, expect=expect, validate=validate)
 

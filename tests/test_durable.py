@@ -10,7 +10,7 @@ import pytest
 
 from durable import recorded
 from reconciler.agent import places
-from reconciler.safepath import Attributes, Tree
+from reconciler.safewrite import Attributes, Tree
 from reconciler.source.mark import NAMES, Marks
 
 #: Each way to change a name; the first argument is a directory with a `file` in it.

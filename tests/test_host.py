@@ -23,7 +23,7 @@ from reconciler.errors import (
     Unsupported,
 )
 from reconciler.host import GRACE, OUTPUT_CAP, Host
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes users, so it needs root")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import safepath
+from reconciler import safewrite
 from reconciler.errors import Moved, ReconcilerError, ResourceError, UnsafePath, Unsupported
-from reconciler.safepath import Attributes, Tree
+from reconciler.safewrite import Attributes, Tree
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="plays root against a user, so it needs root"
@@ -87,7 +87,7 @@ def untouched(victim: Path) -> None:
 
 
 def no_temporaries(directory: Path) -> None:
-    assert [name for name in os.listdir(directory) if safepath.TEMP_MARK in name] == []
+    assert [name for name in os.listdir(directory) if safewrite.TEMP_MARK in name] == []
 
 
 class TestPlantedLinks:
@@ -310,7 +310,7 @@ class TestRaces:
         def act() -> None:
             for _, found, place in tree.below(str(top)):
                 if not stat.S_ISLNK(found.st_mode):
-                    safepath.change_in_place("x", place, Attributes(USER, USER, 0o666))
+                    safewrite.change_in_place("x", place, Attributes(USER, USER, 0o666))
 
         done, refused = self.race(self.exchanger(top / "d10", home / "trap", home / "spare"), act)
         tree.close()
@@ -743,7 +743,7 @@ class TestFailures:
         self, tree: Tree, home: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(os, "urandom", lambda _: b"known")
-        link(home / f".file{safepath.TEMP_MARK}{b'known'.hex()}", victim / "shadow")
+        link(home / f".file{safewrite.TEMP_MARK}{b'known'.hex()}", victim / "shadow")
         with pytest.raises(ResourceError):
             write(tree, home / "file")
         untouched(victim)
@@ -931,7 +931,7 @@ class TestLeftovers:
     def test_what_a_killed_run_left_is_swept_and_nothing_else(
         self, tree: Tree, tmp_path: Path
     ) -> None:
-        mark = safepath.TEMP_MARK
+        mark = safewrite.TEMP_MARK
         for name in (f".file{mark}0123", f".{mark}4567", f".other{mark}89", "file", f"file{mark}x"):
             (tmp_path / name).write_text("x")
         tree.sweep(str(tmp_path / "file"))

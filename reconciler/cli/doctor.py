@@ -20,7 +20,7 @@ from reconciler.cli.finding import Finding, Patient
 from reconciler.cli.options import repo_options, root_option
 from reconciler.errors import ConfigError, ReconcilerError, UsageError
 from reconciler.host import Host
-from reconciler.safepath import TEMP_MARK
+from reconciler.safewrite import TEMP_MARK
 from reconciler.words import counted
 
 #: Free space below which a run may not get through, and below which it will not, in bytes.

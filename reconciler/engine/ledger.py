@@ -29,7 +29,7 @@ from reconciler.engine.image import Image, from_sql, to_sql
 from reconciler.engine.ledgerfile import Opened
 from reconciler.errors import ReconcilerError, ResourceError
 from reconciler.host import Host
-from reconciler.safepath import NO_INODES, has_no_inodes, reason
+from reconciler.refusals import NO_INODES, has_no_inodes, reason
 
 #: Runs, and their changes, that are kept; so many more until the oldest are forgotten.
 KEEP_RUNS = 1000

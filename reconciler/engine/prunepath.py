@@ -20,7 +20,7 @@ from typing import NamedTuple
 from reconciler.engine.ledger import Ledger, paths_of
 from reconciler.errors import ResourceError
 from reconciler.host import Host
-from reconciler.safepath import Attributes
+from reconciler.safewrite import Attributes
 
 KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 #: First images of files: whole, or of their attributes only.

@@ -15,8 +15,8 @@ import reconciler
 from reconciler.errors import ConfigError
 
 RING_0 = (
-    *("__init__.py", "errors.py", "resource.py", "safepath.py", "host.py", "catalog.py"),
-    *("patience.py", "words.py"),
+    *("__init__.py", "errors.py", "resource.py", "host.py", "safepath.py", "safewrite.py"),
+    *("refusals.py", "catalog.py", "patience.py", "words.py"),
 )
 MAIN = "import sys\n\nfrom reconciler.engine.__main__ import main\n\nsys.exit(main())\n"
 #: The oldest time that a zip can hold.

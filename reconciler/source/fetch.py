@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from reconciler.errors import ConfigError, Damaged, ReconcilerError, SourceError, TrustError
-from reconciler.safepath import reason
+from reconciler.refusals import reason
 from reconciler.source import network
 from reconciler.source.bare import make_repository, sync, walk
 from reconciler.source.mirror import QUARANTINE, Mirror, Ref

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from reconciler.errors import LockBusy, SourceError, Stale, StateLost, UsageError
-from reconciler.safepath import reason
+from reconciler.refusals import reason
 from reconciler.source.refs import is_id
 
 SCHEMA = ["reconciler/trust", 1]

@@ -39,7 +39,7 @@ LONGER = {
     "service": "one type with the states of every kind of unit",
 }
 #: What may be imported from the product: the contract, and private siblings.
-ROOMS = {"errors", "host", "patience", "resource", "safepath", "words", "modules"}
+ROOMS = {"errors", "host", "patience", "resource", "safepath", "safewrite", "words", "modules"}
 #: Parameters that stand for any template in an example.
 TEMPLATE = re.compile(r"\{\{.*?\}\}")
 HASH = "$6$salt$" + "x" * 86

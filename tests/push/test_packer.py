@@ -74,8 +74,8 @@ def test_it_holds_ring_0_and_the_modules_that_were_named_with_what_they_import()
     assert "reconciler/modules/_mode.py" in packed
     assert "reconciler/modules/package.py" not in packed
     assert {name.split("/")[1] for name in packed if name.startswith("reconciler/")} == {
-        "__init__.py", "catalog.py", "engine", "errors.py", "host.py", "modules", "patience.py", "resource.py",
-        "safepath.py", "words.py",
+        "__init__.py", "catalog.py", "engine", "errors.py", "host.py", "modules", "patience.py", "refusals.py",
+        "resource.py", "safepath.py", "safewrite.py", "words.py",
     }  # fmt: skip
     assert not any("__pycache__" in name or ".." in name for name in packed)
 
