@@ -43,9 +43,9 @@ def reloading() -> Iterator[None]:
 
 
 def watchdog() -> float:
-    """Seconds between two signs of life; 0 if nobody waits for them."""
+    """Seconds after which a sign of life is expected; 0 if nobody waits for one."""
     text = os.environ.get("WATCHDOG_USEC", "")
-    return int(text) / 2e6 if text.isdigit() else 0.0
+    return int(text) / 1e6 if text.isdigit() else 0.0
 
 
 def log(priority: str, message: str, **fields: object) -> None:

@@ -47,6 +47,8 @@ class Poller:
     def follow(self, config: Config) -> None:
         """Go by other settings from now on; what is at work by the old ones counts no more."""
         self._config = config
+        self._remotes = [Remote(**one) for one in config.remotes]
+        self._limits, self._ref = config.fetch_limits(), full_ref(config.branch)
         self._rests = Rests()
         self._asked_at = -NEVER
         self._outdated = self.busy
@@ -70,19 +72,19 @@ class Poller:
 
     def start(self, *, thorough: bool, judging: bool = False) -> None:
         """Begin one. thorough: a glance does not do. judging: as `ask` has it. Raises OSError."""
-        now, config = time.monotonic(), self._config
+        now = time.monotonic()
         self._judging = judging
-        first = in_order([Remote(**one) for one in config.remotes], self._rests.resting(now))[0]
+        first = in_order(self._remotes, self._rests.resting(now))[0]
         # Of a list of remotes, the first is the one that must be asked.
         known = self.offer is not None and self.offer["remote"] == first.name
         self.glancing = known and not thorough and now < self._asked_at + THOROUGH
         if not self.glancing:
             self._ask(now)
             return
-        limits, ref = config.fetch_limits(), full_ref(config.branch)
+        places, ref, limits = self._places, self._ref, self._limits
         try:
             self._child = Child(
-                lambda end: glance.start(self._places, first, ref, limits, end), glance.MOST
+                lambda end: glance.start(places, first, ref, limits, end), glance.MOST
             )
             self._deadline = now + limits.poll
         except (ReconcilerError, KeyError):  # the provider will say what is missing

@@ -40,8 +40,12 @@ from reconciler.agent.watch import Watcher
 from reconciler.agent.worker import Job, Run
 from reconciler.errors import ReconcilerError
 
-#: The status file is never older than this, in seconds.
-FRESH = 60.0
+#: The status file is never older than this, in seconds. Longer than polls are apart by default, so
+#: that a host on which nothing happens is not woken between them.
+FRESH = 90.0
+#: Of the time after which systemd expects a sign of life: when one is given that is due, and when one
+#: is given by who is awake anyway.
+LATE, EARLY = 0.75, 0.25
 #: Seconds by which the two clocks part only if the machine slept, or somebody set one of them.
 JUMP = 5.0
 #: Seconds until settings that could not be used are read again, though their file is the same.
@@ -85,6 +89,7 @@ class Supervisor:
         self._signals = Signals()
         self._stopping = self._leaving = self._ended = False
         self._publish_at = now
+        self._said = ""
         self._fed_at = 0.0
         self._ahead = time.time() - now
 
@@ -127,7 +132,9 @@ class Supervisor:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        due = [self._publish_at, self._fed_at + (journal.watchdog() or FRESH)]
+        due = [self._publish_at]
+        if journal.watchdog():
+            due.append(self._fed_at + journal.watchdog() * LATE)
         if self._poller.busy:
             due.append(self._poller.deadline)
         elif not self._stopping:
@@ -443,7 +450,10 @@ class Supervisor:
         now, clock = time.time(), time.monotonic()
         document = self._compose(now)
         publish(self._places, document, self._state.totals)
-        journal.notify(f"STATUS={oneline(document)}")
+        said = oneline(document)
+        if said != self._said:
+            journal.notify(f"STATUS={said}")
+        self._said = said
         self._publish_at = clock + FRESH
 
     def _phase(self) -> str:
@@ -502,8 +512,7 @@ class Supervisor:
     def _feed(self) -> None:
         """Sign of life, unless a run outlives all its limits."""
         now = time.monotonic()
-        every = journal.watchdog()
-        if every and now < self._fed_at + every:
+        if not journal.watchdog() or now < self._fed_at + journal.watchdog() * EARLY:
             return
         running = self._running
         if running is None or not running.has_outlived(now, self._config.run_limit):

@@ -100,7 +100,7 @@ class TestASupervisor:
     def fed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         said: list[str] = []
         monkeypatch.setattr(module.journal, "notify", said.append)
-        monkeypatch.setattr(module.journal, "watchdog", lambda: 60.0)
+        monkeypatch.setattr(module.journal, "watchdog", lambda: 120.0)
         return said
 
     @pytest.fixture
@@ -119,7 +119,7 @@ class TestASupervisor:
             agent._feed()
             clock.now += 5
         assert child.said == ["TERM", "KILL"]
-        assert len(fed) == pytest.approx((LIMIT + 2 * GRACE) / 60, abs=1)
+        assert len(fed) == pytest.approx((LIMIT + 2 * GRACE) / 30, abs=1)
         assert set(fed) == {"WATCHDOG=1"}
         fed.clear()
         for _ in range(100):
