@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -95,6 +96,10 @@ class Outbox:
         sender, parcel = self._sender, self._sent
         if sender is None or parcel is None or sender.poll() is None:
             return []
+        if sender.returncode < 0:
+            with contextlib.suppress(ProcessLookupError):
+                # Who was killed alone leaves a program that may hold our end of the pipe for long.
+                os.killpg(sender.pid, signal.SIGKILL)
         with sender:
             said = sender.stdout.read() if sender.stdout else b""
         self._sender = None

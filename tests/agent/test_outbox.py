@@ -119,6 +119,7 @@ def test_no_address_is_in_what_is_kept_which_only_its_owner_can_read(office: Off
 def test_a_sender_that_was_killed_has_sent_nothing(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    office.sinks = [{"command": ["sleep", "15"]}, {"command": ["sleep", "16"]}]
     office.post()
     office.box.send(office.sinks, NOW)
     assert office.box._sender is not None
