@@ -2,11 +2,14 @@
 
 import sys
 
-from reconciler.transport.arrival import late, lighten
+from reconciler.agent.digests import small
 
-lighten()
-# Only runs need it, and they are forks: what they import goes with them.
-with late("sqlite3"):
-    from reconciler.agent.supervisor import main
+with small():
+    from reconciler.transport.arrival import late, lighten
+
+    lighten()
+    # Only runs need it, and they are forks: what they import goes with them.
+    with late("sqlite3"):
+        from reconciler.agent.supervisor import main
 
 sys.exit(main(*sys.argv[1:2]))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from reconciler.agent import journal
+from reconciler.agent import digests, journal
 from reconciler.agent.child import Child, answer, forked
 from reconciler.agent.schedule import NEVER
 from reconciler.agent.worker import Run
@@ -84,6 +84,7 @@ class Running:
 
 def _carry_out(run: Run, kind: str) -> dict[str, Any]:
     """In a fork: the whole run."""
+    digests.fast()
     if kind == "heal":
         # We wait behind all others; what undoes a change, and is over at once, does not.
         with contextlib.suppress(OSError):
