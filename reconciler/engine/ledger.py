@@ -234,10 +234,8 @@ class Ledger:
         return row[0] == "create" or (bool(found) and all(before is None for before in found))
 
     def image_content(self, stored: str) -> Iterator[bytes]:
-        """The pieces of a first image. Raises OSError."""
-        with open(os.path.join(ledgerfile.images(self.root), stored), "rb") as file:
-            while piece := file.read(1 << 20):
-                yield piece
+        """The pieces of a first image. Raises ResourceError."""
+        return image.content(self.root, stored)
 
     def note(self, run: str, result: Result) -> None:
         """One change that belongs to no catalog."""
