@@ -273,14 +273,14 @@ class Tree(Looking):
             raise explain(error, clean, "remove") from error
 
     def sweep(self, path: str) -> None:
-        """Remove the temporary files that a killed run left for `path`."""
+        """Remove the temporary files that a killed run left for `path`, and none that is called alike."""
         stem = path.rsplit("/", 1)[-1]
-        start = f".{os.fsdecode(os.fsencode(stem)[:200])}{TEMP_MARK}"
+        stem = os.fsdecode(os.fsencode(stem)[:200])
+        ours = re.compile(rf"\.(?:{re.escape(stem)})?{re.escape(TEMP_MARK)}[0-9a-f]{{24}}")
         try:
             with self.parent(path) as place:
-                for name in os.listdir(place.fd):
-                    if name.startswith((start, f".{TEMP_MARK}")):
-                        _unlink_quietly(name, place.fd)
+                for name in filter(ours.fullmatch, os.listdir(place.fd)):
+                    _unlink_quietly(name, place.fd)
         except (OSError, UnsafePath):
             return  # the directory itself is gone, and what was in it
 
