@@ -256,7 +256,7 @@ class Tree(Looking):
                 found = stat_at(place)
                 if found is None:
                     return
-                real = f"{self._location(place.fd).rstrip('/')}/{place.name}"
+                real = self._real(place)
                 if real in PROTECTED:
                     raise UnsafePath(f"{real} is part of the system and is never removed")
                 self._refuse_mounts(real)

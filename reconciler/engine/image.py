@@ -86,30 +86,24 @@ def sweep(root: str) -> None:
 
 def content(root: str, stored: str) -> Iterator[bytes]:
     """The content of an image, in pieces. Raises ResourceError, in the end if it is not what it was."""
-    digest = hashlib.sha256()
+    path, digest, why = os.path.join(images(root), stored), hashlib.sha256(), "it is damaged"
     try:
-        with open(os.path.join(images(root), stored), "rb") as image:
+        with open(path, "rb") as image:
             while piece := image.read(1 << 20):
                 digest.update(piece)
                 yield piece
     except OSError as error:
-        raise _useless(root, stored, error.strerror or str(error)) from error
+        why = error.strerror
     if digest.hexdigest() != stored:
-        raise _useless(root, stored, "it is damaged")
-
-
-def _useless(root: str, stored: str, why: str) -> ResourceError:
-    return ResourceError(
-        f"what was there before us cannot be put back: {os.path.join(images(root), stored)}: {why}",
-        hint="put it there from a backup; or leave all as it is: prune: {file: keep} in agent.yml",
-    )
+        raise ResourceError(
+            f"what was there before us cannot be put back: {path}: {why}",
+            hint="put it there from a backup, or set prune: {file: keep} in agent.yml",
+        )
 
 
 def _store(directory: str, pieces: Iterable[bytes]) -> str | None:
-    """Keep a copy; its name, which is the digest of just what was copied. None if that is too large.
-
-    Whoever owns the file may change it meanwhile: no image may hold what its name does not say.
-    """
+    """Keep a copy; its name, the digest of what was copied, for its owner may write to the file
+    meanwhile. None if that is too large."""
     path = os.path.join(directory, f"{os.urandom(12).hex()}{NEW}")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:

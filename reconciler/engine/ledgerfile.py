@@ -147,7 +147,7 @@ def _connect(path: str, why: str, *, known_host: bool) -> Opened:
             _migrate(database, version, why)
         _check(database, (*ledgerrows.MEMORY, *ledgerrows.HISTORY))
         return Opened(database, _lost(database))
-    except (sqlite3.DatabaseError, UnicodeDecodeError):  # the latter: SQLite quotes what it refuses
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         database.close()
         raise
 
@@ -155,8 +155,8 @@ def _connect(path: str, why: str, *, known_host: bool) -> Opened:
 def _migrate(database: sqlite3.Connection, version: int, why: str) -> None:
     """Bring the tables of an older version up to date and note what was lost, whole or not at all.
 
-    Those of a newer one stay as they are: tables only grow, so what we know of is there. What has a
-    column already is newer than it says, by a bit that flipped.
+    Those of a newer one stay as they are: tables only grow, so what we know of is there. One that
+    has a column is not as old as a bit that flipped says.
     """
     found = _tables(database)
     columns = "".join(
@@ -224,10 +224,8 @@ def _check(database: sqlite3.Connection, rows: Sequence[str]) -> None:
 
 
 def _check_head(path: str) -> None:
-    """Raise DatabaseError for what SQLite takes for something else than damage: an end within a page,
-    which it reads as if there were none, and a format that is newer than any there is.
-
-    With a log beside it the end may be there.
+    """Raise DatabaseError for what SQLite calls no damage: an end within a page, if there is no log
+    that may have the rest, and a format that is newer than any.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -236,7 +234,7 @@ def _check_head(path: str) -> None:
     if page and not _has_log(path) and size % (65536 if page == 1 else page):
         raise sqlite3.DatabaseError("it is cut off")
     if any(version > 2 for version in head[18:20]) or int.from_bytes(head[44:48], "big") > 4:
-        raise sqlite3.DatabaseError("its format is none that SQLite has")
+        raise sqlite3.DatabaseError("its format is unknown")
 
 
 @functools.cache
