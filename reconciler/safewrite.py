@@ -273,7 +273,7 @@ class Tree(Looking):
             raise explain(error, clean, "remove") from error
 
     def sweep(self, path: str) -> None:
-        """Remove the temporary files that a killed run left for `path`, and none that is called alike."""
+        """Remove the temporary files that a killed run left for `path`."""
         stem = path.rsplit("/", 1)[-1]
         stem = os.fsdecode(os.fsencode(stem)[:200])
         ours = re.compile(rf"\.(?:{re.escape(stem)})?{re.escape(TEMP_MARK)}[0-9a-f]{{24}}")

@@ -85,7 +85,7 @@ def sweep(root: str) -> None:
 
 
 def content(root: str, stored: str) -> Iterator[bytes]:
-    """The content of an image, in pieces. Raises ResourceError, in the end if it is not what it was."""
+    """The content of an image. Raises ResourceError, in the end if it is damaged."""
     path, digest, why = os.path.join(images(root), stored), hashlib.sha256(), "it is damaged"
     try:
         with open(path, "rb") as image:
@@ -102,8 +102,7 @@ def content(root: str, stored: str) -> Iterator[bytes]:
 
 
 def _store(directory: str, pieces: Iterable[bytes]) -> str | None:
-    """Keep a copy; its name, the digest of what was copied, for its owner may write to the file
-    meanwhile. None if that is too large."""
+    """Keep a copy; the digest of what was copied, which somebody may write to meanwhile. None: too large."""
     path = os.path.join(directory, f"{os.urandom(12).hex()}{NEW}")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:

@@ -224,8 +224,8 @@ def _check(database: sqlite3.Connection, rows: Sequence[str]) -> None:
 
 
 def _check_head(path: str) -> None:
-    """Raise DatabaseError for what SQLite calls no damage: an end within a page, if there is no log
-    that may have the rest, and a format that is newer than any.
+    """Raise DatabaseError for what SQLite calls no damage: an end within a page, which may be in a
+    log, and an unknown format.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:

@@ -97,7 +97,6 @@ def undo(host: Host, ledger: Ledger, share: Share, act: str) -> str:
         raise ResourceError(
             f"{share.path} is a directory now; what was there before is not put back"
         )
-    # Of one that is followed, what it leads to was ours: that is known by its own path only.
     if now in ("link", "special") and share.entry != "link":
         return f"kept, because it is a {now} now"
     if image["kind"] == "link":
