@@ -114,6 +114,34 @@ def test_a_run_may_make_very_many_changes_and_not_all_of_them_are_kept(
         assert [change["resource"] for change in ledger.changes()] == newest_first
 
 
+@pytest.mark.parametrize("most", ["KEEP_RUNS", "KEEP_CHANGES"])
+def test_what_was_there_before_us_is_not_ours_however_long_ago_that_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    """Else prune would take away an account that somebody removed and a later commit made again."""
+    monkeypatch.setattr(module, most, 3)
+    monkeypatch.setattr(module, "SLACK", 1)
+    node = toy("a")
+    owned = {"toy:a": Owning(node.declaration, [], None, converged=True)}
+
+    def change(run: str, id: str, action: str, before: str | None) -> None:
+        changes = (Change("v", before, "x"),)
+        result = Result(
+            id, "changed", Mark("s"), action=action, cause="intentional", changes=changes
+        )
+        begin(ledger, run)
+        ledger.settle(run, [result], {}, [])
+        ledger.finish(Report("h", (result,), run=run), owned)
+
+    with Ledger.open(str(tmp_path)) as ledger:
+        change("first", "toy:a", "change", "theirs")
+        for n in range(10):
+            change(f"r{n}", "toy:b", "change", "x")
+        change("last", "toy:a", "create", None)
+        assert not ledger.is_ours("toy:a")
+        assert len(ledger.changes()) <= 6
+
+
 def test_a_clock_that_was_a_year_ahead_neither_leads_nor_outlives_what_came_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
