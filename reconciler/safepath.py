@@ -188,7 +188,7 @@ class Looking:
         raise UnsafePath(f"too many links at {path}")
 
     def real(self, path: str) -> str:
-        """A path without links on the way to it; as it is if nobody can go there."""
+        """A path without links on the way, if there is one."""
         try:
             with self.parent(path) as place:
                 return self._real(place)

@@ -274,8 +274,7 @@ class Tree(Looking):
 
     def sweep(self, path: str) -> None:
         """Remove the temporary files that a killed run left for `path`."""
-        stem = path.rsplit("/", 1)[-1]
-        stem = os.fsdecode(os.fsencode(stem)[:200])
+        stem = os.fsdecode(os.fsencode(path.rsplit("/", 1)[-1])[:200])
         ours = re.compile(rf"\.(?:{re.escape(stem)})?{re.escape(TEMP_MARK)}[0-9a-f]{{24}}")
         try:
             with self.parent(path) as place:

@@ -97,12 +97,12 @@ def content(root: str, stored: str) -> Iterator[bytes]:
     if digest.hexdigest() != stored:
         raise ResourceError(
             f"what was there before us cannot be put back: {path}: {why}",
-            hint="put it there from a backup, or set prune: {file: keep} in agent.yml",
+            hint="put it there again, or set prune: {file: keep} in agent.yml",
         )
 
 
 def _store(directory: str, pieces: Iterable[bytes]) -> str | None:
-    """Keep a copy; the digest of what was copied, which somebody may write to meanwhile. None: too large."""
+    """Keep a copy; the digest of what was copied, for that may change. None: too large."""
     path = os.path.join(directory, f"{os.urandom(12).hex()}{NEW}")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:

@@ -37,7 +37,7 @@ SLACK = 100
 #: Changes, of all runs; a run may make very many.
 KEEP_CHANGES = 20_000
 
-#: The first changes of what is owned are not forgotten: see `is_ours`.
+#: But not the first of what is owned.
 LATER = (
     " AND seq NOT IN (SELECT min(seq) FROM changes WHERE status = 'changed'"
     " AND resource IN (SELECT id FROM resources) GROUP BY resource)"

@@ -155,8 +155,8 @@ def _connect(path: str, why: str, *, known_host: bool) -> Opened:
 def _migrate(database: sqlite3.Connection, version: int, why: str) -> None:
     """Bring the tables of an older version up to date and note what was lost, whole or not at all.
 
-    Those of a newer one stay as they are: tables only grow, so what we know of is there. One that
-    has a column is not as old as a bit that flipped says.
+    Those of a newer one stay as they are: tables only grow, so what we know of is there. The
+    version may be wrong, by a bit that flipped.
     """
     found = _tables(database)
     columns = "".join(
@@ -233,7 +233,7 @@ def _check_head(path: str) -> None:
     page = int.from_bytes(head[16:18], "big")
     if page and not _has_log(path) and size % (65536 if page == 1 else page):
         raise sqlite3.DatabaseError("it is cut off")
-    if any(version > 2 for version in head[18:20]) or int.from_bytes(head[44:48], "big") > 4:
+    if max(head[18:20], default=0) > 2 or int.from_bytes(head[44:48], "big") > 4:
         raise sqlite3.DatabaseError("its format is unknown")
 
 

@@ -40,7 +40,7 @@ class Node(NamedTuple):
 
     @property
     def files(self) -> set[str]:
-        """What its claims name, and the files that they name a part of."""
+        """What its claims name, also as parts of a file."""
         names = [claim.partition(":")[2] for claim in self.resource.claims()]
         return {*names, *(re.split("[#:]", name)[0] for name in names)}
 
@@ -58,7 +58,7 @@ class Order:
 
     @cached_property
     def secret(self) -> set[str]:
-        """Files of which a part is of a node that is `no_log`."""
+        """Files of which `no_log` has a part."""
         return {file for one in self.nodes if one.declaration.no_log for file in one.files}
 
 

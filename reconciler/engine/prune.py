@@ -214,7 +214,7 @@ class _Others:
 
 
 def _really(claim: str, files: Looking) -> str:
-    """A claim without the links on the way to its path: one place may be declared by several."""
+    """A claim without the links on the way: one file may be declared by several."""
     kind, _, what = claim.partition(":")
     path = re.split("[#:]", what, maxsplit=1)[0]
     return f"{kind}:{files.real(path)}{what[len(path) :]}" if path.startswith("/") else claim

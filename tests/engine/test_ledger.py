@@ -293,7 +293,7 @@ def test_an_image_that_is_damaged_or_gone_is_not_put_back(
         damage(stored)
         with pytest.raises(ResourceError, match="cannot be put back") as caught:
             host.files.write("/file", ledger.image_content(stored.name), Attributes())
-        assert "from a backup" in caught.value.hint
+        assert "put it there again" in caught.value.hint
     assert (tmp_path / "file").read_text() == "first"
 
 
