@@ -187,6 +187,17 @@ class Looking:
                 return path
         raise UnsafePath(f"too many links at {path}")
 
+    def real(self, path: str) -> str:
+        """A path without links on the way, if there is one."""
+        try:
+            with self.parent(path) as place:
+                return self._real(place)
+        except (OSError, UnsafePath):
+            return path
+
+    def _real(self, place: Place) -> str:
+        return f"{self._location(place.fd).rstrip('/')}/{place.name}"
+
     def _location(self, fd: int) -> str:
         """The path below our root of an open directory."""
         whole = os.readlink(f"/proc/self/fd/{fd}")

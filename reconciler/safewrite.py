@@ -256,7 +256,7 @@ class Tree(Looking):
                 found = stat_at(place)
                 if found is None:
                     return
-                real = f"{self._location(place.fd).rstrip('/')}/{place.name}"
+                real = self._real(place)
                 if real in PROTECTED:
                     raise UnsafePath(f"{real} is part of the system and is never removed")
                 self._refuse_mounts(real)
@@ -274,13 +274,12 @@ class Tree(Looking):
 
     def sweep(self, path: str) -> None:
         """Remove the temporary files that a killed run left for `path`."""
-        stem = path.rsplit("/", 1)[-1]
-        start = f".{os.fsdecode(os.fsencode(stem)[:200])}{TEMP_MARK}"
+        stem = os.fsdecode(os.fsencode(path.rsplit("/", 1)[-1])[:200])
+        ours = re.compile(rf"\.(?:{re.escape(stem)})?{re.escape(TEMP_MARK)}[0-9a-f]{{24}}")
         try:
             with self.parent(path) as place:
-                for name in os.listdir(place.fd):
-                    if name.startswith((start, f".{TEMP_MARK}")):
-                        _unlink_quietly(name, place.fd)
+                for name in filter(ours.fullmatch, os.listdir(place.fd)):
+                    _unlink_quietly(name, place.fd)
         except (OSError, UnsafePath):
             return  # the directory itself is gone, and what was in it
 

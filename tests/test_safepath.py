@@ -931,11 +931,14 @@ class TestLeftovers:
     def test_what_a_killed_run_left_is_swept_and_nothing_else(
         self, tree: Tree, tmp_path: Path
     ) -> None:
-        mark = safewrite.TEMP_MARK
-        for name in (f".file{mark}0123", f".{mark}4567", f".other{mark}89", "file", f"file{mark}x"):
+        mark, number = safewrite.TEMP_MARK, "0123456789abcdef01234567"
+        ours = [f".file{mark}{number}", f".{mark}{number}"]
+        others = [f".other{mark}{number}", f"file{mark}{number}", "file"]
+        theirs = [f".file{mark}notes", f".{mark}new", f".file{mark}{number}.txt"]
+        for name in (*ours, *others, *theirs):
             (tmp_path / name).write_text("x")
         tree.sweep(str(tmp_path / "file"))
-        assert sorted(os.listdir(tmp_path)) == [f".other{mark}89", "file", f"file{mark}x"]
+        assert sorted(os.listdir(tmp_path)) == sorted([*others, *theirs])
 
     def test_no_descriptor_is_left_open(self, tmp_path: Path) -> None:
         before = os.listdir("/proc/self/fd")

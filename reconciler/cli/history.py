@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Mapping
 
@@ -51,11 +52,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Show changes or runs, newest first. A machine without a ledger has no history."""
     entries: list[dict[str, object]] = []
+    limit = min(args.limit, sys.maxsize)
+    # No resource is called by what is no text.
+    resource = args.resource and args.resource.encode("utf-8", "backslashreplace").decode()
     with Ledger.open_readonly(args.root) as ledger:
         if ledger is not None and args.runs:
-            entries = ledger.runs(args.limit)
+            entries = ledger.runs(limit)
         elif ledger is not None:
-            entries = ledger.changes(args.resource, args.cause, args.limit)
+            entries = ledger.changes(resource, args.cause, limit)
         else:
             _check_absent(place(args.root))
     if out.as_json:

@@ -39,6 +39,15 @@ class Misfit(Exception):  # it is data on its way to becoming a SchemaError
         self.path = path
 
 
+def no_text(name: str, value: str) -> str:
+    """What is wrong with a text that has no bytes, as a template can make one; "" for any other."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"{name} has {value[error.start]!r}, which is no character of UTF-8"
+    return ""
+
+
 def fit(field: Field, value: object) -> object:
     """The value as the field wants it. Raises Misfit."""
     return _fit(field.kind, value, field.name, ())
@@ -51,6 +60,9 @@ def _fit(kind: Kind, value: object, name: str, path: tuple[object, ...]) -> obje
         raise Misfit(
             f"{name} is empty, expected {kind}", "give it a value, or leave the key out", path
         )
+    odd = no_text(name, value) if isinstance(value, str) else ""
+    if odd:
+        raise Misfit(odd, "no file and no program can be given that", path)
     if kind.name == "union":
         return _fit_union(kind, value, name, path)
     return _FITTERS[kind.name](kind, value, name, path)

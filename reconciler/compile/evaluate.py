@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reconciler.compile.check import Misfit, fit
+from reconciler.compile.check import Misfit, fit, no_text
 from reconciler.compile.items import Item
 from reconciler.compile.keywords import Texts
 from reconciler.compile.lost import Lost
@@ -188,7 +188,11 @@ class Evaluator:
         return self._renderer().value(raw, mark, scope) if is_template(raw) else raw
 
     def _text(self, raw: str, mark: Mark, scope: Scope) -> str:
-        return str(self._value(raw, mark, scope))
+        text = str(self._value(raw, mark, scope))
+        odd = no_text("the name", text)
+        if odd:
+            raise SchemaError(odd, mark=mark)
+        return text
 
     def _texts(self, texts: Texts, scope: Scope) -> tuple[tuple[str, Mark], ...]:
         found: list[tuple[str, Mark]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 
+from reconciler.compile.check import no_text
 from reconciler.errors import ConfigError, Mark
 from reconciler.resource import Content
 from reconciler.tree import Entry, Tree, clean
@@ -121,7 +122,10 @@ class Contents(Mapping[str, bytes]):
         self._files: dict[str, str] = {}
 
     def add_text(self, text: str) -> Content:
-        """Keep a text."""
+        """Keep a text. Raises ConfigError for one that has no bytes."""
+        odd = no_text("the content", text)
+        if odd:
+            raise ConfigError(odd, hint="what is no text goes into a file that is copied as it is")
         data = text.encode("utf-8")
         digest = hashlib.sha256(data).hexdigest()
         self._made[digest] = data

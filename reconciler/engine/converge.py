@@ -159,13 +159,7 @@ class _Work:
             intents,
             taken,
         )
-        hidden = {
-            path
-            for node in self.order.nodes
-            if node.declaration.no_log
-            for path in intent_of(node).paths
-        }
-
+        hidden = self.order.secret
         slight = slight_paths(self.order.nodes)
 
         def keep(path: str) -> None:
@@ -373,6 +367,7 @@ class _Work:
         before = replace(step.result, because=(), reason="")
         # Of what is created the ledger keeps none.
         text = self.room > 0 and (self.run.diff or diff.before is not None)
+        text = text and self.order.secret.isdisjoint(step.node.files)
         result = described(before, step.node, diff, self.host, self.memory, text=text)
         self.room -= len(result.diff)
         return result

@@ -13,6 +13,8 @@ from reconciler.words import counted
 #: difflib takes quadratic time in the worst case.
 MAX_LINES = 5000
 CONTEXT = 3
+#: Characters of a value: a line of a file may be of any length.
+LONGEST = 16 << 10
 _CONTROLS: dict[int, str] = {
     code: f"\\x{code:02x}"
     for code in [*range(0x20), *range(0x7F, 0xA0)]
@@ -115,7 +117,7 @@ def _absent(before: Value, after: Value) -> dict[str, None]:
 
 def _harmless(value: Value) -> Value:
     if isinstance(value, str):
-        return harmless(value)
+        return harmless(value[:LONGEST]) + "..." * (len(value) > LONGEST)
     if isinstance(value, list):
         return [_harmless(one) for one in value]
     if isinstance(value, dict):

@@ -5,12 +5,14 @@ A row says what it was; the content of a file lies beside the ledger, named by i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from reconciler.engine.ledgerfile import images
+from reconciler.errors import ResourceError
 from reconciler.host import Host
 
 #: Larger files are not copied; their image says so.
@@ -62,11 +64,7 @@ def take(root: str, host: Host, path: str, *, hidden: bool) -> Image:
         return Image("directory" if stat.S_ISDIR(found.st_mode) else "special", *attributes)
     if hidden or found.st_size > CAP:
         return Image("file", *attributes)
-    sha256 = host.digest(path)
-    stored = os.path.join(images(root), sha256)
-    if not os.path.exists(stored):
-        _store(f"{stored}{NEW}", host.files.chunks(path))
-        os.rename(f"{stored}{NEW}", stored)
+    sha256 = _store(images(root), host.files.chunks(path))
     return Image("file", *attributes, sha256=sha256, stored=sha256)
 
 
@@ -86,17 +84,44 @@ def sweep(root: str) -> None:
             os.unlink(os.path.join(images(root), name))
 
 
-def _store(path: str, content: Iterable[bytes]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+def content(root: str, stored: str) -> Iterator[bytes]:
+    """The content of an image. Raises ResourceError, in the end if it is damaged."""
+    path, digest, why = os.path.join(images(root), stored), hashlib.sha256(), "it is damaged"
     try:
+        with open(path, "rb") as image:
+            while piece := image.read(1 << 20):
+                digest.update(piece)
+                yield piece
+    except OSError as error:
+        why = error.strerror
+    if digest.hexdigest() != stored:
+        raise ResourceError(
+            f"what was there before us cannot be put back: {path}: {why}",
+            hint="put it there again, or set prune: {file: keep} in agent.yml",
+        )
+
+
+def _store(directory: str, pieces: Iterable[bytes]) -> str | None:
+    """Keep a copy; the digest of what was copied, for that may change. None: too large."""
+    path = os.path.join(directory, f"{os.urandom(12).hex()}{NEW}")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        digest, size = hashlib.sha256(), 0
         with os.fdopen(fd, "wb") as image:
-            for piece in content:
+            for piece in pieces:
+                digest.update(piece)
+                size += len(piece)
+                if size > CAP:
+                    os.unlink(path)
+                    return None
                 image.write(piece)
             image.flush()
             os.fsync(fd)
+        os.rename(path, os.path.join(directory, digest.hexdigest()))
     except BaseException:
         os.unlink(path)
         raise
+    return digest.hexdigest()
 
 
 def to_sql(text: str) -> str | bytes:

@@ -37,6 +37,12 @@ SLACK = 100
 #: Changes, of all runs; a run may make very many.
 KEEP_CHANGES = 20_000
 
+#: But not the first of what is owned.
+LATER = (
+    " AND seq NOT IN (SELECT min(seq) FROM changes WHERE status = 'changed'"
+    " AND resource IN (SELECT id FROM resources) GROUP BY resource)"
+)
+
 #: Columns go by their names: a newer version may have added others.
 ADD_RUN = (
     "INSERT OR REPLACE INTO runs (id, started, seconds, mode, host, commit_id, dirty, status, summary)"
@@ -234,10 +240,8 @@ class Ledger:
         return row[0] == "create" or (bool(found) and all(before is None for before in found))
 
     def image_content(self, stored: str) -> Iterator[bytes]:
-        """The pieces of a first image. Raises OSError."""
-        with open(os.path.join(ledgerfile.images(self.root), stored), "rb") as file:
-            while piece := file.read(1 << 20):
-                yield piece
+        """The pieces of a first image. Raises ResourceError."""
+        return image.content(self.root, stored)
 
     def note(self, run: str, result: Result) -> None:
         """One change that belongs to no catalog."""
@@ -472,7 +476,8 @@ class Ledger:
     def _forget_old_changes(self) -> None:
         newest, oldest = self._database.execute("SELECT max(seq), min(seq) FROM changes").fetchone()
         if newest is not None and newest - oldest >= KEEP_CHANGES + SLACK:
-            self._database.execute("DELETE FROM changes WHERE seq <= ?", (newest - KEEP_CHANGES,))
+            forgotten = newest - KEEP_CHANGES
+            self._database.execute(f"DELETE FROM changes WHERE seq <= ?{LATER}", (forgotten,))  # noqa: S608
 
     def _forget_old_runs(self) -> None:
         """Those that changed nothing go first: an agent makes many of them, and they say little."""
@@ -484,7 +489,9 @@ class Ledger:
             " ORDER BY id IN (SELECT run FROM changes), rowid LIMIT ?)",
             (count - KEEP_RUNS,),
         )
-        self._database.execute("DELETE FROM changes WHERE run NOT IN (SELECT id FROM runs)")
+        self._database.execute(
+            f"DELETE FROM changes WHERE run NOT IN (SELECT id FROM runs){LATER}"  # noqa: S608
+        )
 
     # -- first images --------------------------------------------------------------------
 

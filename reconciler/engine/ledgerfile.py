@@ -91,7 +91,7 @@ def connect(root: str) -> Opened:
     why = _judge_log(path)
     try:
         opened = _connect(path, why, known_host=os.path.isdir(images(root)))
-    except (sqlite3.DatabaseError, IsADirectoryError) as error:
+    except (sqlite3.DatabaseError, IsADirectoryError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.Error) and not _is_damage(error):
             raise
         said = "it is no file" if isinstance(error, IsADirectoryError) else str(error)
@@ -114,7 +114,7 @@ def connect_readonly(root: str) -> Opened | None:
     if not os.path.isfile(path):
         return None  # SQLite would wait for somebody to write into a pipe
     try:
-        _check_size(path)
+        _check_head(path)
         database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro&{option}", uri=True)
         version = _version(database)
         if 0 < version < VERSION:
@@ -122,7 +122,7 @@ def connect_readonly(root: str) -> Opened | None:
             _migrate(database, version, "")
         _check(database, ledgerrows.MEMORY)
         return Opened(database, _lost(database))
-    except (OSError, sqlite3.Error):
+    except (OSError, sqlite3.Error, UnicodeDecodeError):
         if database is not None:
             database.close()
         return None
@@ -135,7 +135,7 @@ def was_here(root: str) -> bool:
 
 def _connect(path: str, why: str, *, known_host: bool) -> Opened:
     _own(path)
-    _check_size(path)
+    _check_head(path)
     database = sqlite3.connect(path, timeout=10)
     try:
         database.execute("PRAGMA journal_mode=WAL")
@@ -147,7 +147,7 @@ def _connect(path: str, why: str, *, known_host: bool) -> Opened:
             _migrate(database, version, why)
         _check(database, (*ledgerrows.MEMORY, *ledgerrows.HISTORY))
         return Opened(database, _lost(database))
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         database.close()
         raise
 
@@ -155,12 +155,14 @@ def _connect(path: str, why: str, *, known_host: bool) -> Opened:
 def _migrate(database: sqlite3.Connection, version: int, why: str) -> None:
     """Bring the tables of an older version up to date and note what was lost, whole or not at all.
 
-    Those of a newer one stay as they are: tables only grow, so what we know of is there.
+    Those of a newer one stay as they are: tables only grow, so what we know of is there. The
+    version may be wrong, by a bit that flipped.
     """
+    found = _tables(database)
     columns = "".join(
         f"ALTER TABLE {table} ADD COLUMN {column};\n"
         for since, table, column in ADDED
-        if 0 < version < since
+        if 0 < version < since and (column.split()[0], 0) not in found.get(table, set())
     )
     database.executescript(f"BEGIN;{TABLES}{columns}PRAGMA user_version={max(version, VERSION)};")
     with database:
@@ -221,17 +223,18 @@ def _check(database: sqlite3.Connection, rows: Sequence[str]) -> None:
     ledgerrows.check(database, rows)
 
 
-def _check_size(path: str) -> None:
-    """Raise DatabaseError for one that ends within a page, which SQLite reads as if it did not.
-
-    With a log beside it the end may be there.
+def _check_head(path: str) -> None:
+    """Raise DatabaseError for what SQLite calls no damage: an end within a page, which may be in a
+    log, and an unknown format.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        head = file.read(18)
-    page = int.from_bytes(head[16:], "big")
+        head = file.read(48)
+    page = int.from_bytes(head[16:18], "big")
     if page and not _has_log(path) and size % (65536 if page == 1 else page):
         raise sqlite3.DatabaseError("it is cut off")
+    if max(head[18:20], default=0) > 2 or int.from_bytes(head[44:48], "big") > 4:
+        raise sqlite3.DatabaseError("its format is unknown")
 
 
 @functools.cache

@@ -10,9 +10,11 @@ together would be a cycle.
 from __future__ import annotations
 
 import heapq
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import (
     Callable,
     NamedTuple,
@@ -36,6 +38,12 @@ class Node(NamedTuple):
         """The declaration's id."""
         return self.declaration.id
 
+    @property
+    def files(self) -> set[str]:
+        """What its claims name, also as parts of a file."""
+        names = [claim.partition(":")[2] for claim in self.resource.claims()]
+        return {*names, *(re.split("[#:]", name)[0] for name in names)}
+
 
 @dataclass(frozen=True)
 class Order:
@@ -47,6 +55,11 @@ class Order:
     handlers: Mapping[str, Node]
     requires: Mapping[str, set[str]] = field(default_factory=dict)
     veil: Veil = field(default_factory=Veil)
+
+    @cached_property
+    def secret(self) -> set[str]:
+        """Files of which `no_log` has a part."""
+        return {file for one in self.nodes if one.declaration.no_log for file in one.files}
 
 
 def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:

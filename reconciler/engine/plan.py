@@ -77,7 +77,7 @@ def look(order: Order, host: Host, ledger: Ledger | None, *, diff: bool) -> list
             waits = [one for one in sorted(order.requires[node.id]) if found[one].pending]
             step = _look_at(node, host, found, order, waits or opaque[-1:], memory)
             if step.pending and step.diff is not None:
-                text = diff and room > 0
+                text = diff and room > 0 and order.secret.isdisjoint(node.files)
                 result = described(step.result, node, step.diff, host, memory, text=text)
                 step = replace(step, result=result)
                 room -= len(result.diff)

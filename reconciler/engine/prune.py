@@ -17,7 +17,8 @@ which parameters they are taken away (`Resource.undone`); what says nothing is k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Callable
 
@@ -27,6 +28,7 @@ from reconciler.engine.limit import Boundary
 from reconciler.engine.prunepath import Share, decide, undo
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
+from reconciler.safepath import Looking
 from reconciler.words import counted
 
 #: Types whose first picture is kept as an image; others say themselves how they are undone.
@@ -111,7 +113,9 @@ def survey(
     """What is owned and declared no more. Changes nothing. knows: whether a type has a module."""
     owned = ledger.owned()
     declared = set(present)
-    others = _Others({id: one.claims for id, one in owned.items() if id in declared})
+    with closing(Looking(ledger.root)) as files, files.reading():
+        claims = {id: {_really(claim, files) for claim in one.claims} for id, one in owned.items()}
+    others = _Others({id: claims[id].union(owned[id].claims) for id in owned if id in declared})
     images = ledger.images()
     kept: list[Gone] = []
     waiting: list[Gone] = []
@@ -120,10 +124,10 @@ def survey(
     for id, one in owned.items():
         if id in declared or id.startswith("handler:"):
             continue
-        if one.claims and all(map(others.have, one.claims)):
+        if claims[id] and all(map(others.have, claims[id])):
             taken.append(id)
             continue
-        policy, shared = rules.of(one), others.share(one)
+        policy, shared = rules.of(one), others.share(claims[id])
         act, why = ("", shared) if shared else _decide(id, one, policy, images, ledger, knows)
         gone = Gone(id, one, policy, act, why, bool(shared))
         (kept if not act else ready if one.tombstone else waiting).append(gone)
@@ -197,16 +201,23 @@ class _Others:
             whole.format(place) in self._claims for place in _places(claim) for whole in wholes
         )
 
-    def share(self, one: Owned) -> str:
+    def share(self, claims: Collection[str]) -> str:
         """Why it cannot be taken away alone, or ""."""
-        if any(map(self.have, one.claims)):
+        if any(map(self.have, claims)):
             return "part of it is declared by another resource"
-        for path in paths_of(one.claims):
+        for path in paths_of(claims):
             if path in self._places:
                 return f"{self._places[path]} declares a part of it"
             if any(place.startswith(f"{path}/") for place in self._places):
                 return "what is below it is still declared"
         return ""
+
+
+def _really(claim: str, files: Looking) -> str:
+    """A claim without the links on the way: one file may be declared by several."""
+    kind, _, what = claim.partition(":")
+    path = re.split("[#:]", what, maxsplit=1)[0]
+    return f"{kind}:{files.real(path)}{what[len(path) :]}" if path.startswith("/") else claim
 
 
 def _places(claim: str) -> Iterator[str]:

@@ -97,6 +97,8 @@ def undo(host: Host, ledger: Ledger, share: Share, act: str) -> str:
         raise ResourceError(
             f"{share.path} is a directory now; what was there before is not put back"
         )
+    if now in ("link", "special") and share.entry != "link":
+        return f"kept, because it is a {now} now"
     if image["kind"] == "link":
         host.symlink(share.path, str(image["link"]))
         return "restored, as a link"

@@ -256,9 +256,18 @@ def _full(limits: Limits) -> SourceError:
 
 
 def _move_in(apart: str, objects: str, limits: Limits) -> None:
-    """Packs become visible with their index, so that comes last. Raises SourceError, OSError."""
+    """Packs become visible with their index, so that comes last. Raises SourceError, OSError.
+
+    A server of mere files chooses their names, and may choose those of packs that are here: so each
+    gets one of its own. It leaves an index without its pack, too, of those that were not needed.
+    """
     packs = os.path.join(apart, "objects", "pack")
-    names = sorted(os.listdir(packs), key=lambda name: name.endswith(".idx"))
+    found = os.listdir(packs)
+    stems = [name.removesuffix(".pack") for name in found if name.endswith(".pack")]
+    own = {stem: f"pack-{secrets.token_hex(20)}" for stem in stems if f"{stem}.idx" in found}
+    names = [
+        stem + part for part in (".pack", ".rev", ".idx") for stem in own if stem + part in found
+    ]
     for name in names:
         with open(os.path.join(packs, name), "rb") as file:
             os.fsync(file.fileno())
@@ -270,7 +279,8 @@ def _move_in(apart: str, objects: str, limits: Limits) -> None:
                         hint="raise `limits: {objects: ...}`, or start the state repo anew",
                     )
     for name in names:
-        os.rename(os.path.join(packs, name), os.path.join(objects, "pack", name))
+        stem, part = os.path.splitext(name)
+        os.rename(os.path.join(packs, name), os.path.join(objects, "pack", own[stem] + part))
     sync(os.path.join(objects, "pack"))
 
 

@@ -14,6 +14,10 @@ MAX_FILE = 64 << 20
 MAX_NAMES = 500_000
 #: Directories below each other.
 MAX_DEPTH = 64
+#: Longest path in a state repo, in bytes: no Linux opens a longer one.
+MAX_PATH = 4096
+#: Characters of all its paths together.
+MAX_PATHS = 64 << 20
 
 _WHAT = {
     "link": ("is a link", "links are not followed: put the file itself there"),
@@ -87,6 +91,18 @@ def check_count(names: int) -> None:
     """Raises ConfigError for more names than a state repo may hold."""
     if names > MAX_NAMES:
         raise ConfigError(f"the state repo has more than {MAX_NAMES} files")
+
+
+def check_paths(characters: int) -> None:
+    """Raises ConfigError for longer paths, all together, than a state repo may have.
+
+    A few small objects can stand for very many of them, so it is asked while they are made.
+    """
+    if characters > MAX_PATHS:
+        raise ConfigError(
+            f"the paths of the state repo have more than {MAX_PATHS} characters together",
+            hint="shorten the names of the directories that most files are in",
+        )
 
 
 def _parents(path: str) -> Iterable[str]:

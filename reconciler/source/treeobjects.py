@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from reconciler.errors import ConfigError, Damaged
-from reconciler.source.listing import MAX_DEPTH, check_count
+from reconciler.source.listing import MAX_DEPTH, MAX_PATH, check_count, check_paths
 from reconciler.source.objects import Object, Objects
 
 #: The largest tree object that is looked at, in bytes: a directory of some 200,000 files.
@@ -31,14 +31,17 @@ class Named(NamedTuple):
 def below(objects: Objects, tree: str) -> Iterator[Named]:
     """Every name below a tree, directories before what is in them.
 
-    Raises SourceError, ConfigError for more names or deeper directories than are allowed.
+    Raises SourceError, ConfigError for more or longer names or deeper directories than are allowed.
     """
-    level, count = [Named("", DIRECTORY, tree)], 0
+    level, count, characters = [Named("", DIRECTORY, tree)], 0, 0
     for _ in range(MAX_DEPTH + 1):
         found: list[Named] = []
         contents = objects.read_all([one.id for one in level], MAX_TREE)
         for above, (head, content) in zip(level, contents, strict=True):
-            found += entries(head, content, f"{above.path}/" if above.path else "")
+            inner = entries(head, content, f"{above.path}/" if above.path else "")
+            characters += sum(len(one.path) for one in inner)
+            check_paths(characters)
+            found += inner
             check_count(count + len(found))
         yield from found
         count += len(found)
@@ -55,15 +58,20 @@ def directory(objects: Objects, tree: str, prefix: str = "") -> list[Named]:
 
 
 def entries(head: Object, content: bytes, prefix: str = "") -> list[Named]:
-    """The names in a tree object. Raises Damaged."""
+    """The names in a tree object. Raises Damaged, ConfigError for paths that are too long."""
     found: list[Named] = []
-    end = 0
+    end = characters = 0
     for one in _ENTRIES[len(head.id)].finditer(content):
         mode, name, id_ = one.groups()
         if one.start() != end or name in (b".", b".."):
             break
         end = one.end()
+        if len(name) > MAX_PATH - len(prefix):
+            shown = (prefix + name[:100].decode("utf-8", "replace"))[:100]
+            raise ConfigError(f"{shown}...: a path of more than {MAX_PATH} bytes")
         path = prefix + name.decode("utf-8", "surrogateescape")
+        characters += len(path)
+        check_paths(characters)
         found.append(Named(path, mode.decode("ascii").zfill(6), id_.hex()))
     if end != len(content) or head.kind != "tree":
         raise Damaged(

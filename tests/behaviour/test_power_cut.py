@@ -13,11 +13,12 @@ import pytest
 from behaviour import traced
 from behaviour.test_every_call import declare
 from behaviour.world import World
+from reconciler.engine.image import NEW
 
 pytestmark = pytest.mark.skipif(bool(traced.OBSTACLE), reason=traced.OBSTACLE)
 
 CHANGES = ("renameat", "rename", "mkdirat", "unlinkat", "linkat", "symlinkat")
-TEMPORARY = (".rec-", ".new")
+TEMPORARY = (".rec-", NEW)
 LOG = "/var/lib/reconciler/ledger.db-wal"
 
 
@@ -100,7 +101,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(trace: Trace) -> None:
             for n, (name, of) in enumerate(trace.calls[:rename])
             if name == "write"
             and os.path.dirname(of) == directory
-            and os.path.basename(path) in os.path.basename(of)
+            and (os.path.basename(path) in os.path.basename(of) or of.endswith(NEW))
         ]
         if not written:
             continue  # a link

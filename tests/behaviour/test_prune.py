@@ -351,6 +351,61 @@ def test_a_path_that_another_resource_declares_is_not_pruned(
     assert world.path("/etc/a").read_text() == "ours"
 
 
+def by_a_link(world: World, under: str) -> None:
+    """Directories as Debian has them, and a file by its path through the link."""
+    for name in ("run", "var"):
+        world.path(f"/{name}").mkdir()
+    world.path("/var/run").symlink_to("/run")
+    world.file(under, "ours")
+
+
+@pytest.mark.parametrize("policy", ["restore", "delete"])
+@pytest.mark.parametrize("old, new", [("/var/run/a", "/run/a"), ("/run/a", "/var/run/a")])
+def test_a_file_that_is_declared_by_another_way_to_it_stays(
+    world: World, old: str, new: str, policy: str
+) -> None:
+    by_a_link(world, old)
+    world.apply()
+    world.resources = []
+    world.file(new, "ours")
+    world.apply()
+    found = [prune(world, {"default": policy}) for _ in range(3)][-1]
+    assert found["pruned"] == found["kept"] == found["ready"] == []
+    assert world.path("/run/a").read_text() == "ours"
+
+
+def test_a_file_of_which_a_part_is_declared_by_another_way_to_it_stays(world: World) -> None:
+    by_a_link(world, "/var/run/a")
+    world.apply()
+    world.resources = []
+    world.declare("lineinfile", "/run/a#b", {"path": "/run/a", "line": "b"})
+    world.apply()
+    found = [prune(world, {"default": "delete"}) for _ in range(3)][-1]
+    assert kept(found) == {"file:/var/run/a": "lineinfile:/run/a#b declares a part of it"}
+    assert lines(world, "/run/a") == ["ours", "b"]
+
+
+def test_a_link_that_only_others_follow_takes_nothing_from_prune(world: World) -> None:
+    by_a_link(world, "/var/run/a")
+    world.file("/run/b", "ours")
+    world.apply()
+    world.resources = []
+    found = [prune(world, {"default": "delete"}) for _ in range(2)][-1]
+    assert ids(found, "pruned") == ["file:/var/run/a", "file:/run/b"]
+    assert list(world.path("/run").iterdir()) == [world.path("/run/reconciler")]
+
+
+def test_a_link_that_a_declared_path_goes_by_stays(world: World) -> None:
+    world.path("/run").mkdir()
+    world.path("/var").mkdir()
+    world.file("/var/run", state="link", src="/run")
+    world.file("/var/run/a", "ours")
+    world.apply()
+    drop(world, "/var/run")
+    found = [prune(world, {"default": "delete"}) for _ in range(3)][-1]
+    assert kept(found) == {"file:/var/run": "what is below it is still declared"}
+
+
 def test_a_line_of_a_file_that_is_declared_whole_by_now_is_left_to_that(world: World) -> None:
     world.path("/etc/conf").write_text("")
     world.declare("lineinfile", "/etc/conf#c=3", {"path": "/etc/conf", "line": "c=3"})
@@ -522,6 +577,33 @@ def test_what_is_of_another_kind_by_now_is_not_what_we_put_there(world: World, p
     }
     assert world.path("/etc/a").read_text() == world.path("/etc/b").read_text() == "theirs"
     assert world.path("/etc/c").is_symlink()
+
+
+def test_what_a_link_leads_to_is_not_said_to_be_put_back(world: World) -> None:
+    world.path("/etc/a").symlink_to("real")
+    world.path("/etc/real").write_text("theirs")
+    world.file("/etc/a", "ours", follow=True)
+    world.apply()
+    found = dropped(world, RESTORE)
+    assert [one["done"] for one in found["pruned"]] == ["kept, because it is a link now"]
+    assert world.path("/etc/a").is_symlink()
+
+
+def test_a_file_that_is_a_link_or_a_pipe_by_now_stays_one(world: World) -> None:
+    for name in ("a", "b"):
+        world.path(f"/etc/{name}").write_text("theirs")
+        world.file(f"/etc/{name}", "ours")
+    world.apply()
+    for name in ("a", "b"):
+        world.path(f"/etc/{name}").unlink()
+    world.path("/etc/a").symlink_to("elsewhere")
+    os.mkfifo(world.path("/etc/b"))
+    found = dropped(world, RESTORE)
+    assert {one["id"]: one["done"] for one in found["pruned"]} == {
+        "file:/etc/a": "kept, because it is a link now",
+        "file:/etc/b": "kept, because it is a special now",
+    }
+    assert found["failed"] == []
 
 
 def test_a_file_that_was_only_touched_keeps_what_others_wrote_into_it(world: World) -> None:

@@ -31,6 +31,7 @@ from reconciler.agent.status import Live, compose, publish
 from reconciler.catalog import Catalog, dumps
 from reconciler.cli import agent, agentsync
 from reconciler.cli.console import Output
+from reconciler.engine.ledger import Ledger
 from reconciler.engine.lock import lock
 
 GOOD = "a" * 40
@@ -570,6 +571,18 @@ def test_a_ledger_that_only_root_can_read_is_no_empty_history(
     done = call("history", "--root", root)
     assert done.code == 3
     assert "this takes root" in done.err
+
+
+@pytest.mark.parametrize(
+    "asked", [["-n", "9" * 20], ["--runs", "-n", "9" * 20], ["file:/etc/\udcff"]]
+)
+def test_a_history_of_more_than_there_can_be_or_of_no_text_is_empty(
+    call: Call, root: Path, asked: list[str]
+) -> None:
+    with Ledger.open(str(root)):
+        pass
+    done = call("history", "--root", root, *asked)
+    assert (done.code, done.out, done.err) == (0, "nothing that fits\n", "")
 
 
 def test_prune_knows_the_types_of_the_state_repos_own(

@@ -19,6 +19,9 @@ ports: {http: 80, https: 443}
 nothing:
 """
 
+#: A template can make what YAML cannot say.
+ODD = '{{ "\\udcff" }}'
+
 
 def render(text: str) -> object:
     renderer = Renderer(lambda name, role: (name, ""), lambda *given: [], lambda path: None)
@@ -263,3 +266,22 @@ def test_templates_are_compiled_once_for_all_hosts() -> None:
     for number in range(20):
         whole.compile(f"h{number}", FACTS)
     assert tree.reads == reads
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "copy: {dest: /etc/a, content: '{{ odd }}'}",
+        "copy: {dest: '/etc/{{ odd }}', content: a}",
+        "template: {dest: /etc/a, src: odd}",
+        "cron: {name: a, job: '{{ odd }}'}",
+        "name: '{{ odd }}'\n  group: {name: a}",
+    ],
+)
+def test_a_text_that_no_file_can_hold_is_an_error_at_its_place(written: str) -> None:
+    """Half of a surrogate pair: JSON carries it on to where a name or a content has bytes."""
+    files = {**site(f"- {written}\n  vars: {{odd: '{ODD}'}}"), "templates/odd": "{{ odd }}"}
+    error = only_error(files)
+    assert "has '\\udcff', which is no character of UTF-8" in error.message
+    assert error.mark is not None
+    assert error.mark.line == 3

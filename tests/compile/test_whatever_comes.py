@@ -20,7 +20,7 @@ FIELDS = sorted(
     {name for schema in map(builtin, TYPES) if schema is not None for name in schema.names()}
 )
 words = st.sampled_from(
-    ["x", "/etc/x", "root", "0644", "{{ x }}", "{{ item }}", "{{ facts }}", "{{ x", "{% if %}", "present", "absent", "", "a,b", "a=b", "-> x", "all", "\x1b[2J", "a\nb", "\u202e"]
+    ["x", "/etc/x", "root", "0644", "{{ x }}", "{{ item }}", "{{ facts }}", "{{ x", "{% if %}", "present", "absent", "", "a,b", "a=b", "-> x", "all", "\x1b[2J", "a\nb", "\u202e", '{{ "\\udcff" }}']
 )  # fmt: skip
 scalars = st.one_of(
     st.none(),

@@ -81,3 +81,12 @@ def test_a_veil_covers_values_of_any_shape() -> None:
     (veiled,) = Veil(["hunter2"]).over(result).changes
     assert veiled == Change("a", [f"x {HIDDEN}"], {"k": HIDDEN})
     assert Veil().over(result) is result
+
+
+def test_a_value_is_cut_where_it_is_longer_than_anybody_reads() -> None:
+    """A line of a file of theirs is as long as they like, and each time that it is put right the ledger
+    would have it."""
+    diff = Diff({"a": "x" * 100_000, "b": ["\x1b" * 100_000]}, {"a": "y", "b": []})
+    first, second = shown(diff, no_log=False)
+    assert first == Change("a", "x" * 16_384 + "...", "y")
+    assert second.before == ["\\x1b" * 16_384 + "..."]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from reconciler.engine.ledger import Intent, Ledger, Owning, Takeover, wish_dige
 from reconciler.errors import Mark, ReconcilerError, ResourceError
 from reconciler.host import Host
 from reconciler.resource import Change
+from reconciler.safewrite import Attributes
 
 NOTHING = Takeover({}, ())
 
@@ -109,6 +112,34 @@ def test_a_run_may_make_very_many_changes_and_not_all_of_them_are_kept(
             ledger.finish(Report("h", (), run=f"r{n}"), {})
         newest_first = [f"toy:{n}" for n in range(99, 89, -1)]
         assert [change["resource"] for change in ledger.changes()] == newest_first
+
+
+@pytest.mark.parametrize("most", ["KEEP_RUNS", "KEEP_CHANGES"])
+def test_what_was_there_before_us_is_not_ours_however_long_ago_that_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    """Else prune would take away an account that somebody removed and a later commit made again."""
+    monkeypatch.setattr(module, most, 3)
+    monkeypatch.setattr(module, "SLACK", 1)
+    node = toy("a")
+    owned = {"toy:a": Owning(node.declaration, [], None, converged=True)}
+
+    def change(run: str, id: str, action: str, before: str | None) -> None:
+        changes = (Change("v", before, "x"),)
+        result = Result(
+            id, "changed", Mark("s"), action=action, cause="intentional", changes=changes
+        )
+        begin(ledger, run)
+        ledger.settle(run, [result], {}, [])
+        ledger.finish(Report("h", (result,), run=run), owned)
+
+    with Ledger.open(str(tmp_path)) as ledger:
+        change("first", "toy:a", "change", "theirs")
+        for n in range(10):
+            change(f"r{n}", "toy:b", "change", "x")
+        change("last", "toy:a", "create", None)
+        assert not ledger.is_ours("toy:a")
+        assert len(ledger.changes()) <= 6
 
 
 def test_a_clock_that_was_a_year_ahead_neither_leads_nor_outlives_what_came_after(
@@ -205,6 +236,65 @@ def test_the_first_image_is_kept_and_never_a_later_one(tmp_path: Path) -> None:
     stored = path(tmp_path).parent / "images" / str(images["/motd"]["stored"])
     assert stored.read_text() == "first"
     assert stored.stat().st_mode & 0o777 == 0o600
+
+
+def meddle(host: Host, monkeypatch: pytest.MonkeyPatch, file: Path, content: str) -> None:
+    """Have somebody write to a file each time that we have read it to its end."""
+    read = host.files.chunks
+
+    def chunks(name: str) -> Iterator[bytes]:
+        yield from read(name)
+        if name == f"/{file.name}":
+            file.write_text(content)
+
+    monkeypatch.setattr(host.files, "chunks", chunks)
+
+
+def test_an_image_is_what_its_name_says_whoever_writes_to_the_file_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever owns a file with the same content as one of root's could change what that goes
+    back to."""
+    host = Host(str(tmp_path))
+    (tmp_path / "theirs").write_text("PermitRootLogin no")
+    (tmp_path / "roots").write_text("PermitRootLogin no")
+    meddle(host, monkeypatch, tmp_path / "theirs", "PermitRootLogin yes")
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r", host, ["/theirs", "/roots"], set())
+        stored = str(ledger.images()["/roots"]["stored"])
+        assert b"".join(ledger.image_content(stored)) == b"PermitRootLogin no"
+    for one in (path(tmp_path).parent / "images").iterdir():
+        assert hashlib.sha256(one.read_bytes()).hexdigest() == one.name
+
+
+def test_a_file_that_grows_while_it_is_copied_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "CAP", 10)
+    host = Host(str(tmp_path))
+    (tmp_path / "log").write_text("x")
+    monkeypatch.setattr(host.files, "chunks", lambda name: iter([b"x" * 5] * 3))
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r", host, ["/log"], set())
+        assert ledger.images()["/log"]["kind"] == "file"
+        assert ledger.images()["/log"]["stored"] is None
+    assert list((path(tmp_path).parent / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [lambda one: one.write_text("garbage"), Path.unlink])
+def test_an_image_that_is_damaged_or_gone_is_not_put_back(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    host = Host(str(tmp_path))
+    (tmp_path / "file").write_text("first")
+    with Ledger.open(str(tmp_path)) as ledger:
+        ledger.keep_images("r", host, ["/file"], set())
+        (stored,) = (path(tmp_path).parent / "images").iterdir()
+        damage(stored)
+        with pytest.raises(ResourceError, match="cannot be put back") as caught:
+            host.files.write("/file", ledger.image_content(stored.name), Attributes())
+        assert "put it there again" in caught.value.hint
+    assert (tmp_path / "file").read_text() == "first"
 
 
 def test_links_directories_secrets_and_large_files_keep_no_content(

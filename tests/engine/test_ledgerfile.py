@@ -143,6 +143,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         "CREATE TABLE owed (handler INTEGER, because TEXT, run TEXT, PRIMARY KEY (handler, because))",
         "INSERT INTO owed VALUES ('handler:x', 'toy:a', 'r')",
     ),
+    "a format to come": overwrite(18, b"\3"),
+    "a format to come, to read": overwrite(19, b"\3"),
+    "a schema to come": overwrite(47, b"\5"),
+    "a schema that is no text": flip(b"E diffs (", 0x80),
     "a directory": become_directory,
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
 }
@@ -175,6 +179,18 @@ def test_a_damaged_ledger_is_put_aside_and_the_host_healed(settled: Bench, how: 
     with Ledger.open(str(root)) as ledger:
         assert ledger.check() == "ok"
         assert set(ledger.known()) == {"toy:a", "toy:b"}
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_bit_that_flipped_in_its_version_costs_nothing(settled: Bench, bit: int) -> None:
+    """The version is no number that SQLite looks at; of the tables nothing is damaged."""
+    overwrite(63, bytes([VERSION ^ 1 << bit]))(ledger_of(settled.root))
+    MACHINE["a"] = "drifted"
+    assert statuses(settled.plan(toy("a"), toy("b"))) == {"a": "pending", "b": "ok"}
+    report = settled.apply(toy("a"), toy("b"))
+    assert [one.cause for one in report.results] == ["corrective", ""]
+    assert not report.warnings
+    assert put_aside(settled.root) == []
 
 
 #: Where only history is concerned: a plan does not look that far.

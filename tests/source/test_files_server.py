@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,61 @@ def test_objects_in_no_pack_are_refused_with_what_to_do_there(
     assert mirror.refs() == before
     published.publish()
     assert fetch(mirror, [remote], "main").commit == head
+
+
+def lone_pack(published: Published, since: str, name: str) -> str:
+    """Show what is new since a commit in one pack, as `name`, and nothing else; the new commit."""
+    head = published.repo.git("rev-parse", "main")
+    packs = published.path / "objects/pack"
+    for one in packs.iterdir():
+        one.unlink()
+    with (packs / f"{name}.pack").open("wb") as pack:
+        subprocess.run(
+            ["git", "-C", str(published.repo.path), "pack-objects", "-q", "--stdout", "--revs"],
+            input=f"{head}\n^{since}\n".encode(),
+            stdout=pack,
+            check=True,
+        )
+    published.git("index-pack", str(packs / f"{name}.pack"))
+    (published.path / "objects/info/packs").write_text(f"P {name}.pack\n\n")
+    (published.path / "info/refs").write_text(f"{head}\trefs/heads/main\n")
+    return head
+
+
+def test_a_pack_that_is_called_like_one_of_ours_does_not_take_its_place(
+    published: Published, remote: Remote, mirror: Mirror
+) -> None:
+    """Nobody has judged it yet, and what is trusted must be there for healing whatever comes."""
+    first = fetch(mirror, [remote], "main").commit
+    mirror.point("trusted", first)
+    packs = Path(mirror.path, "objects/pack")
+    before = {one.name: one.read_bytes() for one in packs.iterdir()}
+    (ours,) = {one.stem for one in packs.iterdir()}
+    published.repo.commit(None, {"a": "2\n"})
+    head = lone_pack(published, first, ours)
+    assert fetch(mirror, [remote], "main").commit == head
+    assert before.items() <= {one.name: one.read_bytes() for one in packs.iterdir()}.items()
+    assert mirror.damage() == mirror.fsck() == ""
+    assert mirror.pointer("trusted") == first
+
+
+def test_an_index_whose_pack_was_not_needed_is_no_damage(
+    published: Published, remote: Remote, mirror: Mirror
+) -> None:
+    """git asks such a server for the index of every pack: of those of other branches, too."""
+    repo = published.repo
+    fetch(mirror, [remote], "main")
+    tree = repo.git("rev-parse", "HEAD^{tree}")
+    for branch in ("other", "main"):
+        new = repo.git("commit-tree", "-p", "HEAD", "-m", branch, tree)
+        repo.git("update-ref", f"refs/heads/{branch}", new)
+        keep = f"+{branch}:{branch}"
+        published.git("-c", "fetch.unpackLimit=1", "fetch", "-q", str(repo.path), keep)
+    published.git("update-server-info")
+    assert len(list((published.path / "objects/pack").glob("*.pack"))) == 3
+    found = fetch(mirror, [remote], "main")
+    assert (found.commit, found.rebuilt) == (new, "")
+    assert mirror.damage() == mirror.fsck() == ""
 
 
 def test_a16_other_places_that_it_names_are_not_asked(

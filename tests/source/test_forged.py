@@ -145,6 +145,33 @@ def test_directories_below_each_other_have_an_end(repo: StateRepo) -> None:
         GitTree(str(repo.path), nested(repo, 1, 70))
 
 
+def test_long_names_are_refused_before_there_are_many_of_them(repo: StateRepo) -> None:
+    """One object with a giant's name, and one that names it often, would fill any memory."""
+    blob = bytes.fromhex(repo.git("rev-parse", "HEAD:site.yml"))
+    for length, fits in ((4096 - len("d000/"), True), (4096, False), (8 << 20, False)):
+        inner = repo.object(b"100644 %s\0%s" % (b"a" * length, blob), "tree")
+        names = (b"40000 d%03d\0%s" % (n, bytes.fromhex(inner)) for n in range(1000 - 900 * fits))
+        commit = repo.git("commit-tree", "-m", "x", repo.object(b"".join(names), "tree"))
+        if fits:
+            assert len(GitTree(str(repo.path), commit).listdir("")) == 100
+            continue
+        with pytest.raises(ConfigError, match=r"^d000/a+\.\.\.: a path of more than 4096 bytes"):
+            GitTree(str(repo.path), commit)
+
+
+def test_paths_that_are_too_long_all_together_are_refused_before_they_are_listed(
+    repo: StateRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_module, "MAX_PATHS", 20_000)
+    assert GitTree(str(repo.path), nested(repo, 5, 4)).commit
+    commit = nested(repo, 10, 4)
+    with pytest.raises(ConfigError, match="more than 20000 characters together"):
+        GitTree(str(repo.path), commit)
+    monkeypatch.setattr(listing_module, "MAX_PATHS", 65)
+    with pytest.raises(ConfigError, match="more than 65 characters together"):
+        GitTree(str(repo.path), commit)
+
+
 @pytest.mark.parametrize("name", [b"..", b".", b"a/b", b""])
 def test_a_name_that_is_a_path_makes_a_directory_malformed(repo: StateRepo, name: bytes) -> None:
     blob = bytes.fromhex(repo.git("rev-parse", "HEAD:site.yml"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -167,3 +168,18 @@ def test_key_files_that_others_can_change(tmp_path: Path) -> None:
     file.parent.chmod(0o777)
     with pytest.raises(TrustError, match="can be changed by others"):
         check_key_file(str(file))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("way", ["theirs/keys", "theirs/ours/keys", "link", "way/keys"])
+def test_key_files_in_whose_place_others_can_put_another(tmp_path: Path, way: str) -> None:
+    """The file is root's and closed, and so is the directory that it is named in."""
+    (tmp_path / "theirs/ours").mkdir(parents=True)
+    for name in ("theirs/keys", "theirs/ours/keys"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "link").symlink_to("theirs/keys")
+    (tmp_path / "way").symlink_to("theirs/ours")
+    check_key_file(str(tmp_path / way))
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    with pytest.raises(TrustError, match="/theirs can be changed by others"):
+        check_key_file(str(tmp_path / way))
