@@ -57,6 +57,15 @@ def test_another_place_another_time_and_other_modes_give_the_same_bytes(tmp_path
     assert done.stdout.strip() == hashlib.sha256(pack()).hexdigest()
 
 
+def test_comments_stay_at_home_and_everything_else_on_its_line() -> None:
+    with zipfile.ZipFile(io.BytesIO(pack())) as archive:
+        packed = archive.read("reconciler/host.py").decode()
+    source = (PACKAGE / "host.py").read_text()
+    assert len(packed) < len(source)
+    trees = [ast.dump(ast.parse(one), include_attributes=True) for one in (packed, source)]
+    assert trees[0] == trees[1]
+
+
 def test_it_is_small_with_all_modules() -> None:
     assert len(pack()) <= 150 * 1024
 
