@@ -387,10 +387,14 @@ class Supervisor:
         journal.log_all(outcome["messages"], **about)
         for id_ in self._fights.corrected(outcome["corrected"], now):
             journal.log("err", contended(id_), resource=id_, cause="contended", **about)
-        behind = bool(state.candidate) and state.held_by not in GATES
+        waits = state.held_until if state.held_by == "Window" else 0.0
+        opens = waits - time.time() if waits else NEVER
+        # A window that has opened before the run was over is as good as none.
+        behind = bool(state.candidate) and (state.held_by not in GATES or opens <= 0)
         self._unfinished = outcome["failed"] or behind or running.told != NEVER
-        opens = state.held_until - time.time() if state.held_until else NEVER
-        self._agenda.run_ended(now, unfinished=self._unfinished, opens=opens)
+        self._agenda.run_ended(
+            now, unfinished=self._unfinished, opens=opens if opens > 0 else NEVER
+        )
         self._set_watches(running, outcome["watches"])
         self._publish_at = 0.0
         self._tell_people()

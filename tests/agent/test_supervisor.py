@@ -179,6 +179,28 @@ def test_a_commit_that_waits_for_its_window_is_looked_at_again_when_that_opens(
     assert due(agent) == []
 
 
+@pytest.mark.parametrize("held_by", ["Suspended", "Window"])
+def test_a_window_that_has_opened_meanwhile_is_no_reason_to_run_without_a_rest(
+    agent: Tried, clock: Clock, held_by: str
+) -> None:
+    """A suspension holds the commit as well; or the run broke off before it came to the window."""
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sync"}
+    due(agent)
+    waiting = State(trusted=NEW, applied=OLD, good=OLD, held_by=held_by)
+    waiting.held_until = clock.now - 60
+    for wait in (5, 10, 20):
+        end(agent, clock, state=waiting)
+        agent._agenda.sweep_at = NEVER
+        clock.now += wait - 1
+        assert due(agent) == []
+        clock.now += 1
+        if held_by == "Suspended":
+            assert due(agent) == []
+            return
+        assert due(agent) == ["retry"]
+
+
 def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: Clock) -> None:
     agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     agent._agenda.wants = {"sweep"}
