@@ -507,7 +507,7 @@ class Supervisor:
     def _heed_outbox(self) -> None:
         """A child sends what is due, and nobody waits for it."""
         now = time.time()
-        journal.log_all(self._outbox.take(now, self._config.notify))
+        journal.log_all(self._outbox.take(now))
         try:
             self._outbox.send(self._config.notify, now)
         except OSError as error:
