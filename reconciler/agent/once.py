@@ -102,7 +102,9 @@ class Once:
             self._publish(outcome)
             outcome = None
         if outcome is None:
-            outcome = self._carry_out(Job("sync", self._config, offer=self._ask()))
+            self._publish(None)
+            offer = self._ask()
+            outcome = self._carry_out(Job("sync", self._config, offer=offer))
         document = self._publish(outcome)
         outcome.messages = self._messages
         self._tell(document)
@@ -153,6 +155,8 @@ class Once:
         resting = [one for one in fights.contended(now) if fights.due(one, now) > now]
         job = dataclasses.replace(job, resting=resting)
         self._run = Run(job, self._state, self._places)
+        if self._stopped:
+            self._run.stop()
         with self._limited():
             outcome = self._run.carry_out()
         self._state = outcome.state
@@ -199,9 +203,11 @@ class Once:
         places, config, now = self._places, self._config, time.time()
         rests = "degraded" if outcome and outcome.failed else "idle"
         live = Live(state=rests if outcome else "applying", pid=os.getpid(), unread=self._unread)
-        live.valid = max(VALID, 3 * config.interval, config.run_limit + 2 * GRACE)
-        if outcome:
-            live.valid = max(VALID, 3 * config.interval)
+        live.valid = max(VALID, 3 * config.interval)
+        if not outcome:
+            live.valid = max(
+                live.valid, config.run_limit + 2 * GRACE, config.fetch_patience + GRACE
+            )
         live.next_fetch = now + max(config.interval, self._memory.ask_at - time.monotonic())
         live.override = shown(places, self._state.candidate)
         live.contended = self._memory.fights.contended(time.monotonic())

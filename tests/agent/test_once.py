@@ -159,6 +159,46 @@ def test_a_run_that_takes_too_long_is_told_to_stop(
     ]
 
 
+def test_who_is_told_to_stop_while_the_remotes_are_asked_begins_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    really = module.ask
+
+    def ask(*about: Any) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return really(*about)
+
+    monkeypatch.setattr(module, "ask", ask)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        once(machine.places, machine.config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (machine.root / "etc/motd").exists()
+
+
+def test_while_the_remotes_are_asked_the_status_counts(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an agent with a slow server would be taken for a dead one."""
+    seen: list[dict[str, Any]] = []
+    really = module.ask
+
+    def ask(*about: Any) -> dict[str, Any]:
+        seen.append(read_json(machine.places.status) or {})
+        return really(*about)
+
+    monkeypatch.setattr(module, "ask", ask)
+    machine.commit(SITE)
+    config = replace(machine.config, run_limit=60)
+    for _ in range(2):
+        once(machine.places, config)
+    for during in seen:
+        assert during["state"] == "applying"
+        assert during["valid_until"] - time.time() > config.fetch_patience
+
+
 def test_a_run_that_does_not_heed_that_is_ended_by_the_kernel(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
