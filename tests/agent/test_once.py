@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from agent.test_worker import SITE, Machine
 from reconciler.agent import once as module
-from reconciler.agent import supervisor
+from reconciler.agent import places, state, supervisor
 from reconciler.agent.alone import alone
 from reconciler.agent.once import once
 from reconciler.agent.places import read_json
@@ -197,6 +198,34 @@ def test_while_the_remotes_are_asked_the_status_counts(
     for during in seen:
         assert during["state"] == "applying"
         assert during["valid_until"] - time.time() > config.fetch_patience
+
+
+def test_a_full_disk_is_told_and_keeps_nothing_from_being_healed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config)
+    spoil(machine)
+    really = places.write
+
+    def full(path: str, *content: Any, **how: Any) -> None:
+        if path in (machine.places.state, machine.places.once):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        really(path, *content, **how)
+
+    for one in (module, state):
+        monkeypatch.setattr(one, "write", full)
+    told = tmp_path / "told"
+    config = replace(machine.config, notify=({"command": ["tee", str(told)]},))
+    said: list[str] = []
+    for _ in range(2):
+        outcome, document = once(machine.places, config)
+        said += [str(one["message"]) for one in outcome.messages]
+    assert machine.motd() == "hello\n"
+    assert "file:/etc/motd drift corrected: content" in said
+    assert verdict(document, "Ready") == ("False", "RunFailed")
+    assert read_json(machine.places.status) == document
+    assert "No space left on device" in told.read_text()
 
 
 def test_a_run_that_does_not_heed_that_is_ended_by_the_kernel(
