@@ -22,6 +22,12 @@ def test_an_address_is_all_that_is_needed() -> None:
     assert config.trust == "none"
 
 
+def test_what_is_left_empty_is_not_said() -> None:
+    remote = {"url": "https://git.example.org/x", "proxy": None, "deploy_key": None}
+    config = parse({"remotes": [remote], "branch": None}, "agent.yml")
+    assert config == parse({"repo": "https://git.example.org/x"}, "agent.yml")
+
+
 def test_settings_survive_the_way_to_the_supervisor() -> None:
     config = parse(
         {
@@ -98,6 +104,10 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
         (
             {"repo": "x", "notify": {"apprise": "mailto://x", "secret_file": "/etc/s"}},
             "by apprise has no 'secret_file'",
+        ),
+        (
+            {"remotes": [{"url": "ssh://git@h/x", "proxy": "http://proxy:3128"}]},
+            "the proxy of origin is for https",
         ),
         ({"repo": "x", "approvals": 0}, "a number from 1 on"),
         ({"repo": "x", "prune_percent": 500}, "a number from 0 to 100"),
