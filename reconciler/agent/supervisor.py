@@ -109,6 +109,7 @@ class Supervisor:
         self._heed_watcher()
         while not (self._stopping and self._running is None) and not self._leaving:
             self._wait()
+            self._feed()
             self._heed_clock()
             self._heed_signals()
             self._take_poll()
@@ -120,7 +121,6 @@ class Supervisor:
             if not self._stopping:
                 self._start_what_is_due()
             self._show()
-            self._feed()
         journal.notify("STOPPING=1")
         self._ended = True
         self._publish()
