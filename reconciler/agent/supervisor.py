@@ -85,6 +85,8 @@ class Supervisor:
         self._begun = ""
         self._superseded = False
         self._unfinished = False
+        #: The last whole run took too long, and was told to stop.
+        self._cut_short = False
         self._watcher = Watcher()
         self._signals = Signals()
         self._stopping = self._leaving = self._ended = False
@@ -372,6 +374,7 @@ class Supervisor:
         if outcome is None:
             self._broke_off(running)
             return
+        heal = running.kind == "heal"
         state = State.from_json(outcome["state"])
         before = self._state
         if self._polled_at > running.since:
@@ -381,7 +384,7 @@ class Supervisor:
             # It starts from the beginning: what the last one could not do, and what was fought over.
             self._agenda.schedule.succeeded()
             self._fights.forget()
-        if running.kind == "heal" and outcome["corrected"] and not outcome["failed"]:
+        if heal and outcome["corrected"] and not outcome["failed"]:
             state.observe("heal_latency_seconds", now - running.noticed)
         about: dict[str, Any] = {"commit": state.applied, "run": state.last_run.get("id", "")}
         journal.log_all(outcome["messages"], **about)
@@ -391,7 +394,8 @@ class Supervisor:
         opens = waits - time.time() if waits else NEVER
         # A window that has opened before the run was over is as good as none.
         behind = bool(state.candidate) and (state.held_by not in GATES or opens <= 0)
-        self._unfinished = outcome["failed"] or behind or running.told != NEVER
+        self._cut_short = running.told != NEVER or (heal and self._cut_short)
+        self._unfinished = outcome["failed"] or behind or self._cut_short
         self._agenda.run_ended(
             now, unfinished=self._unfinished, opens=opens if opens > 0 else NEVER
         )

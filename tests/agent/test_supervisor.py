@@ -201,6 +201,29 @@ def test_a_window_that_has_opened_meanwhile_is_no_reason_to_run_without_a_rest(
         assert due(agent) == ["retry"]
 
 
+def test_a_heal_that_goes_well_does_not_stand_for_a_run_that_took_too_long(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sweep"}
+    assert due(agent) == ["sweep"]
+    assert agent._running is not None
+    agent._running.told = clock.now
+    end(agent, clock)
+    retry = agent._agenda.retry_at
+    assert retry == clock.now + 5
+    agent._agenda.sweep_at = NEVER
+    agent._agenda.touched.ids = {"file:/etc/motd"}
+    assert due(agent) == ["heal"]
+    clock.now += 1
+    end(agent, clock)
+    assert agent._phase() == "degraded"
+    clock.now = retry
+    assert due(agent) == ["retry"]
+    end(agent, clock)
+    assert agent._phase() == "idle"
+
+
 def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: Clock) -> None:
     agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     agent._agenda.wants = {"sweep"}
