@@ -328,7 +328,7 @@ class Supervisor:
                 self._start("heal", ids=due)
 
     def _take_events(self) -> None:
-        self._agenda.touched.at = NEVER
+        self._agenda.touched.at, self._agenda.touched.early = NEVER, False
         ids, lost = self._watcher.take()
         self._agenda.touched.ids |= ids
         if lost:
@@ -350,6 +350,7 @@ class Supervisor:
                 commit=str(offer["commit"]) if offer else "",
                 totals=dict(self._state.totals),
                 heir=self._superseded,
+                ids=job.ids,
                 noticed=noticed,
             )
         except OSError as error:
@@ -390,6 +391,7 @@ class Supervisor:
         journal.log_all(outcome["messages"], **about)
         for id_ in self._fights.corrected(outcome["corrected"], now):
             journal.log("err", contended(id_), resource=id_, cause="contended", **about)
+        self._fights.looked(set(running.ids) - set(outcome["corrected"]), now)
         waits = state.held_until if state.held_by == "Window" else 0.0
         opens = waits - time.time() if waits else NEVER
         # A window that has opened before the run was over is as good as none.

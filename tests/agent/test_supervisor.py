@@ -475,6 +475,35 @@ def test_events_are_waited_for_until_it_is_quiet_but_not_for_ever(
     assert clock.now - began == pytest.approx(QUIET_MAX, abs=0.05)
 
 
+def test_what_is_touched_all_the_time_and_is_as_it_should_be_is_looked_at_ever_more_slowly(
+    agent: Tried, clock: Clock, tmp_path: Path
+) -> None:
+    """A log file whose mode is declared: no program that writes may keep the agent at work."""
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    log, other = tmp_path / "log", tmp_path / "other"
+    watches = watch_list({"file:log": [f"path:{log}"], "file:other": [f"path:{other}"]})
+    agent._watcher.set(watches)
+    began, looks = clock.now, 0
+    while clock.now < began + 3600:
+        log.write_text(f"at {clock.now}")
+        agent._watcher.read()
+        agent._heed_events()
+        clock.now += 0.5
+        if due(agent) == ["heal"]:
+            looks += 1
+            end(agent, clock)
+    assert looks <= 40
+    # Others are still looked at as soon as it is quiet.
+    other.write_text("by hand")
+    agent._watcher.read()
+    agent._heed_events()
+    assert agent._agenda.touched.at == pytest.approx(clock.now, abs=0.1)
+    clock.now += 0.1
+    due(agent)
+    assert agent.started == [("heal", ("file:other",))]
+    end(agent, clock, corrected=["file:other"])
+
+
 def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(
     agent: Tried, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
