@@ -218,6 +218,7 @@ def test_a_full_disk_is_told_and_keeps_nothing_from_being_healed(
     told = tmp_path / "told"
     config = replace(machine.config, notify=({"command": ["tee", str(told)]},))
     said: list[str] = []
+    document: dict[str, Any] = {}
     for _ in range(2):
         outcome, document = once(machine.places, config)
         said += [str(one["message"]) for one in outcome.messages]
