@@ -234,12 +234,11 @@ def test_a_server_that_never_comes_to_an_end_keeps_no_other_place_waiting(
 
 
 def test_who_is_told_to_end_says_what_has_arrived(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    sinks = [{"command": ["tee", str(out)]}, {"command": ["sh", "-c", f"rm {out}; sleep 20"]}]
-    with deliver(sinks, job()) as sender:
-        while not out.exists():
-            time.sleep(0.01)
-        while out.exists():
+    begun = tmp_path / "begun"
+    with deliver(
+        [{"command": ["cat"]}, {"command": ["sh", "-c", f"> {begun}; exec sleep 20"]}], job(1, 2)
+    ) as sender:
+        while not begun.exists():
             time.sleep(0.01)
         sender.terminate()
         said, _ = sender.communicate()
