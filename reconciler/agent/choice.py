@@ -176,6 +176,7 @@ class Choice:
     def _gate(self) -> str:
         """What holds back a commit that is not applied yet; "" for nothing."""
         if suspension(self._places) is not None:
+            self._state.held_until = 0.0
             return "Suspended"
         if self._window is None:
             self._window = self._shut()

@@ -200,10 +200,18 @@ def _check_branch(config: Config) -> None:
 
 
 def _check_remotes(config: Config) -> None:
-    """The same for addresses, and for names that could be taken for each other."""
+    """The same for addresses, for names that could be taken for each other, and for a proxy that
+    would not be used."""
     from reconciler.source.remote import Remote
 
-    names = [Remote(**one).name for one in config.remotes]
+    remotes = [Remote(**one) for one in config.remotes]
+    for one in remotes:
+        if one.proxy and one.place.protocol != "https":
+            raise ConfigError(
+                f"the proxy of {one.name} is for https, and its address is none",
+                hint="an https:// address, or no proxy",
+            )
+    names = [one.name for one in remotes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise ConfigError(f"two remotes are named {twice}", hint="give each a name of its own")
@@ -304,12 +312,12 @@ def listed(value: Any) -> list[Any]:
 
 def _remote(value: Any) -> dict[str, str]:
     value = {"url": value} if isinstance(value, str) else value
-    if not isinstance(value, Mapping) or "url" not in value:
+    if not isinstance(value, Mapping) or value.get("url") is None:
         raise ValueError("a remote is an address, or a mapping with `url`")
     for key in value:
         if key not in REMOTE:
             raise ValueError(f"a remote has no '{key}'; it has {', '.join(REMOTE)}")
-    return {str(key): str(text) for key, text in value.items()}
+    return {str(key): str(text) for key, text in value.items() if text is not None}
 
 
 def _word(value: Any, words: tuple[str, ...]) -> str:

@@ -23,6 +23,7 @@ from reconciler.agent.config import Config
 from reconciler.agent.fights import Fights, Streak, contended
 from reconciler.agent.notices import Notices, subjects
 from reconciler.agent.outbox import Outbox
+from reconciler.agent.outcome import unwritten
 from reconciler.agent.override import shown
 from reconciler.agent.places import Places, boot_id, machine_id, read_json, write
 from reconciler.agent.poll import ask, confirm, is_news, take_in
@@ -94,7 +95,7 @@ class Once:
         carry_over(places)
 
     def carry_out(self) -> tuple[Outcome, dict[str, Any]]:
-        """What came of it, and the status. Raises OSError where the state cannot be written."""
+        """What came of it, and the status."""
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         first = self._before_asking()
         outcome = self._carry_out(Job(first, self._config)) if first else None
@@ -102,7 +103,9 @@ class Once:
             self._publish(outcome)
             outcome = None
         if outcome is None:
-            outcome = self._carry_out(Job("sync", self._config, offer=self._ask()))
+            self._publish(None)
+            offer = self._ask()
+            outcome = self._carry_out(Job("sync", self._config, offer=offer))
         document = self._publish(outcome)
         outcome.messages = self._messages
         self._tell(document)
@@ -153,15 +156,21 @@ class Once:
         resting = [one for one in fights.contended(now) if fights.due(one, now) > now]
         job = dataclasses.replace(job, resting=resting)
         self._run = Run(job, self._state, self._places)
+        if self._stopped:
+            self._run.stop()
         with self._limited():
             outcome = self._run.carry_out()
         self._state = outcome.state
-        self._messages += outcome.messages
         if self._state.trusted != before:
             fights.forget()
-        for id_ in fights.corrected([*outcome.corrected, *outcome.resisted], time.monotonic()):
+        fought = fights.corrected([*outcome.corrected, *outcome.resisted], time.monotonic())
+        try:
+            self._memory.save(self._places)
+        except OSError as error:
+            outcome.trouble("run", unwritten(error))
+        self._messages += outcome.messages
+        for id_ in fought:
             self._say(contended(id_), resource=id_, cause="contended")
-        self._memory.save(self._places)
         return outcome
 
     @contextlib.contextmanager
@@ -199,15 +208,18 @@ class Once:
         places, config, now = self._places, self._config, time.time()
         rests = "degraded" if outcome and outcome.failed else "idle"
         live = Live(state=rests if outcome else "applying", pid=os.getpid(), unread=self._unread)
-        live.valid = max(VALID, 3 * config.interval, config.run_limit + 2 * GRACE)
-        if outcome:
-            live.valid = max(VALID, 3 * config.interval)
+        live.valid = max(VALID, 3 * config.interval)
+        if not outcome:
+            live.valid = max(
+                live.valid, config.run_limit + 2 * GRACE, config.fetch_patience + GRACE
+            )
         live.next_fetch = now + max(config.interval, self._memory.ask_at - time.monotonic())
         live.override = shown(places, self._state.candidate)
         live.contended = self._memory.fights.contended(time.monotonic())
         document = compose(self._state, live, suspension(places), **config.ages, now=now)
         if outcome:
-            self._state.save(places)
+            with contextlib.suppress(OSError):  # the run was the first to find out, and said so
+                self._state.save(places)
         publish(places, document, self._state.totals)
         return document
 
@@ -232,7 +244,7 @@ def once(
     """What came of it, and the status. unread: why the settings are not what the file says.
     patient: nobody waits for it, so it may come to its remotes when others do not.
 
-    Raises LockBusy if an agent is at work, OSError where the state cannot be written.
+    Raises LockBusy if an agent is at work.
     """
     with alone(places):
         return Once(places, config, unread, patient=patient).carry_out()
@@ -249,9 +261,6 @@ def main() -> int:
     except ReconcilerError as error:
         journal.log("err", str(error))
         return error.exit_code
-    except OSError as error:
-        journal.log("err", f"the agent cannot write its state: {error}")
-        return ReconcilerError.exit_code
     last = outcome.state.last_run
     journal.log_all(outcome.messages, commit=outcome.state.applied, run=last.get("id", ""))
     journal.log("info", oneline(document))

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -26,6 +27,9 @@ PATIENCE = 300
 FIRST, CAP = 60.0, 3600.0
 #: Seconds after which nobody needs to know any more; and as many messages are kept at most.
 OLD, MOST = 86400.0, 100
+#: Seconds after which who waits for deliveries begins no further one: a run by a timer does other
+#: things as well.
+ENOUGH = 60.0
 
 Sink = Mapping[str, Any]
 
@@ -33,13 +37,14 @@ Sink = Mapping[str, Any]
 @dataclass
 class Parcel:
     """One message. job: what `tell` makes it of. to: the places that it has not come to. Times are
-    seconds since the epoch; at: not before."""
+    seconds since the epoch; at: not before. tried: when it was sent last."""
 
     job: dict[str, Any]
     to: list[str]
     since: float
     at: float
     tries: int = 0
+    tried: float = 0.0
 
 
 @dataclass
@@ -50,6 +55,8 @@ class Outbox:
     parcels: list[Parcel] = field(default_factory=list)
     _sender: subprocess.Popen[bytes] | None = None
     _sent: Parcel | None = None
+    #: The places by the numbers that the sender knows; the settings may be others meanwhile.
+    _numbers: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: str) -> Self:
@@ -79,19 +86,21 @@ class Outbox:
 
     def send(self, sinks: Sequence[Sink], now: float) -> None:
         """Start to send what is due. sinks: the places that there are now. Raises OSError."""
+        self._heed_clock(now)
         if now < self.due:
             return
-        parcel = min(self.parcels, key=lambda one: one.at)
-        known = {_place(one): number for number, one in enumerate(sinks)}
+        parcel = self._next()
+        self._numbers = [*map(_place, sinks)]
+        known = {one: number for number, one in enumerate(self._numbers)}
         parcel.to = [one for one in parcel.to if one in known]
-        parcel.at = now + FIRST
+        parcel.at, parcel.tried = now + FIRST, now
         if parcel.to:
             self._sender = deliver(sinks, parcel.job, [known[one] for one in parcel.to])
         self._sent = parcel
         if not parcel.to:
             self._conclude(parcel)
 
-    def take(self, now: float, sinks: Sequence[Sink]) -> list[dict[str, Any]]:
+    def take(self, now: float) -> list[dict[str, Any]]:
         """What became of what was sent, once that is known; lines for the log."""
         sender, parcel = self._sender, self._sent
         if sender is None or parcel is None or sender.poll() is None:
@@ -103,10 +112,9 @@ class Outbox:
         with sender:
             said = sender.stdout.read() if sender.stdout else b""
         self._sender = None
-        known = dict(enumerate(map(_place, sinks)))
         try:
-            failed = {known.get(int(number)) for number in json.loads(said)}
-        except (ValueError, TypeError):
+            failed = {self._numbers[int(number)] for number in json.loads(said)}
+        except (ValueError, TypeError, IndexError):
             failed = set(parcel.to)  # it was killed before it could say
         parcel.to = [one for one in parcel.to if one in failed]
         parcel.tries += 1
@@ -123,17 +131,39 @@ class Outbox:
         return [_said("info", "a notification has arrived after all")] if late else []
 
     def wait(self, sinks: Sequence[Sink], now: float) -> list[dict[str, Any]]:
-        """Send all that is due and wait for it; lines for the log. Raises OSError."""
+        """Send what is due and wait for it, within reason; lines for the log. Raises OSError."""
         said: list[dict[str, Any]] = []
+        self._heed_clock(now)
+        end = time.monotonic() + ENOUGH
         while now >= self.due:
             self.send(sinks, now)
             if self._sender is not None:
                 self._sender.wait()
-            said += self.take(now, sinks)
+            said += self.take(now)
+            if time.monotonic() >= end:
+                break
         return said
 
+    def _heed_clock(self, now: float) -> None:
+        """A clock that was set back must not make anything wait for years."""
+        for one in self.parcels:
+            one.since, one.at = min(one.since, now), min(one.at, now + CAP)
+            one.tried = min(one.tried, now)
+
+    def _next(self) -> Parcel:
+        """The one that is due first, after those before it that go the same way: what is over must
+        not be told before it has begun."""
+        due = min(self.parcels, key=lambda one: one.at)
+        before = (
+            one
+            for one in self.parcels
+            if one.since < due.since and one.tried < due.at and not set(one.to).isdisjoint(due.to)
+        )
+        return min(before, key=lambda one: one.since, default=due)
+
     def _conclude(self, parcel: Parcel) -> None:
-        self.parcels.remove(parcel)
+        # Of too many, it may have been left out meanwhile.
+        self.parcels = [one for one in self.parcels if one is not parcel]
         self._sent = None
 
     def _save(self) -> None:
@@ -160,7 +190,7 @@ def deliver(
         file.write(json.dumps(whole).encode())
         file.seek(0)
         return subprocess.Popen(
-            ["timeout", str(PATIENCE), *python("reconciler.agent.tell")],
+            ["timeout", "-k", "10", str(PATIENCE), *python("reconciler.agent.tell")],
             stdin=file,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -87,7 +87,7 @@ class Poller:
                 lambda end: glance.start(places, first, ref, limits, end), glance.MOST
             )
             self._deadline = now + limits.poll
-        except (ReconcilerError, KeyError):  # the provider will say what is missing
+        except (ReconcilerError, KeyError, OSError):  # the provider will say what is missing
             self._ask(now)
 
     def take(self) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ class Running:
 
     commit: what it was to judge, if anything. totals: the counters as it got them. heir: it took
     over from one that ended early. asked: to end at the next boundary. told: since when it has
-    only `GRACE` left. noticed: when what a heal is about was touched.
+    only `GRACE` left. ids: what a heal is about; noticed: when that was touched.
     """
 
     child: Child
@@ -36,6 +36,7 @@ class Running:
     asked: bool = False
     told: float = NEVER
     killed: bool = False
+    ids: tuple[str, ...] = ()
     noticed: float = NEVER
 
     @classmethod

@@ -23,7 +23,10 @@ def sink(value: object, path: Callable[[Any], str]) -> dict[str, Any]:
     extra = set(said) - {kind, *(["secret_file"] if kind == "webhook" else [])}
     if extra:
         raise ValueError(f"a notification by {kind} has no '{min(map(str, extra))}'")
-    signed = {"secret_file": path(said["secret_file"])} if "secret_file" in said else {}
+    try:
+        signed = {"secret_file": path(said["secret_file"])} if "secret_file" in said else {}
+    except ValueError:  # its text may hold the secret itself
+        raise ValueError("secret_file: expected an absolute path") from None
     return {kind: KINDS[kind](said[kind]), **signed}
 
 

@@ -85,6 +85,8 @@ class Supervisor:
         self._begun = ""
         self._superseded = False
         self._unfinished = False
+        #: The last whole run took too long, and was told to stop.
+        self._cut_short = False
         self._watcher = Watcher()
         self._signals = Signals()
         self._stopping = self._leaving = self._ended = False
@@ -109,6 +111,7 @@ class Supervisor:
         self._heed_watcher()
         while not (self._stopping and self._running is None) and not self._leaving:
             self._wait()
+            self._feed()
             self._heed_clock()
             self._heed_signals()
             self._take_poll()
@@ -120,7 +123,6 @@ class Supervisor:
             if not self._stopping:
                 self._start_what_is_due()
             self._show()
-            self._feed()
         journal.notify("STOPPING=1")
         self._ended = True
         self._publish()
@@ -326,7 +328,7 @@ class Supervisor:
                 self._start("heal", ids=due)
 
     def _take_events(self) -> None:
-        self._agenda.touched.at = NEVER
+        self._agenda.touched.at, self._agenda.touched.early = NEVER, False
         ids, lost = self._watcher.take()
         self._agenda.touched.ids |= ids
         if lost:
@@ -348,6 +350,7 @@ class Supervisor:
                 commit=str(offer["commit"]) if offer else "",
                 totals=dict(self._state.totals),
                 heir=self._superseded,
+                ids=job.ids,
                 noticed=noticed,
             )
         except OSError as error:
@@ -372,6 +375,7 @@ class Supervisor:
         if outcome is None:
             self._broke_off(running)
             return
+        heal = running.kind == "heal"
         state = State.from_json(outcome["state"])
         before = self._state
         if self._polled_at > running.since:
@@ -381,16 +385,22 @@ class Supervisor:
             # It starts from the beginning: what the last one could not do, and what was fought over.
             self._agenda.schedule.succeeded()
             self._fights.forget()
-        if running.kind == "heal" and outcome["corrected"] and not outcome["failed"]:
+        if heal and outcome["corrected"] and not outcome["failed"]:
             state.observe("heal_latency_seconds", now - running.noticed)
         about: dict[str, Any] = {"commit": state.applied, "run": state.last_run.get("id", "")}
         journal.log_all(outcome["messages"], **about)
         for id_ in self._fights.corrected(outcome["corrected"], now):
             journal.log("err", contended(id_), resource=id_, cause="contended", **about)
-        behind = bool(state.candidate) and state.held_by not in GATES
-        self._unfinished = outcome["failed"] or behind or running.told != NEVER
-        opens = state.held_until - time.time() if state.held_until else NEVER
-        self._agenda.run_ended(now, unfinished=self._unfinished, opens=opens)
+        self._fights.looked(set(running.ids) - set(outcome["corrected"]), now)
+        waits = state.held_until if state.held_by == "Window" else 0.0
+        opens = waits - time.time() if waits else NEVER
+        # A window that has opened before the run was over is as good as none.
+        behind = bool(state.candidate) and (state.held_by not in GATES or opens <= 0)
+        self._cut_short = running.told != NEVER or (heal and self._cut_short)
+        self._unfinished = outcome["failed"] or behind or self._cut_short
+        self._agenda.run_ended(
+            now, unfinished=self._unfinished, opens=opens if opens > 0 else NEVER
+        )
         self._set_watches(running, outcome["watches"])
         self._publish_at = 0.0
         self._tell_people()
@@ -503,7 +513,7 @@ class Supervisor:
     def _heed_outbox(self) -> None:
         """A child sends what is due, and nobody waits for it."""
         now = time.time()
-        journal.log_all(self._outbox.take(now, self._config.notify))
+        journal.log_all(self._outbox.take(now))
         try:
             self._outbox.send(self._config.notify, now)
         except OSError as error:

@@ -15,6 +15,7 @@ import hmac
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,8 +27,8 @@ from typing import Any, NoReturn
 
 from reconciler.agent import advice
 
-#: Seconds for each of them.
-PATIENCE = 20.0
+#: Seconds for each of them: for each thing that it waits for, and for all of that together.
+PATIENCE, ENOUGH = 20.0, 30.0
 #: Resources that a text names.
 NAMED = 5
 SIGNATURE = "X-Reconciler-Signature"
@@ -42,22 +43,50 @@ def main() -> int:
     logging.disable()  # libraries log the addresses that they talk to
     job = json.load(sys.stdin)
     message = compose(job)
-    failed: list[int] = []
-    for number in job["to"]:
-        sink = job["sinks"][number]
-        kind = next(one for one in ("command", "webhook", "apprise") if one in sink)
-        try:
+    left: list[int] = list(job["to"])
+    # Who is told to end still says what has arrived, or that would be sent once more.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        for number in tuple(left):
+            why = _sent(job["sinks"][number], message)
+            if not why:
+                left.remove(number)
+                continue
+            sys.stderr.write(f"notification {number + 1} {why}\n")
+    finally:
+        with contextlib.suppress(BrokenPipeError):  # who wants to know may be gone
+            os.write(1, json.dumps(left).encode())
+    return int(bool(left))
+
+
+def _sent(sink: Mapping[str, Any], message: Mapping[str, Any]) -> str:
+    """Why it did not arrive; "" if it did."""
+    kind = next(one for one in ("command", "webhook", "apprise") if one in sink)
+    try:
+        with _in_time():
             send(sink, message)
-            continue
-        except Undelivered as error:
-            why = str(error)
-        except Exception as error:  # noqa: BLE001  # one sink must not keep the others silent
-            why = type(error).__name__  # its text may hold the address
-        sys.stderr.write(f"notification {number + 1} ({kind}) did not arrive: {why}\n")
-        failed.append(number)
-    with contextlib.suppress(BrokenPipeError):  # who wants to know may be gone
-        os.write(1, json.dumps(failed).encode())
-    return int(bool(failed))
+    except Undelivered as error:
+        why = str(error)
+    except Exception as error:  # noqa: BLE001  # one sink must not keep the others silent
+        why = type(error).__name__  # its text may hold the address
+    else:
+        return ""
+    return f"({kind}) did not arrive: {why}"
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """Raises Undelivered from whoever goes on and on, such as a server that says a byte now and then."""
+
+    def late(*_: object) -> NoReturn:
+        raise Undelivered(f"it was not over within {ENOUGH:.0f} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, ENOUGH)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def compose(job: Mapping[str, Any]) -> dict[str, Any]:

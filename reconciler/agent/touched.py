@@ -21,21 +21,25 @@ class Touched:
     ids: set[str] = field(default_factory=set)
     at: float = NEVER
     since: float = 0.0
+    #: Whether `at` is when the first of those may be looked at that it was too early for.
+    early: bool = False
 
     def settle(self, now: float) -> None:
         """There was an event: look when it has been quiet for a moment."""
-        if self.at == NEVER:
-            self.since = now
+        if self.at == NEVER or self.early:
+            self.since, self.early = now, False
         self.at = min(now + QUIET, self.since + QUIET_MAX)
 
     def take(self, fights: Fights, now: float) -> list[str]:
         """Those that may be corrected now; if it is too early for all, `at` says when."""
         due = {one for one in self.ids if fights.due(one, now) <= now}
         if self.ids and not due:
-            self.at = min(self.at, *(fights.due(one, now) for one in self.ids))
+            first = min(fights.due(one, now) for one in self.ids)
+            if first < self.at:
+                self.at, self.early = first, True
         self.ids -= due
         return sorted(due)
 
     def clear(self) -> None:
         """All of it was looked at."""
-        self.ids, self.at = set(), NEVER
+        self.ids, self.at, self.early = set(), NEVER, False

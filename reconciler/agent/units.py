@@ -60,7 +60,7 @@ ONESHOT = """\
 Type=oneshot
 ExecStart={python} -I -B -m reconciler.agent.once
 # What one run could not do, the next one tries; the exit code says what it was.
-SuccessExitStatus=4 5 7 9
+SuccessExitStatus=4 5 6 7 9
 # It has a limit of its own: run_limit.
 TimeoutStartSec=infinity"""
 #: For all that changes the machine. No namespace of mounts: what a run mounts must reach the

@@ -30,6 +30,8 @@ _PROXY = re.compile(rf"(?:https?|socks5h?)://{_HOST}{_PORT}/?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 #: A file name that ssh takes as it is: no space, quote, percent sign or variable.
 _PLAIN_FILE = re.compile(r"/[A-Za-z0-9._/+@-]+")
+#: Of its files, those that hold secrets.
+_SECRET = ("deploy_key", "credentials")
 _PASSWORD = re.compile(r"(?i)(\b(?:https?|ftp)://)[^/\s@]*@|(\bssh://[^/\s@:]*):[^/\s@]*@")
 
 
@@ -66,10 +68,13 @@ class Remote:
                 f"{self.name[:40]!r} is no name of a remote",
                 hint="lower case letters, digits, - and _",
             )
-        for file in (self.deploy_key, self.known_hosts, self.credentials, self.ca_file):
+        for key in ("deploy_key", "known_hosts", "credentials", "ca_file"):
+            file: str = getattr(self, key)
             if file and not _PLAIN_FILE.fullmatch(file):
+                # Somebody may have written the secret itself.
+                shown = key if key in _SECRET else repr(file[:80])
                 raise ConfigError(
-                    f"{file[:80]!r} cannot be the file of a remote",
+                    f"{shown} cannot be the file of a remote",
                     hint="an absolute path of letters, digits and . _ + @ -",
                 )
         if self.proxy and not _PROXY.fullmatch(self.proxy):

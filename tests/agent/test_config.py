@@ -22,6 +22,27 @@ def test_an_address_is_all_that_is_needed() -> None:
     assert config.trust == "none"
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"remotes": [{"url": "https://h/x", "credentials": "ci:hunter2"}]},
+        {"remotes": [{"url": "ssh://git@h/x", "deploy_key": "hunter2"}]},
+        {"repo": "/x", "notify": {"webhook": "https://h/x", "secret_file": "hunter2"}},
+    ],
+)
+def test_a_secret_in_the_place_of_its_file_is_not_repeated(document: dict[str, object]) -> None:
+    """What is wrong with the settings is in the journal, and in the status that all can read."""
+    with pytest.raises(ConfigError, match="absolute path") as caught:
+        parse(document, "agent.yml")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_left_empty_is_not_said() -> None:
+    remote = {"url": "https://git.example.org/x", "proxy": None, "deploy_key": None}
+    config = parse({"remotes": [remote], "branch": None}, "agent.yml")
+    assert config == parse({"repo": "https://git.example.org/x"}, "agent.yml")
+
+
 def test_settings_survive_the_way_to_the_supervisor() -> None:
     config = parse(
         {
@@ -99,6 +120,11 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
             {"repo": "x", "notify": {"apprise": "mailto://x", "secret_file": "/etc/s"}},
             "by apprise has no 'secret_file'",
         ),
+        (
+            {"remotes": [{"url": "ssh://git@h/x", "proxy": "http://proxy:3128"}]},
+            "the proxy of origin is for https",
+        ),
+        ({"remotes": [{"url": "/x", "ca_file": "ca.pem"}]}, "'ca.pem' cannot be the file"),
         ({"repo": "x", "approvals": 0}, "a number from 1 on"),
         ({"repo": "x", "prune_percent": 500}, "a number from 0 to 100"),
         ({"repo": "x", "prune_max": -1}, "a number from 0 on"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from agent.test_worker import SITE, Machine
 from reconciler.agent import once as module
-from reconciler.agent import supervisor
+from reconciler.agent import places, state, supervisor
 from reconciler.agent.alone import alone
 from reconciler.agent.once import once
 from reconciler.agent.places import read_json
@@ -157,6 +158,75 @@ def test_a_run_that_takes_too_long_is_told_to_stop(
     assert [one["message"] for one in outcome.messages] == [
         "the run took longer than 0 s and is told to stop"
     ]
+
+
+def test_who_is_told_to_stop_while_the_remotes_are_asked_begins_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.commit(SITE)
+    really = module.ask
+
+    def ask(*about: Any) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return really(*about)
+
+    monkeypatch.setattr(module, "ask", ask)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        once(machine.places, machine.config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (machine.root / "etc/motd").exists()
+
+
+def test_while_the_remotes_are_asked_the_status_counts(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an agent with a slow server would be taken for a dead one."""
+    seen: list[dict[str, Any]] = []
+    really = module.ask
+
+    def ask(*about: Any) -> dict[str, Any]:
+        seen.append(read_json(machine.places.status) or {})
+        return really(*about)
+
+    monkeypatch.setattr(module, "ask", ask)
+    machine.commit(SITE)
+    config = replace(machine.config, run_limit=60)
+    for _ in range(2):
+        once(machine.places, config)
+    for during in seen:
+        assert during["state"] == "applying"
+        assert during["valid_until"] - time.time() > config.fetch_patience
+
+
+def test_a_full_disk_is_told_and_keeps_nothing_from_being_healed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.commit(SITE)
+    once(machine.places, machine.config)
+    spoil(machine)
+    really = places.write
+
+    def full(path: str, *content: Any, **how: Any) -> None:
+        if path in (machine.places.state, machine.places.once):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        really(path, *content, **how)
+
+    for one in (module, state):
+        monkeypatch.setattr(one, "write", full)
+    told = tmp_path / "told"
+    config = replace(machine.config, notify=({"command": ["tee", str(told)]},))
+    said: list[str] = []
+    document: dict[str, Any] = {}
+    for _ in range(2):
+        outcome, document = once(machine.places, config)
+        said += [str(one["message"]) for one in outcome.messages]
+    assert machine.motd() == "hello\n"
+    assert "file:/etc/motd drift corrected: content" in said
+    assert verdict(document, "Ready") == ("False", "RunFailed")
+    assert read_json(machine.places.status) == document
+    assert "No space left on device" in told.read_text()
 
 
 def test_a_run_that_does_not_heed_that_is_ended_by_the_kernel(

@@ -125,7 +125,7 @@ def test_a_sender_that_was_killed_has_sent_nothing(
     assert office.box._sender is not None
     office.box._sender.kill()
     office.box._sender.wait()
-    office.box.take(NOW, office.sinks)
+    office.box.take(NOW)
     assert len(office.box.parcels[0].to) == 2
 
     def full(*_: object, **__: object) -> None:
@@ -142,6 +142,82 @@ def test_of_too_many_messages_the_newest_are_kept(office: Office) -> None:
         office.post(NOW + number)
     assert len(office.box.parcels) == MOST
     assert office.box.parcels[0].since == NOW + 5
+
+
+def test_what_was_left_out_while_it_was_sent_is_no_trouble(office: Office) -> None:
+    office.open.touch()
+    office.post()
+    office.box.send(office.sinks, NOW)
+    for number in range(MOST):
+        office.post(NOW + 1 + number)
+    sender = office.box._sender
+    assert sender is not None
+    sender.wait()
+    assert office.box.take(NOW + 200) == []
+    assert len(office.box.parcels) == MOST
+    assert office.arrived() == ["web1", "later"]
+
+
+def test_settings_that_change_meanwhile_change_nothing_of_what_arrived(office: Office) -> None:
+    office.post()
+    office.box.send(office.sinks, NOW)
+    sender = office.box._sender
+    assert sender is not None
+    sender.wait()
+    office.sinks.reverse()
+    office.box.take(NOW)
+    office.open.touch()
+    office.wait(NOW + FIRST)
+    assert office.arrived() == ["web1", "later"]
+    assert office.box.due == NEVER
+
+
+def test_a_clock_that_was_set_back_makes_nothing_wait_for_years(office: Office) -> None:
+    ahead = NOW + 365 * 86400
+    office.post(ahead)
+    office.wait(ahead)
+    assert office.wait(NOW) == []
+    assert office.box.due == NOW + CAP
+    assert office.box.parcels[0].since == NOW
+    office.open.touch()
+    office.wait(NOW + CAP)
+    assert office.arrived() == ["web1", "later"]
+
+
+def test_what_is_over_is_not_told_before_it_has_begun(office: Office) -> None:
+    def told() -> list[str]:
+        lines = office.taken.read_text().splitlines()
+        return [json.loads(line)["notices"][0]["event"] for line in lines if line]
+
+    sink = office.sinks[0]["command"]
+    sink[2] = f"test -e {office.open} || exit 1; cat >> {office.taken}; echo >> {office.taken}"
+    office.sinks = office.sinks[:1]
+    office.post()
+    now = NOW
+    for _ in range(5):
+        office.wait(now)
+        now = office.box.due
+    over = {**NOTICE, "event": "resolved", "status": "True"}
+    office.box.post([over], STATUS, office.sinks, now - 600)
+    # Both are tried, and both come to nothing; when the newer one is due, the older one is as well.
+    office.wait(now - 600)
+    assert [one.tried for one in office.box.parcels] == [now - 600] * 2
+    office.open.touch()
+    office.wait(now - 600 + FIRST)
+    assert told() == ["problem", "resolved"]
+    assert office.box.due == NEVER
+
+
+def test_who_waits_for_deliveries_does_not_wait_for_all_that_fail(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run by a timer keeps the next one from healing."""
+    monkeypatch.setattr(module, "ENOUGH", 0.0)
+    for number in range(5):
+        office.post(NOW + number)
+    office.wait(NOW + 5)
+    assert sum(one.tries for one in office.box.parcels) == 1
+    assert office.box.due == NOW + 1
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"parcels": [7, {"x": 1}, []]}'])

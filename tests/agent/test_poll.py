@@ -209,6 +209,20 @@ def test_a_provider_that_does_not_say_all_is_an_error_and_no_end(
     assert error["message"] == f"the provider does not say what it has fetched: '{lacks}'"
 
 
+def test_a_glance_that_cannot_be_started_is_the_providers_to_explain(
+    poller: Poller, repo: Repo, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host without setpriv, or a key that was taken away meanwhile."""
+
+    def missing(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "setpriv")
+
+    monkeypatch.setattr(glance, "start", missing)
+    for times in (2, 3):
+        assert brought(poller)["commit"] == head(repo)
+        assert asked.times == times
+
+
 @pytest.fixture
 def hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Let time pass."""

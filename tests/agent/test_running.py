@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -16,6 +18,7 @@ from reconciler.agent.config import Config
 from reconciler.agent.places import Places
 from reconciler.agent.running import GRACE, Running
 from reconciler.agent.schedule import NEVER
+from reconciler.agent.settings import PATIENCE
 from reconciler.agent.supervisor import Supervisor
 
 LIMIT = 100.0
@@ -148,3 +151,32 @@ class TestASupervisor:
         assert child.said == ["TERM", "KILL"]
         # The first thing is to say that it is there.
         assert min(waits[1:]) > 1
+
+    def test_is_alive_for_the_watchdog_while_it_reads_its_settings(
+        self, agent: Supervisor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A busy machine may take as long for that as is waited for it."""
+        agent._running = None
+        monkeypatch.setattr(agent._poller, "start", lambda **_: None)
+        monkeypatch.setattr(agent._signals, "listen", lambda: None)
+        monkeypatch.setattr(module.journal, "watchdog", lambda: 120.0)
+        alive: list[float] = []
+        monkeypatch.setattr(
+            module.journal, "notify", lambda said: said == "WATCHDOG=1" and alive.append(clock.now)
+        )
+        coming = [[], [], [signal.SIGHUP], [], [signal.SIGTERM]]
+
+        def pass_by(reading: object, writing: object, odd: object, wait: float) -> object:
+            clock.now += min(wait, 89.0)
+            agent._signals._came += coming.pop(0) if wait else []
+            return [], [], []
+
+        def read_for_long(_: Places) -> Config:
+            clock.now += PATIENCE
+            return agent._config
+
+        monkeypatch.setattr(module.gc, "freeze", lambda: None)
+        monkeypatch.setattr(module.select, "select", pass_by)
+        monkeypatch.setattr(module, "load", read_for_long)
+        agent.run()
+        assert max(later - one for one, later in pairwise(alive)) < 120

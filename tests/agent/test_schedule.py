@@ -6,7 +6,7 @@ import heapq
 import random
 from collections import Counter
 
-from reconciler.agent.fights import Fights
+from reconciler.agent.fights import CALM, PATIENT, Fights
 from reconciler.agent.schedule import FETCH_CAP, Schedule, share
 
 
@@ -125,3 +125,23 @@ def test_another_desired_state_ends_a_fight() -> None:
     fights.forget()
     assert fights.contended(50.0) == []
     assert fights.due("file:/a", 50.0) == 50.0
+
+
+def test_looks_in_vain_are_forgotten_once_it_is_calm_or_there_was_something_to_do() -> None:
+    fights = Fights()
+    now = 0.0
+    for wait in (*[0.0] * (PATIENT + 1), 2, 6, 18, 54, 162, 300, 300):
+        assert fights.due("file:/a", now) == now + wait
+        now = fights.due("file:/a", now)
+        fights.looked(["file:/a"], now)
+    now = fights.due("file:/a", now)
+    assert fights.due("file:/a", now + CALM) == now + CALM
+    assert fights.vain == {}
+    for _ in range(PATIENT + 3):
+        fights.looked(["file:/a"], now)
+    assert fights.due("file:/a", now) == now + 18
+    fights.corrected(["file:/a"], now)
+    assert fights.due("file:/a", now) == now + 2
+    fights.looked(["file:/a"], now)
+    fights.forget()
+    assert fights.due("file:/a", now) == now

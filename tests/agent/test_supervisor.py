@@ -179,6 +179,51 @@ def test_a_commit_that_waits_for_its_window_is_looked_at_again_when_that_opens(
     assert due(agent) == []
 
 
+@pytest.mark.parametrize("held_by", ["Suspended", "Window"])
+def test_a_window_that_has_opened_meanwhile_is_no_reason_to_run_without_a_rest(
+    agent: Tried, clock: Clock, held_by: str
+) -> None:
+    """A suspension holds the commit as well; or the run broke off before it came to the window."""
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sync"}
+    due(agent)
+    waiting = State(trusted=NEW, applied=OLD, good=OLD, held_by=held_by)
+    waiting.held_until = clock.now - 60
+    for wait in (5, 10, 20):
+        end(agent, clock, state=waiting)
+        agent._agenda.sweep_at = NEVER
+        clock.now += wait - 1
+        assert due(agent) == []
+        clock.now += 1
+        if held_by == "Suspended":
+            assert due(agent) == []
+            return
+        assert due(agent) == ["retry"]
+
+
+def test_a_heal_that_goes_well_does_not_stand_for_a_run_that_took_too_long(
+    agent: Tried, clock: Clock
+) -> None:
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = {"sweep"}
+    assert due(agent) == ["sweep"]
+    assert agent._running is not None
+    agent._running.told = clock.now
+    end(agent, clock)
+    retry = agent._agenda.retry_at
+    assert retry == clock.now + 5
+    agent._agenda.sweep_at = NEVER
+    agent._agenda.touched.ids = {"file:/etc/motd"}
+    assert due(agent) == ["heal"]
+    clock.now += 1
+    end(agent, clock)
+    assert agent._phase() == "degraded"
+    clock.now = retry
+    assert due(agent) == ["retry"]
+    end(agent, clock)
+    assert agent._phase() == "idle"
+
+
 def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: Clock) -> None:
     agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
     agent._agenda.wants = {"sweep"}
@@ -428,6 +473,35 @@ def test_events_are_waited_for_until_it_is_quiet_but_not_for_ever(
         assert clock.now - began < 3
     assert agent.started == [("heal", ("file:motd",))]
     assert clock.now - began == pytest.approx(QUIET_MAX, abs=0.05)
+
+
+def test_what_is_touched_all_the_time_and_is_as_it_should_be_is_looked_at_ever_more_slowly(
+    agent: Tried, clock: Clock, tmp_path: Path
+) -> None:
+    """A log file whose mode is declared: no program that writes may keep the agent at work."""
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    log, other = tmp_path / "log", tmp_path / "other"
+    watches = watch_list({"file:log": [f"path:{log}"], "file:other": [f"path:{other}"]})
+    agent._watcher.set(watches)
+    began, looks = clock.now, 0
+    while clock.now < began + 3600:
+        log.write_text(f"at {clock.now}")
+        agent._watcher.read()
+        agent._heed_events()
+        clock.now += 0.5
+        if due(agent) == ["heal"]:
+            looks += 1
+            end(agent, clock)
+    assert looks <= 40
+    # Others are still looked at as soon as it is quiet.
+    other.write_text("by hand")
+    agent._watcher.read()
+    agent._heed_events()
+    assert agent._agenda.touched.at == pytest.approx(clock.now, abs=0.1)
+    clock.now += 0.1
+    due(agent)
+    assert agent.started == [("heal", ("file:other",))]
+    end(agent, clock, corrected=["file:other"])
 
 
 def test_without_events_sweeps_are_more_frequent_until_there_are_some_again(

@@ -3,19 +3,26 @@ of an address is in any message about it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import io
 import json
+import logging
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from reconciler.agent import tell as module
 from reconciler.agent.outbox import deliver
 from reconciler.agent.tell import SIGNATURE, compose, title
 
@@ -190,6 +197,52 @@ def test_one_that_fails_does_not_stop_another(tmp_path: Path) -> None:
     ]
     assert json.loads(done.stdout) == [0, 1, 2]
     assert json.loads(out.read_text())["notices"][0]["reason"] == "BadSignature"
+
+
+def test_a_server_that_never_comes_to_an_end_keeps_no_other_place_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "ENOUGH", 1.0)
+    out = tmp_path / "out"
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def drip() -> None:
+            link, _ = listening.accept()
+            with link, contextlib.suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 100:
+                    link.send(bytes([byte]))
+                    time.sleep(0.1)
+
+        slow = threading.Thread(target=drip)
+        slow.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/{TOKEN}"
+        told = json.dumps(job({"webhook": url}, {"command": ["tee", str(out)]}))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(told))
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            assert module.main() == 1
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            logging.disable(logging.NOTSET)
+        slow.join()
+    said = capfd.readouterr()
+    assert said.out == "[0]"
+    assert said.err == "notification 1 (webhook) did not arrive: it was not over within 1 s\n"
+    assert out.exists()
+
+
+def test_who_is_told_to_end_says_what_has_arrived(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    with deliver(
+        [{"command": ["cat"]}, {"command": ["sh", "-c", f"> {begun}; exec sleep 20"]}], job(1, 2)
+    ) as sender:
+        while not begun.exists():
+            time.sleep(0.01)
+        sender.terminate()
+        said, _ = sender.communicate()
+    assert json.loads(said) == [1]
 
 
 def test_what_starts_a_delivery_shows_no_address_to_others(tmp_path: Path) -> None:

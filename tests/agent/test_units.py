@@ -9,7 +9,9 @@ import pytest
 
 from reconciler.agent import install
 from reconciler.agent.places import UNIT
+from reconciler.agent.status import BOTH
 from reconciler.agent.units import units
+from reconciler.errors import Held, LockBusy, ResourceError, SourceError
 
 
 def service(systemd: int, *, timer: bool = False) -> list[str]:
@@ -54,3 +56,15 @@ def test_the_version_is_what_systemctl_says(
 
     monkeypatch.setattr(install.subprocess, "run", run)
     assert install.systemd_version() == version
+
+
+def test_what_the_next_run_tries_again_is_no_failed_unit() -> None:
+    (codes,) = [one for one in service(0, timer=True) if one.startswith("SuccessExitStatus=")]
+    passing = (
+        ResourceError.exit_code,
+        SourceError.exit_code,
+        BOTH,
+        Held.exit_code,
+        LockBusy.exit_code,
+    )
+    assert codes == f"SuccessExitStatus={' '.join(map(str, sorted(passing)))}"

@@ -149,6 +149,18 @@ def test_a_window_holds_the_commit_and_not_the_healing(machine: Machine) -> None
     assert (opened.held_by, opened.held_until) == ("", 0.0)
 
 
+def test_while_suspended_no_window_is_waited_for(machine: Machine) -> None:
+    machine.commit(SITE)
+    machine.run()
+    machine.commit(SITE.replace("hello", "good morning"))
+    shut = {"kind": "deny", "days": list(DAYS), "from": "00:00", "seconds": WEEK, "zone": "UTC"}
+    machine.config = replace(machine.config, windows=(shut,))
+    assert machine.run().state.held_until > time.time()
+    suspend(machine.places, "TICKET-7", 60, "alice")
+    state = machine.run("sweep", fetch=False).state
+    assert (state.held_by, state.held_until) == ("Suspended", 0.0)
+
+
 def test_until_a_run_of_a_commit_has_come_to_its_end_the_last_one_heals(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
