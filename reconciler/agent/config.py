@@ -61,6 +61,9 @@ LIMITS = {
     "objects": Limit("objects", "number", 1000, 1_000_000_000),
 }
 
+#: Settings that say who may sign.
+SIGNERS = ("allowed_signers", "revoked", "keyring", "fingerprints")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -177,6 +180,9 @@ def parse(document: object, file: str) -> Config:
         values["remotes"] = ({"url": values.pop("repo")},)
     if not values.get("remotes"):
         raise wrong("which state repo is to be followed?", hint="add repo: URL")
+    if not values.keys().isdisjoint(SIGNERS):
+        # Who says whose signatures count does not mean that none are asked for.
+        values.setdefault("trust", "head")
     config = Config(**values)
     for key, check in _CHECKS.items():
         try:

@@ -81,6 +81,14 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
     assert config.secret_files() == ["/etc/reconciler/credentials"]
 
 
+@pytest.mark.parametrize("setting", ["allowed_signers", "revoked", "keyring"])
+def test_who_says_who_may_sign_asks_for_signatures(setting: str) -> None:
+    said = {"repo": "/x", setting: "/etc/reconciler/keys"}
+    assert parse(said, "agent.yml").trust == "head"
+    assert parse({**said, "trust": "none"}, "agent.yml").trust == "none"
+    assert parse({"repo": "/x"}, "agent.yml").trust == "none"
+
+
 @pytest.mark.parametrize(
     "document, said",
     [
