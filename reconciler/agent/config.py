@@ -180,9 +180,7 @@ def parse(document: object, file: str) -> Config:
         values["remotes"] = ({"url": values.pop("repo")},)
     if not values.get("remotes"):
         raise wrong("which state repo is to be followed?", hint="add repo: URL")
-    if not values.keys().isdisjoint(SIGNERS):
-        # Who says whose signatures count does not mean that none are asked for.
-        values.setdefault("trust", "head")
+    values.setdefault("trust", _usual_trust(values))
     config = Config(**values)
     for key, check in _CHECKS.items():
         try:
@@ -196,6 +194,11 @@ def _check_name(key: object, wrong: Callable[..., ConfigError]) -> None:
     known = sorted({one.name for one in fields(Config)} | {"repo"})
     if key not in known:
         raise wrong(f"there is no setting '{key}'", key, did_you_mean(str(key), known) or HELP)
+
+
+def _usual_trust(values: Mapping[str, object]) -> str:
+    """Who says whose signatures count does not mean that none are asked for."""
+    return "none" if values.keys().isdisjoint(SIGNERS) else "head"
 
 
 def _check_branch(config: Config) -> None:
