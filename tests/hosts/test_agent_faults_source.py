@@ -453,7 +453,8 @@ def test_a_clock_that_jumps_brings_no_storm_and_ends_no_suspension(faked: Follow
         assert abs(ahead - jump) < 120
         assert before > 0
         assert 2 <= polls <= 2 * 6
-        assert new == 1  # the sweep after a jump
+        # A sweep at once, and a run by what the poll brought, where that did not come before it.
+        assert 1 <= new <= 2
         assert conditions(host)["SourceFresh"] == "True"
         subject.heals()
         commit = subject.commit()
