@@ -162,8 +162,10 @@ def parse(document: object, file: str) -> Config:
     place = Mark(file)
 
     def wrong(message: str, key: str = "", hint: str = HELP) -> ConfigError:
+        from reconciler.source.remote import redact
+
         at = getattr(document, "key_place", None)
-        return ConfigError(message, mark=at(key) if at and key else place, hint=hint)
+        return ConfigError(redact(message), mark=at(key) if at and key else place, hint=hint)
 
     if not isinstance(document, Mapping):
         raise wrong("the agent's settings are a mapping", hint="at least: repo: URL")

@@ -81,6 +81,22 @@ def test_what_is_asked_of_a_commit_is_what_the_settings_say() -> None:
     assert config.secret_files() == ["/etc/reconciler/credentials"]
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"https://ada:s3cret@h/x": None, "repo": "https://ada:s3cret@h/x"},
+        {"https://ada:s3cret@h/x": "y"},
+        {"repo": ["https://ada:s3cret@h/x"]},
+        {"repo": "/x", "remotes": "https://ada:s3cret@h/x"},
+        {"repo": "/x", "interval": "https://ada:s3cret@h/x"},
+    ],
+)
+def test_a_password_in_the_wrong_place_is_in_no_message(document: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(document, "agent.yml")
+    assert "s3cret" not in str(error.value)
+
+
 @pytest.mark.parametrize("setting", ["allowed_signers", "revoked", "keyring"])
 def test_who_says_who_may_sign_asks_for_signatures(setting: str) -> None:
     said = {"repo": "/x", setting: "/etc/reconciler/keys"}
