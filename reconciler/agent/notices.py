@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -89,21 +90,23 @@ class Standing:
 @dataclass
 class Notices:
     """What people know of each condition. path: where that outlives a restart, "" for nowhere;
-    kept: what is there."""
+    spare: where it does so while there is no room, of which people are to be told, too; kept: what
+    is there."""
 
     path: str = ""
+    spare: str = ""
     standing: dict[str, Standing] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str) -> Notices:
+    def load(cls, path: str, spare: str) -> Notices:
         """As the last process left it; anew if that is lost."""
-        kept = read_json(path) or {}
+        kept = read_json(spare) or read_json(path) or {}
         standing: dict[str, Standing] = {}
         for kind, one in kept.items():
             with contextlib.suppress(TypeError):
                 standing[str(kind)] = Standing(**one)
-        return cls(path, standing, kept)
+        return cls(path, spare, standing, kept)
 
     def due(
         self,
@@ -139,8 +142,17 @@ class Notices:
         known = {kind: asdict(one) for kind, one in self.standing.items() if one != Standing()}
         if self.path and known != self.kept:
             with contextlib.suppress(OSError):  # then it is told once more after a restart
-                write(self.path, json.dumps(known, sort_keys=True).encode())
+                self._write(json.dumps(known, sort_keys=True).encode())
                 self.kept = known
+
+    def _write(self, content: bytes) -> None:
+        try:
+            write(self.path, content)
+        except OSError:
+            write(self.spare, content)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.spare)
 
 
 def subjects(status: Mapping[str, Any]) -> dict[str, list[str]]:

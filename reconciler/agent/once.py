@@ -227,7 +227,10 @@ class Once:
         if not self._config.notify:
             return
         config, now = self._config, time.time()
-        notices, outbox = Notices.load(self._places.notices), Outbox.load(self._places.outbox)
+        notices, outbox = (
+            Notices.load(self._places.notices, self._places.spare(self._places.notices)),
+            Outbox.load(self._places.outbox),
+        )
         due = notices.due(document["conditions"], now, subjects(document))
         if due:
             outbox.post(due, document, config.notify, now)

@@ -87,6 +87,10 @@ class Places:
         """What people were told."""
         return self.at("var/lib/reconciler/notices.json")
 
+    def spare(self, path: str) -> str:
+        """Where what has no room on the disk is kept until the next boot."""
+        return self.at(f"run/reconciler/{os.path.basename(path)}")
+
     @property
     def outbox(self) -> str:
         """What they are to be told, and were not."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from reconciler.agent import notices as module
 from reconciler.agent.notices import DIGEST, LASTED, Notices
 from reconciler.agent.places import Places
 
@@ -18,6 +21,10 @@ def condition(
     return {
         "type": kind, "status": status, "reason": reason, "message": "", "since": START, "commit": "",
     }  # fmt: skip
+
+
+def load(places: Places) -> Notices:
+    return Notices.load(places.notices, places.spare(places.notices))
 
 
 BAD, GOOD, UNKNOWN = condition("False"), condition("True", "Verified"), condition("Unknown")
@@ -117,18 +124,39 @@ def test_what_is_meant_and_what_is_said_already_is_not_told() -> None:
 
 def test_a_restart_tells_nothing_twice_and_forgets_no_end(tmp_path: Path) -> None:
     places = Places(str(tmp_path))
-    notices = Notices.load(places.notices)
+    notices = load(places)
     events(notices, BAD, at=0)
-    notices = Notices.load(places.notices)  # as a timer starts a process for each run
+    notices = load(places)  # as a timer starts a process for each run
     assert events(notices, BAD, at=60) == [("problem", 0)]
-    notices = Notices.load(places.notices)
+    notices = load(places)
     assert events(notices, BAD, at=120) == []
     assert events(notices, GOOD, at=130) == [("resolved", 0)]
 
 
+def test_a_full_disk_is_told_too_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run of a timer is a process of its own, that knows what was written only."""
+    places = Places(str(tmp_path))
+    really, full = module.write, [True]
+
+    def write(path: str, content: bytes) -> None:
+        if full[0] and path == places.notices:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        really(path, content)
+
+    monkeypatch.setattr(module, "write", write)
+    said = [events(load(places), BAD, at=at) for at in (0, 60, 120)]
+    assert said == [[], [("problem", 0)], []]
+    full[0] = False
+    assert events(load(places), GOOD, at=180) == [("resolved", 0)]
+    assert not Path(places.spare(places.notices)).exists()
+    assert events(load(places), GOOD, at=240) == []
+
+
 def test_nothing_is_written_while_nothing_changes(tmp_path: Path) -> None:
     places = Places(str(tmp_path))
-    notices = Notices.load(places.notices)
+    notices = load(places)
     assert events(notices, GOOD, at=0) == []
     assert not Path(places.notices).exists()
     for at in (0, 1, 2):
@@ -144,7 +172,7 @@ def test_lost_memory_starts_anew(tmp_path: Path, damage: str) -> None:
     places = Places(str(tmp_path))
     Path(places.notices).parent.mkdir(parents=True)
     Path(places.notices).write_text(damage)
-    notices = Notices.load(places.notices)
+    notices = load(places)
     assert [events(notices, BAD, at=at) for at in (0, 1)] == [[], [("problem", 0)]]
 
 
