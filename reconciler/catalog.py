@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from reconciler.errors import Mark, ProtocolError
 from reconciler.resource import Change, Content, Secret, Value
@@ -124,6 +124,7 @@ class Catalog:
     facts: the digest of the facts that it was compiled with.
     modules: the state repo's own modules, name -> source text; they travel with the catalog.
     partial: some of what the state repo declares for the host was left out of it.
+    hides: some of that is `no_log`, so what is in the files of the others may be secret.
     """
 
     host: str
@@ -133,12 +134,20 @@ class Catalog:
     facts: str = ""
     modules: Mapping[str, str] = field(default_factory=dict)
     partial: bool = False
+    hides: bool = False
+
+    def only(self, resources: Iterable[Declaration]) -> Catalog:
+        """Some of its resources; whether that makes it partial is for the caller to say."""
+        kept = tuple(resources)
+        ids = {one.id for one in kept}
+        hides = self.hides or any(one.no_log and one.id not in ids for one in self.resources)
+        return replace(self, resources=kept, hides=hides)
 
     def to_json(self) -> Json:
         """The document that `dumps` turns into the catalog's bytes."""
-        partial: Json = {"partial": True} if self.partial else {}
+        rare = {"partial": self.partial, "hides": self.hides}
         return {
-            **partial,
+            **{name: True for name, value in rare.items() if value},
             "schema": ["reconciler/catalog", 1],
             "host": self.host,
             "commit": self.commit,
@@ -160,6 +169,7 @@ class Catalog:
                 facts=str(document["facts"]),
                 modules=dict(document["modules"]),  # type: ignore[call-overload]
                 partial=bool(document.get("partial", False)),
+                hides=bool(document.get("hides", False)),
                 resources=tuple(Declaration.from_json(r) for r in document["resources"]),  # type: ignore[attr-defined]
             )
         except _MISFITS as error:

@@ -151,7 +151,7 @@ class Run:
         free = self._may_change()
         looked: Plan | None = None
         if not free or self._settled(healed, choice):
-            both = _with(catalog, (*healed.resources, *left.resources))
+            both = catalog.only((*healed.resources, *left.resources))
             looked = engine.plan(dumps(both.to_json()), **offered)
             free = self._may_change()
         report: Report | None = None
@@ -235,7 +235,7 @@ class Run:
             total = sum(not one.handler for one, _ in policies)
             ignored = sum(policy == "ignore" and one.id in unchanged for one, policy in policies)
             self._state.resources = {"total": total, "ignored": ignored}
-        return _with(catalog, healed), _untold(catalog, left)
+        return catalog.only(healed), _untold(catalog, left)
 
     def _policy(self, one: Declaration) -> str:
         """What is to be done about drift of it: `heal`, `warn`, `ignore`."""
@@ -298,13 +298,9 @@ class Run:
         outcome.watches = suspected(found, moved)
 
 
-def _with(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
-    return dataclasses.replace(catalog, resources=tuple(resources))
-
-
 def _untold(catalog: Catalog, resources: Iterable[Declaration]) -> Catalog:
     """Resources that are only looked at: no handler is there, and none is told."""
-    return _with(catalog, (dataclasses.replace(one, notify=()) for one in resources))
+    return catalog.only(dataclasses.replace(one, notify=()) for one in resources)
 
 
 def is_delicate(catalog: Catalog) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping
 
@@ -44,9 +43,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             hint=did_you_mean(unknown[0], policies) or "all of them: reconciler drift -v",
         )
     chosen = set(args.resources) or {id_ for id_, policy in policies.items() if policy != "ignore"}
-    part = dataclasses.replace(
-        catalog, resources=tuple(one for one in catalog.resources if one.id in chosen)
-    )
+    part = catalog.only(one for one in catalog.resources if one.id in chosen)
     plan = _plan(places, config, part)
     if out.as_json:
         document = plan.to_json()

@@ -37,8 +37,7 @@ def select(catalog: Catalog, tags: Sequence[str], skip_tags: Sequence[str]) -> C
     ]
     kept = _closure(chosen, by_id, skip_tags)
     return replace(
-        catalog,
-        resources=tuple(one for one in catalog.resources if one.id in kept),
+        catalog.only(one for one in catalog.resources if one.id in kept),
         partial=any(one.id not in kept and not one.handler for one in catalog.resources),
     )
 

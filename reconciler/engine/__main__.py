@@ -169,7 +169,8 @@ def _prune(request: Message, root: str, boundary: Boundary, emit: Emit) -> Mappi
     with _locked(request, root, run, boundary, emit, 60), Ledger.open(root) as ledger:
 
         def carry_out(catalog: Catalog) -> Report:
-            order = arrange([Node(one, loader.build(one)) for one in catalog.resources])
+            nodes = [Node(one, loader.build(one)) for one in catalog.resources]
+            order = arrange(nodes, hides=True)  # of what is declared only the ids are known here
             return converge(catalog, order, host, ledger, run, boundary, lambda event: None)
 
         plan = survey(ledger, ids, rules, loader.knows)
@@ -203,7 +204,7 @@ def _arrange(catalog: Catalog, wire: Wire) -> Order:
         secrets = {str(k): str(v) for k, v in answer.items()} if isinstance(answer, dict) else {}
     loader = Loader(catalog.modules)
     nodes: list[Node] = [Node(one, loader.build(one, secrets)) for one in catalog.resources]
-    return arrange(nodes)
+    return arrange(nodes, hides=catalog.hides)
 
 
 class _Contents:

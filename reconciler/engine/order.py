@@ -41,31 +41,45 @@ class Node(NamedTuple):
     @property
     def files(self) -> set[str]:
         """What its claims name, also as parts of a file."""
-        names = [claim.partition(":")[2] for claim in self.resource.claims()]
-        return {*names, *(re.split("[#:]", name)[0] for name in names)}
+        return {*self._names, *(re.split("[#:]", name)[0] for name in self._names)}
+
+    @property
+    def shares(self) -> bool:
+        """Whether it has no more than a part of a file."""
+        return any(re.search("[#:]", name) for name in self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        return [claim.partition(":")[2] for claim in self.resource.claims()]
 
 
 @dataclass(frozen=True)
 class Order:
     """nodes: in the order to converge, without handlers. handlers: by id, in declared order,
     but each before those that it notifies. requires: id -> ids that come first, explicit and
-    implied. veil: hides the secrets of the nodes."""
+    implied. veil: hides the secrets of the nodes. hides: as `Catalog` has it."""
 
     nodes: tuple[Node, ...]
     handlers: Mapping[str, Node]
     requires: Mapping[str, set[str]] = field(default_factory=dict)
     veil: Veil = field(default_factory=Veil)
+    hides: bool = False
 
     @cached_property
     def secret(self) -> set[str]:
-        """Files of which `no_log` has a part."""
-        return {file for one in self.nodes if one.declaration.no_log for file in one.files}
+        """Files of which `no_log` has a part, or what was left out may have one."""
+        return {
+            file
+            for one in self.nodes
+            if one.declaration.no_log or (self.hides and one.shares)
+            for file in one.files
+        }
 
 
-def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
+def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = (), *, hides: bool = False) -> Order:
     """Put the nodes of a catalog in order. Raises ConfigErrors: conflicts, cycles.
 
-    elsewhere: ids that are in the catalog, but not among these nodes.
+    elsewhere: ids that are in the catalog, but not among these nodes. hides: as `Catalog` has it.
     """
     ordinary: list[_Face] = []
     errors: list[ConfigError] = []
@@ -103,6 +117,7 @@ def arrange(nodes: Sequence[Node], elsewhere: Iterable[str] = ()) -> Order:
             for value in vars(node.resource).values()
             if isinstance(value, Secret)
         ),
+        hides,
     )
 
 

@@ -25,18 +25,22 @@ def of_a_job(world: World) -> str:
     return "/etc/cron.d/app"
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["all", "alone"])
 @pytest.mark.parametrize("declare", [of_a_line, of_a_job])
 def test_a_secret_is_in_no_text_of_what_is_beside_it(
-    world: World, declare: Callable[[World], str]
+    world: World, declare: Callable[[World], str], alone: bool
 ) -> None:
-    """Neither now nor when drift of the other is undone, which the ledger remembers."""
+    """Neither now nor when drift of the other is undone, alone or not, which the ledger remembers."""
     world.path("/etc/cron.d").mkdir(parents=True)
     world.path("/etc/conf").write_text("p=s3cr3t of before\n")
     path = world.path(declare(world))
+    secret = next(one.id for one in world.resources if one.no_log)
     said = [as_json(world.plan()), as_json(world.apply())]
     assert "s3cr3t" in path.read_text()
     kept = [line for line in path.read_text().splitlines() if "user=" not in line]
     path.write_text("\n".join(kept[:-1] if "cron" in str(path) else kept) + "\n")
+    if alone:
+        world.chosen = {one.id for one in world.resources} - {secret}
     said += [as_json(world.plan()), as_json(world.apply())]
     assert '"cause": "corrective"' in said[-1]
     assert all("s3cr3t" not in one for one in said)

@@ -96,13 +96,14 @@ WORDS = "NAME = 'note'\n"
 @dataclass
 class World:
     """root: the directory root. content: what a controller would send, by digest. partial: what is
-    declared is not all."""
+    declared is not all. chosen: ids of what is converged of it; none for all."""
 
     root: Path
     content: dict[str, bytes] = field(default_factory=dict)
     resources: list[Declaration] = field(default_factory=list)
     modules: dict[str, str] = field(default_factory=dict)
     partial: bool = False
+    chosen: set[str] = field(default_factory=set)
     events: list[Mapping[str, object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -159,6 +160,8 @@ class World:
         catalog = Catalog(
             "h", tuple(self.resources), commit="c" * 40, modules=self.modules, partial=self.partial
         )
+        if self.chosen:
+            catalog = catalog.only(one for one in self.resources if one.id in self.chosen)
         return dumps(catalog.to_json())
 
     # -- what is done --------------------------------------------------------------------
