@@ -1,6 +1,6 @@
 """Measure an agent on a booted host: what it costs while nothing happens, and how quick it heals.
 
-    python benchmarks/agent.py [--minutes 5] [--json]
+    python benchmarks/agent.py [--minutes 5] [--awake] [--json]
 
 Needs what the host tests need: root, systemd-nspawn, and our Python being Debian's. CPU time is
 that of every process of the host, systemd's own work for the agent included, less what the host
@@ -8,7 +8,8 @@ takes without an agent.
 
 A virtual machine that sleeps most of the time does the same work more slowly: caches are cold, and
 whoever has the processor meanwhile is not us. So a yardstick goes along: a piece of work that is done
-after sleeps as long as those between polls, beside the same piece done at once.
+after sleeps as long as those between polls, beside the same piece done at once. `--awake` measures
+without that effect: programs that run only when nobody else wants to keep the processors from sleep.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,10 +59,11 @@ def main() -> int:
     """Boot, measure, print a table; 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5, help="of idling, with and without")
+    parser.add_argument("--awake", action="store_true", help="keep the processors from sleep")
     parser.add_argument("--json", action="store_true", help="print the numbers only")
     options = parser.parse_args()
     results: dict[str, Numbers] = {}
-    with Lab() as lab:
+    with Lab() as lab, awake() if options.awake else contextlib.nullcontext():
         for name in ("w1000", "w12"):
             host = lab.boot(name)
             with meter(host) as used:
@@ -172,6 +175,19 @@ def heals(host: BootedHost) -> Numbers:
         "event to healed, s: median": statistics.median(took),
         "event to healed, s: p95": took[int(len(took) * 0.95)],
     }
+
+
+@contextlib.contextmanager
+def awake() -> Iterator[None]:
+    """Have every processor do something, which gives way to whatever else there is to do."""
+    argv = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"]
+    spinning = [subprocess.Popen(argv) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for one in spinning:
+            one.kill()
+            one.wait()
 
 
 @contextlib.contextmanager
