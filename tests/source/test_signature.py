@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -90,10 +91,10 @@ def test_a_key_that_has_expired_when_the_commit_is_received(gpg: Gpg, keys: Keys
 def test_a_revoked_key(gpg: Gpg, keys: Keys, tmp_path: Path) -> None:
     certificate = gpg.home / "openpgp-revocs.d" / f"{gpg.fingerprints['ada']}.rev"
     text = certificate.read_bytes().replace(b":-----BEGIN", b"-----BEGIN")
-    other = Gpg(tmp_path / "other", NOW)
-    other.run("--import", stdin=Path(keys.keyring).read_bytes())
-    other.run("--import", stdin=text)
-    Path(keys.keyring).write_text(other.ring())
+    with closing(Gpg(tmp_path / "other", NOW)) as other:
+        other.run("--import", stdin=Path(keys.keyring).read_bytes())
+        other.run("--import", stdin=text)
+        Path(keys.keyring).write_text(other.ring())
     with pytest.raises(BadSignature, match="revoked"):
         verify("commit 1", gpg.sign("ada", b"x"), keys, NOW)
 
