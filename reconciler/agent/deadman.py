@@ -48,10 +48,7 @@ def main() -> int:
         return error.exit_code
     if config.notify:
         now = time.time()
-        notices, outbox = (
-            Notices.load(places.deadman, places.spare(places.deadman)),
-            Outbox.load(places.deadman_outbox),
-        )
+        notices, outbox = Notices.load(places, places.deadman), Outbox.load(places.deadman_outbox)
         due = notices.due([condition], now)
         if due:
             outbox.post(due, status, config.notify, now)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from reconciler.agent.places import read_json, write
+from reconciler.agent.places import Places, read_json, write
 from reconciler.agent.status import HEALTHY, WANTED
 
 #: A bad condition is told once it was seen so often, or has lasted so many seconds.
@@ -99,8 +99,9 @@ class Notices:
     kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str, spare: str) -> Notices:
+    def load(cls, places: Places, path: str) -> Notices:
         """As the last process left it; anew if that is lost."""
+        spare = places.spare(path)
         kept = read_json(spare) or read_json(path) or {}
         standing: dict[str, Standing] = {}
         for kind, one in kept.items():

@@ -227,10 +227,8 @@ class Once:
         if not self._config.notify:
             return
         config, now = self._config, time.time()
-        notices, outbox = (
-            Notices.load(self._places.notices, self._places.spare(self._places.notices)),
-            Outbox.load(self._places.outbox),
-        )
+        places = self._places
+        notices, outbox = Notices.load(places, places.notices), Outbox.load(places.outbox)
         due = notices.due(document["conditions"], now, subjects(document))
         if due:
             outbox.post(due, document, config.notify, now)

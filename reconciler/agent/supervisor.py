@@ -76,7 +76,7 @@ class Supervisor:
         self._agenda = Agenda.begin(schedule, now, known=known)
         self._agenda.asked = "trust" in self._state.problems
         self._fights = Fights()
-        self._notices = Notices.load(places.notices, places.spare(places.notices))
+        self._notices = Notices.load(places, places.notices)
         self._outbox = Outbox.load(places.outbox)
         self._poller = Poller(places, config)
         self._polled_at = 0.0

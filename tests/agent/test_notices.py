@@ -24,7 +24,7 @@ def condition(
 
 
 def load(places: Places) -> Notices:
-    return Notices.load(places.notices, places.spare(places.notices))
+    return Notices.load(places, places.notices)
 
 
 BAD, GOOD, UNKNOWN = condition("False"), condition("True", "Verified"), condition("Unknown")
