@@ -100,6 +100,12 @@ def end(agent: Tried, clock: Clock, *, state: State | None = None, **said: Any) 
     agent._finish(replace(ended, child=child))
 
 
+def wanting(agent: Tried, *kinds: str) -> None:
+    """These runs are wanted, and time asks for nothing."""
+    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
+    agent._agenda.wants = set(kinds)
+
+
 def due(agent: Tried) -> list[str]:
     """What is started now."""
     agent.started.clear()
@@ -110,8 +116,7 @@ def due(agent: Tried) -> list[str]:
 def test_a_run_that_fails_is_tried_again_after_5_10_20_seconds_and_so_on(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sweep"}
+    wanting(agent, "sweep")
     waits: list[float] = []
     for _ in range(10):
         assert due(agent) != []
@@ -147,8 +152,7 @@ def test_a_newer_commit_does_not_wait_for_the_retry_of_an_older_one(
 def test_a_run_that_dies_without_a_word_is_tried_again_and_nothing_is_healed_before(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sweep"}
+    wanting(agent, "sweep")
     due(agent)
     end(agent, clock, broken=True)
     assert "run" in agent._state.problems
@@ -161,8 +165,7 @@ def test_a_run_that_dies_without_a_word_is_tried_again_and_nothing_is_healed_bef
 def test_a_commit_that_waits_for_its_window_is_looked_at_again_when_that_opens(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sync"}
+    wanting(agent, "sync")
     due(agent)
     waiting = State(trusted=NEW, applied=OLD, good=OLD)
     waiting.held_by, waiting.held_until = "Window", clock.now + 3600
@@ -184,8 +187,7 @@ def test_a_window_that_has_opened_meanwhile_is_no_reason_to_run_without_a_rest(
     agent: Tried, clock: Clock, held_by: str
 ) -> None:
     """A suspension holds the commit as well; or the run broke off before it came to the window."""
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sync"}
+    wanting(agent, "sync")
     due(agent)
     waiting = State(trusted=NEW, applied=OLD, good=OLD, held_by=held_by)
     waiting.held_until = clock.now - 60
@@ -204,8 +206,7 @@ def test_a_window_that_has_opened_meanwhile_is_no_reason_to_run_without_a_rest(
 def test_a_heal_that_goes_well_does_not_stand_for_a_run_that_took_too_long(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sweep"}
+    wanting(agent, "sweep")
     assert due(agent) == ["sweep"]
     assert agent._running is not None
     agent._running.told = clock.now
@@ -225,8 +226,7 @@ def test_a_heal_that_goes_well_does_not_stand_for_a_run_that_took_too_long(
 
 
 def test_what_asks_for_a_run_during_a_run_is_one_more_run(agent: Tried, clock: Clock) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sweep"}
+    wanting(agent, "sweep")
     due(agent)
     agent._agenda.wants |= {"sweep", "sync"}
     assert due(agent) == []
@@ -293,8 +293,7 @@ def test_a_commit_that_a_run_judges_is_no_news_while_it_does(agent: Tried, clock
 def test_a_suspension_ends_the_run_at_work_and_nothing_is_tried_again_before_it_is_over(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sync"}
+    wanting(agent, "sync")
     due(agent)
     suspend(agent._places, "TICKET-7", 60, "alice")
     for _ in range(3):
@@ -316,8 +315,7 @@ def test_a_suspension_ends_the_run_at_work_and_nothing_is_tried_again_before_it_
 def test_a_run_that_was_told_to_stop_before_it_had_begun_has_not_failed(
     agent: Tried, clock: Clock
 ) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sweep"}
+    wanting(agent, "sweep")
     due(agent)
     assert agent._running is not None
     agent._running.ask()
@@ -329,8 +327,7 @@ def test_a_run_that_was_told_to_stop_before_it_had_begun_has_not_failed(
 
 
 def test_a_run_that_took_too_long_is_tried_again(agent: Tried, clock: Clock) -> None:
-    agent._agenda.fetch_at = agent._agenda.sweep_at = NEVER
-    agent._agenda.wants = {"sweep"}
+    wanting(agent, "sweep")
     due(agent)
     assert agent._running is not None
     agent._running.heed(clock.now + 1800, 1800)
